@@ -1,0 +1,1 @@
+"""One package per isolation technology; `assembly.BACKENDS` names them."""

@@ -1,0 +1,59 @@
+"""What a user asks for, before policy has decided, and what policy grants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from agentkernel.model.isolation import BackendKind, IsolationLevel
+from agentkernel.model.spec import Bind, SandboxSpec, StorageKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxRequest:
+    """A sandbox as asked for; None means `what the profile says`.
+
+    The five switches override the profile's columns. `cwd` is the host directory the request comes from.
+    """
+
+    argv: tuple[bytes, ...] = ()  # the first command, which root and toolchains are chosen for
+    profile: str = "moderate"
+    cwd: str = "/"
+    backend: str | None = None
+    min_isolation: IsolationLevel = IsolationLevel.NONE
+    image: str | None = None  # a directory or a .tar file
+    name: str | None = None
+    network: bool | None = None
+    mount_cwd: bool | None = None
+    mount_home: bool | None = None
+    pass_environment: bool | None = None
+    read_only_root: bool | None = None
+    directory: str | None = None  # --dir: shown at /workspace
+    mounts: tuple[Bind, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)  # explicit -e and [environment]
+    host_environment: dict[str, str] = field(default_factory=dict)  # the caller's, for pass_environment and toolchains
+    memory_bytes: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
+    disk_bytes: int | None = None
+    storage: StorageKind | None = None
+    user: str | None = None  # "root", "user" or "uid[:gid]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """Something the user should be told once: a stable code, what, and what to do."""
+
+    code: str
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """Policy's yes: what to build, by whom, and what to say."""
+
+    spec: SandboxSpec
+    backend: str
+    chosen: BackendKind
+    notices: tuple[Notice, ...] = ()
+    tar_image: str | None = None  # the image must first be unpacked from this file; spec.root.directory is then set by the engine

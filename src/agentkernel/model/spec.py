@@ -1,0 +1,126 @@
+"""What a sandbox is to be: the fully decided, backend-neutral description that `policy.decide` grants and a backend builds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from agentkernel.model.isolation import IsolationLevel
+
+
+class NetworkMode(StrEnum):
+    """What the sandbox can reach."""
+
+    NONE = "none"  # loopback only
+    HOST = "host"  # the host's own network, unfiltered
+
+
+class RootKind(StrEnum):
+    """Where the root file system comes from."""
+
+    HOST = "host"  # an allow-list of the host's directories, read-only
+    DIRECTORY = "directory"  # an unpacked image; never changed, writes go to an overlay
+
+
+class WorkspaceMode(StrEnum):
+    """How the working directory is seen at /workspace."""
+
+    NONE = "none"  # an empty directory
+    COPY_ON_WRITE = "copy-on-write"  # a private view; the host's files never change
+    WRITABLE = "writable"  # the host's directory itself
+    FILES = "files"  # only the named files, read-only
+
+
+class StorageKind(StrEnum):
+    """Where the sandbox's own writes go."""
+
+    MEMORY = "memory"  # tmpfs: counts against the memory limit, hard limit by its size
+    DISK = "disk"  # a directory of the host: limited by sampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bind:
+    """One host path made visible inside; both are absolute and normalised."""
+
+    source: str
+    target: str
+    writable: bool = False
+    executable: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootFile:
+    """A small synthetic file of the host root (/etc/passwd and the like)."""
+
+    path: str
+    content: bytes
+    mode: int = 0o644
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootFilesystem:
+    """The root file system: for HOST binds, links and files that make it up, for DIRECTORY the path of an unpacked image."""
+
+    kind: RootKind
+    directory: str = ""  # DIRECTORY: its absolute path
+    label: str = "host"  # what `list` and audit show
+    binds: tuple[Bind, ...] = ()  # HOST: read-only
+    symlinks: tuple[tuple[str, str], ...] = ()  # (path, target)
+    files: tuple[RootFile, ...] = ()
+    path_directories: tuple[str, ...] = ()  # PATH inside, in order
+    environment: tuple[tuple[str, str], ...] = ()  # what toolchains need (PYENV_ROOT, ...)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """The view of the working directory at `target`."""
+
+    mode: WorkspaceMode = WorkspaceMode.NONE
+    source: str = ""  # absolute host directory (not for NONE)
+    target: str = "/workspace"
+    files: tuple[str, ...] = ()  # FILES: paths relative to source
+    protected: tuple[str, ...] = ()  # WRITABLE: relative paths that stay read-only inside
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """Limits; None means unlimited, which only the permissive profile grants."""
+
+    memory_bytes: int | None = 512 * 1024 * 1024
+    cpus: float | None = 1.0
+    pids: int | None = 512
+    disk_bytes: int = 1024 * 1024 * 1024  # all of the sandbox's own writes together
+    open_files: int = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """Who the workload is inside."""
+
+    uid: int = 1000
+    gid: int = 1000
+    name: str = "user"
+    home: str = "/home/user"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxSpec:
+    """A sandbox as granted; every field is final."""
+
+    name: str
+    root: RootFilesystem
+    profile: str
+    workspace: Workspace = Workspace()
+    mounts: tuple[Bind, ...] = ()
+    home_source: str = ""  # host HOME shown read-only at user.home, without what home_denied lists; empty: a private empty HOME
+    home_denied: tuple[str, ...] = ()  # relative to home_source
+    network: NetworkMode = NetworkMode.NONE
+    resources: Resources = Resources()
+    storage: StorageKind = StorageKind.MEMORY
+    read_only_root: bool = False
+    user: User = User()
+    seccomp: str = "moderate"  # name of a table in policy.seccomp
+    hostname: str = "sandbox"
+    environment: tuple[tuple[str, str], ...] = ()  # base environment of every command; never holds secrets of the host
+    level: IsolationLevel = IsolationLevel.CONTAINER
+    labels: dict[str, str] = field(default_factory=dict)
