@@ -1,0 +1,38 @@
+"""What a verb gets from its process: the environment, the working directory and the door to the kernel."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from agentkernel.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from agentkernel.abc import Kernel
+
+
+class Context:
+    """The surroundings of one invocation; tests make their own with a scripted kernel."""
+
+    def __init__(self, *, environment: Mapping[str, str], open_kernel: Callable[[Mapping[str, str]], Kernel]) -> None:
+        self.environment = environment
+        self._open_kernel = open_kernel
+
+    def kernel(self) -> Kernel:
+        """Opens the door; nothing is probed or imported before it is used."""
+        return self._open_kernel(self.environment)
+
+    def cwd(self) -> str:
+        """The working directory; raises InvalidInput when it has been removed."""
+        try:
+            return os.getcwd()  # noqa: PTH109 - pathlib would cost its import on the hot path
+        except FileNotFoundError:
+            raise InvalidInput("the working directory no longer exists", hint="change to a directory that does") from None
+
+    def state_directory(self) -> str:
+        """Where this user's small memories are kept (which notices were said); may not exist yet."""
+        base = self.environment.get("XDG_STATE_HOME", "")
+        if not base.startswith("/"):
+            base = os.path.join(self.environment.get("HOME", "") or "/nonexistent", ".local", "state")  # noqa: PTH118
+        return base + "/agentkernel"
