@@ -1,0 +1,79 @@
+"""Signals that end a run. The first asks: before the command runs it cancels the work, then it is passed to the command's whole
+tree. A second signal, or 2 s of waiting, kills. Everything is removed before the process exits with 128 + the first signal."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from enum import Enum
+
+from agentkernel.abc import Process
+from agentkernel.errors import AgentKernelError
+
+GRACE_S = 2.0
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+class _Phase(Enum):
+    BEFORE = "before the command"
+    COMMAND = "the command runs"
+    AFTER = "the sandbox is being removed, which nothing interrupts"
+
+
+class Interrupts:
+    """The signals of one run."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None  # the first signal that came
+        self._phase = _Phase.BEFORE
+        self._first = asyncio.Event()
+        self._second = asyncio.Event()
+
+    @contextmanager
+    def of(self, work: asyncio.Task[None]) -> Iterator[None]:
+        """Owns the signal handlers for the length of the block; `work` is what a signal cancels before the command runs."""
+        loop = asyncio.get_running_loop()
+        # as nohup and `sh -c '... &'` set it, for a reason
+        numbers = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+        for number in numbers:
+            loop.add_signal_handler(number, self._arrived, number, work)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+    @asynccontextmanager
+    async def passed_to(self, process: Process) -> AsyncIterator[None]:
+        """While in the block, signals end the command."""
+        self._phase = _Phase.COMMAND
+        task = asyncio.create_task(self._pass_on(process))
+        try:
+            yield
+        finally:
+            self._phase = _Phase.AFTER
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _pass_on(self, process: Process) -> None:
+        await self._first.wait()
+        try:
+            await process.signal(self.number or signal.SIGINT, tree=True)
+            async with asyncio.timeout(GRACE_S):
+                await self._second.wait()
+        except (TimeoutError, AgentKernelError):  # it ignores the signal, or it just ended
+            pass
+        await process.kill()
+
+    def _arrived(self, number: int, work: asyncio.Task[None]) -> None:
+        if self._phase is _Phase.AFTER:
+            return
+        if self.number is not None:
+            self._second.set()
+            return
+        self.number = number
+        self._first.set()
+        if self._phase is _Phase.BEFORE:
+            work.cancel()

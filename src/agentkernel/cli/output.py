@@ -1,0 +1,73 @@
+"""What people read: errors, hints, tables; colours only on a terminal. Nothing here may be slow to import."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TextIO
+
+BOLD = "1"
+RED = "31"
+GREEN = "32"
+YELLOW = "33"
+DIM = "2"
+
+
+def colourful(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    """Whether to colour: on a terminal that can, unless NO_COLOR is set to anything (no-color.org)."""
+    return stream.isatty() and not environment.get("NO_COLOR") and environment.get("TERM", "dumb") != "dumb"
+
+
+def paint(text: str, colour: str, enabled: bool) -> str:
+    """Wraps text in an SGR sequence."""
+    return f"\x1b[{colour}m{text}\x1b[0m" if enabled else text
+
+
+def printable(text: str) -> str:
+    """One line without control characters: messages can hold bytes that a sandbox or an image chose."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text.replace("\n", " "))
+
+
+def say(kind: str, message: str, hint: str, environment: Mapping[str, str]) -> None:
+    """Writes `error: ...` or `note: ...` and its hint to stderr; a stderr that is gone is no reason to fail."""
+    colours = colourful(sys.stderr, environment)
+    lines = f"{paint(kind + ':', RED if kind == 'error' else YELLOW, colours)} {printable(message)}\n"
+    if hint:
+        lines += f"{paint('hint:', DIM, colours)} {printable(hint)}\n"
+    try:
+        sys.stderr.write(lines)
+        sys.stderr.flush()
+    except OSError:
+        discard_stream(2)
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Aligns columns with two spaces between them; the last one runs on."""
+    everything = [headers, *rows]
+    widths = [max(len(row[column]) for row in everything) for column in range(len(headers))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in everything]
+    return "\n".join(lines) + "\n"
+
+
+def discard_stream(descriptor: int) -> None:
+    """Points a broken stdout or stderr at /dev/null, so that the interpreter's last flush does not fail again."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)
+
+
+def complete_streams() -> None:
+    """Opens /dev/null for a closed descriptor 0-2: else the first socket that is opened would become the program's stdout."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != descriptor:
+                os.dup2(null, descriptor)
+                os.close(null)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)

@@ -1,0 +1,160 @@
+"""One run: a sandbox, a command in it, its streams, and the signals and the terminal that go with them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from agentkernel.abc import Caller, Kernel, Process
+from agentkernel.cli.interrupts import Interrupts
+from agentkernel.cli.streams import Writer, feed, is_gone
+from agentkernel.cli.terminal import RawTerminal, terminal_size
+from agentkernel.errors import AgentKernelError
+from agentkernel.model.command import Cause, Command, ExitStatus
+from agentkernel.model.request import Grant, SandboxRequest
+
+EXIT_TIMEOUT = 124
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE: what a program in a pipeline ends with when its reader goes away
+STDIN, STDOUT = 0, 1
+
+
+class Sink(Protocol):
+    """Where output goes: the process's own descriptors, or a buffer for --json."""
+
+    async def write(self, descriptor: int, data: bytes) -> None:
+        """Takes one chunk of stream 1 or 2, when there is room for it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What to run and how it is joined to the user."""
+
+    caller: Caller
+    request: SandboxRequest
+    command: Command
+    raw: bool  # put the user's terminal into raw mode
+    granted: Callable[[Grant], None]  # told before the command starts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a run ended. `grant` and `status` are None when it never came to that."""
+
+    exit_status: int
+    grant: Grant | None = None
+    status: ExitStatus | None = None
+    create_s: float = 0.0
+    total_s: float = 0.0
+    interrupted_by: int | None = None
+
+
+@dataclass(slots=True)
+class _Progress:
+    grant: Grant | None = None
+    status: ExitStatus | None = None
+    create_s: float = 0.0
+    broken_pipe: bool = False
+    started_at: float = field(default_factory=time.monotonic)
+
+
+async def run(kernel: Kernel, job: Job, sink: Sink) -> Outcome:
+    """Runs the job to its end; whatever ends it, the sandbox is gone afterwards and the terminal is as it was.
+
+    Raises:
+        AgentKernelError: the sandbox could not be made, was lost, or the command did not start.
+    """
+    progress = _Progress()
+    interrupts = Interrupts()
+    work = asyncio.create_task(_work(kernel, job, sink, interrupts, progress))
+    with interrupts.of(work):
+        try:
+            await work
+        except asyncio.CancelledError:
+            if interrupts.number is None:
+                raise
+    return Outcome(
+        exit_status=_exit_status(progress, interrupts),
+        grant=progress.grant,
+        status=progress.status,
+        create_s=progress.create_s,
+        total_s=time.monotonic() - progress.started_at,
+        interrupted_by=interrupts.number,
+    )
+
+
+async def _work(kernel: Kernel, job: Job, sink: Sink, interrupts: Interrupts, progress: _Progress) -> None:
+    async with kernel.sandbox(job.caller, job.request) as (sandbox, grant):
+        progress.grant = grant
+        progress.create_s = time.monotonic() - progress.started_at
+        job.granted(grant)
+        process = await sandbox.start(job.command)
+        async with interrupts.passed_to(process):
+            await _attend(process, job, sink, progress)
+
+
+async def _attend(process: Process, job: Job, sink: Sink, progress: _Progress) -> None:
+    with ExitStack() as stack:
+        if job.command.terminal is not None:
+            _follow_terminal(process, job.raw, stack)
+        async with _background(feed(process, STDIN) if job.command.stdin else None):
+            try:
+                async for stream, data in process.output():
+                    await sink.write(stream, data)
+            except OSError as error:
+                await process.kill()
+                if not is_gone(error):
+                    raise AgentKernelError(f"cannot write the command's output: {error.strerror}") from error
+                progress.broken_pipe = True
+            progress.status = await process.wait()
+
+
+def _follow_terminal(process: Process, raw: bool, stack: ExitStack) -> None:
+    """Raw mode, and the user's window size inside whenever it changes."""
+    loop = asyncio.get_running_loop()
+    resizes: set[asyncio.Task[None]] = set()
+
+    def resize() -> None:
+        task = loop.create_task(process.resize(terminal_size()))
+        resizes.add(task)
+        task.add_done_callback(resizes.discard)
+
+    loop.add_signal_handler(signal.SIGWINCH, resize)
+    stack.callback(loop.remove_signal_handler, signal.SIGWINCH)
+    if raw:
+        terminal = stack.enter_context(RawTerminal(STDIN))
+        loop.add_signal_handler(signal.SIGTSTP, terminal.suspend)
+        stack.callback(loop.remove_signal_handler, signal.SIGTSTP)
+
+
+@asynccontextmanager
+async def _background(work: Coroutine[Any, Any, None] | None) -> AsyncIterator[None]:
+    """Runs `work` beside the block and cancels it at the end. A lost sandbox fails the block too, so it is not told twice."""
+    if work is None:
+        yield
+        return
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        for outcome in await asyncio.gather(task, return_exceptions=True):
+            if isinstance(outcome, Exception) and not isinstance(outcome, AgentKernelError):
+                raise outcome
+
+
+def _exit_status(progress: _Progress, interrupts: Interrupts) -> int:
+    if interrupts.number is not None:
+        return 128 + interrupts.number
+    if progress.broken_pipe:
+        return EXIT_BROKEN_PIPE
+    status = progress.status
+    if status is None:
+        raise AssertionError("the command ended without a status")
+    return EXIT_TIMEOUT if status.cause is Cause.TIMEOUT else status.exit_code

@@ -1,0 +1,70 @@
+"""`agentkernel run`: one command in a sandbox of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+from argparse import REMAINDER, ArgumentParser, Namespace
+
+from agentkernel.abc import Caller
+from agentkernel.cli import report
+from agentkernel.cli.context import Context
+from agentkernel.cli.notices import say_new
+from agentkernel.cli.session import Job, Outcome, Sink, run
+from agentkernel.cli.streams import Writer, has_input
+from agentkernel.cli.terminal import terminal_size
+from agentkernel.config.load import load_settings
+from agentkernel.config.request import request_from_settings
+from agentkernel.config.table import add_arguments
+from agentkernel.errors import AgentKernelError, InvalidInput
+from agentkernel.model.command import Command
+from agentkernel.model.request import Grant
+
+HELP = """\
+Run one command in a sandbox of its own; the sandbox is gone when the command ends.
+
+  agentkernel run python3 -c "print('hello')"
+  agentkernel run npm test                              on a private copy of this project
+  agentkernel run --profile restrictive python3 job.py  sees job.py, nothing else, no network
+  agentkernel run --dir src -- cargo build              another directory at /workspace
+  agentkernel run -e API_URL=http://x --timeout 30s make check
+  make report | agentkernel run -- jq .name > name.txt  works in pipelines
+  agentkernel run bash                                  an interactive shell
+  agentkernel run --json -- ls -la                      the result as one JSON object
+
+Options end at the first word that is not one: what follows is the command and its own arguments. `--` makes that plain.
+
+Exit status: the command's own, 128+n when signal n ended it; 124 timed out, 125 agentkernel failed, 126 cannot be
+executed, 127 not found, 2 wrong arguments, 130 Ctrl-C, 141 the reader of the output went away.
+
+Notes about what the policy decided are said once per user; --quiet silences them, --json always lists them.
+"""
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Declares the settings of the table, and what only concerns this terminal."""
+    add_arguments(parser, "run")
+    terminal = parser.add_mutually_exclusive_group()
+    terminal.add_argument(
+        "-t", "--tty", action="store_true", help="a terminal inside (without it: when stdin and stdout are terminals)"
+    )
+    terminal.add_argument("--no-tty", action="store_true", help="no terminal inside, though stdin and stdout are one")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no notes about what the policy decided")
+    parser.add_argument("--json", action="store_true", help="print the result, with the output in it, as one JSON object")
+    parser.add_argument("command", nargs=REMAINDER, metavar="COMMAND", help="program and arguments; no shell is involved")
+
+
+def main(args: Namespace, context: Context) -> int:
+    """Runs it; returns what the process exits with."""
+    if not args.json:
+        return _run(args, context, Writer()).exit_status
+    try:
+        settings = None
+        collector = report.Collector(Command(argv=()).output_limit_bytes)
+        outcome = _run(args, context, collector)
+    except AgentKernelError as error:
+        report.print_error(error)
+        raise
+    report.print_outcome(outcome, collector)
+    return outcome.exit_status
