@@ -1,0 +1,184 @@
+"""The namespaces backend: probe, create, sweep."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+import secrets
+import socket
+from pathlib import Path
+
+from agentkernel.abc import Sandbox
+from agentkernel.backends._guest import guest_binary
+from agentkernel.backends.namespaces import fingerprint
+from agentkernel.backends.namespaces.boundary import BACKEND, Holdings, NamespacesBoundary
+from agentkernel.backends.namespaces.cgroups import CgroupHost, Cgroups, find_host, remove_groups
+from agentkernel.backends.namespaces.disk import remove_tree
+from agentkernel.backends.namespaces.facts import HostFacts, read_facts
+from agentkernel.backends.namespaces.launch import kill_and_reap, launch
+from agentkernel.backends.namespaces.layout import Surroundings, build_plan
+from agentkernel.backends.namespaces.plan import Step
+from agentkernel.backends.namespaces.ranges import lease_range, release_range, sweep_ranges
+from agentkernel.backends.namespaces.state import StateRoot, abandoned, create_state, open_state_root, state_base
+from agentkernel.channel.sandbox import GuestSandbox, open_sandbox
+from agentkernel.errors import LaunchFailed
+from agentkernel.model.isolation import Fingerprint, IsolationLevel
+from agentkernel.model.spec import SandboxSpec, StorageKind, WorkspaceMode
+from agentkernel.policy.seccomp import compile_filter
+
+
+class NamespacesBackend:
+    """Implements `abc.Backend`; all its state is on the host, under the state root."""
+
+    name = BACKEND
+
+    def __init__(self, state_directory: Path | None = None) -> None:
+        """`state_directory` overrides where sandboxes are recorded (tests); the default is per user."""
+        self._state_directory = state_directory
+        self._root: StateRoot | None = None
+        self._facts: HostFacts | None = None
+        self._cgroup_host: CgroupHost | None = None
+
+    async def probe(self) -> Fingerprint:
+        """Builds a whole sandbox, runs nothing in it, and says what this host granted."""
+        facts, cgroups = self._host()
+        try:
+            await self._prove()
+        except LaunchFailed as failure:
+            return fingerprint.not_ready(facts, failure)
+        return fingerprint.ready(facts, cgroups)
+
+    async def _prove(self) -> None:
+        sandbox = await self.create(fingerprint.probe_spec())
+        try:
+            await sandbox.statistics()
+        finally:
+            await sandbox.destroy()
+
+    async def create(self, spec: SandboxSpec) -> Sandbox:
+        """Builds and starts a sandbox; see `abc.Backend.create`."""
+        guest = guest_binary()
+        facts, cgroup_host = self._host()
+        root = self._state()
+        sandbox_id = secrets.token_hex(8)
+        holdings = Holdings(root=root, state=create_state(root, sandbox_id))
+        try:
+            steps = self._prepare(spec, holdings, facts, cgroup_host)
+            assert holdings.listener is not None  # noqa: S101 - _prepare made it
+            holdings.launched = await launch(guest, steps, holdings.listener.fileno())
+            holdings.state.record("pid", f"{holdings.launched.pid} {start_time(holdings.launched.pid)}")
+            boundary = NamespacesBoundary(spec, holdings, compile_filter(spec.seccomp, facts.architecture))
+            return await open_sandbox(boundary)
+        except OSError as error:
+            holdings.release()
+            raise LaunchFailed(f"cannot build the sandbox: {error}", hint="run `agentkernel doctor`") from error
+        except BaseException:
+            holdings.release()
+            raise
+
+    def _prepare(self, spec: SandboxSpec, holdings: Holdings, facts: HostFacts, cgroup_host: CgroupHost) -> tuple[Step, ...]:
+        """Makes everything that the sandbox needs on the host - each recorded before it is made - and computes the plan."""
+        state = holdings.state
+        if facts.privileged:
+            holdings.id_base = lease_range(holdings.root.ranges, state.sandbox_id)
+            state.record("range", str(holdings.id_base))
+        cgroups = Cgroups(cgroup_host, state.sandbox_id)
+        if cgroups.paths:
+            state.record("cgroups", "\n".join(cgroups.paths))
+            holdings.cgroups = cgroups
+            cgroups.create(spec.resources)
+        if spec.storage is StorageKind.DISK:
+            state.data.mkdir(mode=0o755)
+            if holdings.id_base is not None:
+                os.chown(state.data, holdings.id_base, holdings.id_base)
+        holdings.listener = _listen(state.socket_path)
+        around = Surroundings(
+            facts=facts,
+            mount_point=str(holdings.root.mount_point),
+            cgroups=cgroups.plan(),
+            id_base=holdings.id_base,
+            data_directory=str(state.data),
+            owners=_owners(spec),
+        )
+        return build_plan(spec, around)
+
+    async def sweep(self) -> int:
+        """Removes the sandboxes whose engine is gone: processes, groups, files, id ranges."""
+        root = self._state()
+        removed = 0
+        for state in abandoned(root):
+            kill_recorded(state.recorded("pid"))
+            remove_groups(tuple(line for line in state.recorded("cgroups").splitlines() if line))
+            if state.data.exists():
+                remove_tree(state.data)
+            if first_id := state.recorded("range"):
+                release_range(root.ranges, int(first_id))
+            state.release()
+            removed += 1
+        sweep_ranges(root.ranges, root.sandboxes)
+        return removed
+
+    def _host(self) -> tuple[HostFacts, CgroupHost]:
+        if self._facts is None or self._cgroup_host is None:
+            self._facts = read_facts()
+            self._cgroup_host = find_host()
+        return self._facts, self._cgroup_host
+
+    def _state(self) -> StateRoot:
+        if self._root is None:
+            uid = os.geteuid()
+            base = self._state_directory or state_base(uid, dict(os.environ))
+            self._root = open_state_root(base, uid)
+        return self._root
+
+
+def _listen(path: Path) -> socket.socket:
+    """Makes the agent's listening socket in the sandbox's own directory, which nobody else can enter."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        listener.bind(str(path))
+        listener.listen(8)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _owners(spec: SandboxSpec) -> dict[str, int]:
+    """The uid of each source that is shown as the sandbox user's own."""
+    sources = [bind.source for bind in spec.mounts]
+    if spec.home_source:
+        sources.append(spec.home_source)
+    if spec.workspace.mode is WorkspaceMode.FILES:
+        sources += [posixpath.join(spec.workspace.source, name) for name in spec.workspace.files]
+    elif spec.workspace.mode is not WorkspaceMode.NONE:
+        sources.append(spec.workspace.source)
+    owners = {}
+    for source in sources:
+        with contextlib.suppress(OSError):
+            owners[source] = os.stat(source).st_uid
+    return owners
+
+
+def start_time(pid: int) -> str:
+    """The process's start time in clock ticks since boot (field 22 of /proc/<pid>/stat), which tells it from a later one with its pid."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return "0"
+
+
+def kill_recorded(record: str) -> None:
+    """Kills a sandbox's first process by its record `<pid> <start time>`, unless that pid is another process by now."""
+    pid_text, _, started = record.partition(" ")
+    if not pid_text.isdigit():
+        return
+    try:
+        pidfd = os.pidfd_open(int(pid_text))
+    except OSError:
+        return
+    if start_time(int(pid_text)) == started:
+        kill_and_reap(pidfd)
+    else:
+        os.close(pidfd)

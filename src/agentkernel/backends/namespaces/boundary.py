@@ -1,0 +1,128 @@
+"""A launched sandbox of this backend: how to reach its agent, how it dies, what limited it, how it is removed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import socket
+from dataclasses import dataclass
+
+from agentkernel.backends.namespaces.cgroups import Cgroups
+from agentkernel.backends.namespaces.disk import remove_tree
+from agentkernel.backends.namespaces.launch import Launched, kill_and_reap
+from agentkernel.backends.namespaces.ranges import release_range
+from agentkernel.backends.namespaces.state import SandboxState, StateRoot
+from agentkernel.errors import SandboxLost
+from agentkernel.model.command import LimitHit
+from agentkernel.model.spec import SandboxSpec
+
+BACKEND = "namespaces"
+
+
+@dataclass(slots=True, kw_only=True)
+class Holdings:
+    """Everything on the host that belongs to one sandbox; each part may still be missing while it is being built."""
+
+    root: StateRoot
+    state: SandboxState
+    cgroups: Cgroups | None = None
+    id_base: int | None = None
+    listener: socket.socket | None = None
+    launched: Launched | None = None
+
+    def release(self) -> None:
+        """Removes whatever there is, in an order that a crash may cut anywhere: processes, groups, files, ids, the directory itself."""
+        if self.listener is not None:
+            self.listener.close()
+            self.listener = None
+        if self.launched is not None:
+            kill_and_reap(self.launched.pidfd)
+            self.launched = None
+        if self.cgroups is not None:
+            self.cgroups.remove()
+            self.cgroups = None
+        if self.state.data.exists():
+            remove_tree(self.state.data)
+        if self.id_base is not None:
+            release_range(self.root.ranges, self.id_base)
+            self.id_base = None
+        self.state.release()
+
+
+class NamespacesBoundary:
+    """Implements `channel.boundary.Boundary`."""
+
+    backend = BACKEND
+
+    def __init__(self, spec: SandboxSpec, holdings: Holdings, seccomp: bytes) -> None:
+        self.spec = spec
+        self.seccomp = seccomp
+        self.rlimits = workload_limits(spec)
+        self._holdings = holdings
+        self._destroyed = False
+
+    @property
+    def pid(self) -> int:
+        """The first process, as the host sees it; 0 once destroyed."""
+        return self._holdings.launched.pid if self._holdings.launched else 0
+
+    async def connect(self) -> socket.socket:
+        """Opens one attach: a connection to the socket that we made in a directory that is ours."""
+        if self._destroyed:
+            raise SandboxLost("the sandbox was destroyed")
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            connection.connect(str(self._holdings.state.socket_path))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    async def wait_dead(self) -> str:
+        """Waits until the first process ends, and says how."""
+        launched = self._holdings.launched
+        if launched is None:
+            return "the sandbox was destroyed"
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        watched = os.dup(launched.pidfd)  # the original is closed by destroy
+        loop.add_reader(watched, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(watched)
+            os.close(watched)
+        if self._destroyed:
+            return "the sandbox was destroyed"
+        with contextlib.suppress(ChildProcessError, AttributeError):
+            result = os.waitid(os.P_PIDFD, launched.pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+            if result is not None:
+                how = "ended with" if result.si_code == os.CLD_EXITED else "was killed by signal"
+                return f"its first process {how} {result.si_status}"
+        return "its first process ended"
+
+    async def limits_hit(self) -> tuple[LimitHit, ...]:
+        """Which limits hit since the last call."""
+        return self._holdings.cgroups.limits_hit() if self._holdings.cgroups else ()
+
+    async def destroy(self) -> None:
+        """Kills everything inside and removes every trace on the host."""
+        if self._destroyed:
+            return
+        self._destroyed = True
+        self._holdings.release()
+
+
+def workload_limits(spec: SandboxSpec) -> tuple[tuple[int, int, int], ...]:
+    """The resource limits of every process of the workload: (resource, soft, hard), never above what this process may set."""
+    wanted = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, spec.resources.open_files), (resource.RLIMIT_MEMLOCK, 8 * 1024 * 1024)]
+    if spec.resources.pids is not None:
+        wanted.append((resource.RLIMIT_NPROC, spec.resources.pids))
+    limits = []
+    for number, value in wanted:
+        hard = resource.getrlimit(number)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        limits.append((number, value, value))
+    return tuple(limits)

@@ -1,0 +1,94 @@
+"""What the backend declares about this host, from the facts and the proof; the conformance suite checks each declaration."""
+
+from __future__ import annotations
+
+from agentkernel.backends.namespaces import landlock
+from agentkernel.backends.namespaces.cgroups import CgroupHost
+from agentkernel.backends.namespaces.facts import HostFacts, user_namespace_obstacle
+from agentkernel.errors import LaunchFailed
+from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Provision, Support
+from agentkernel.model.spec import Resources, RootFilesystem, RootKind, SandboxSpec
+
+BACKEND = "namespaces"
+_NATIVE = Provision(support=Support.NATIVE)
+_ALWAYS = (
+    Feature.EXEC,
+    Feature.TERMINAL,
+    Feature.FILES,
+    Feature.WATCH,
+    Feature.CONNECT,
+    Feature.HOST_ROOT,
+    Feature.IMAGE_DIRECTORY,
+    Feature.IMAGE_TAR,
+    Feature.WORKSPACE_COPY_ON_WRITE,
+    Feature.MOUNTS,
+    Feature.READ_ONLY_ROOT,
+    Feature.NETWORK_NONE,
+    Feature.NETWORK_HOST,
+    Feature.SECCOMP,
+)
+
+
+def probe_spec() -> SandboxSpec:
+    """A whole sandbox with an empty root: every kind of step that a launch plan has."""
+    return SandboxSpec(
+        name="probe",
+        profile="moderate",
+        root=RootFilesystem(kind=RootKind.HOST, label="probe"),
+        resources=Resources(memory_bytes=64 * 1024 * 1024, pids=64, disk_bytes=16 * 1024 * 1024),
+    )
+
+
+def ready(facts: HostFacts, cgroups: CgroupHost) -> Fingerprint:
+    """The declaration of a host on which the whole plan ran."""
+    features = dict.fromkeys(_ALWAYS, _NATIVE)
+    features[Feature.MEMORY_LIMIT] = cgroups.provision("memory", "sampled by the host")
+    features[Feature.PIDS_LIMIT] = cgroups.provision("pids", "RLIMIT_NPROC of the sandbox's user namespace")
+    features[Feature.CPU_LIMIT] = cgroups.provision("cpu", "CPU affinity")
+    features[Feature.DISK_LIMIT] = _NATIVE
+    features[Feature.LANDLOCK] = _landlock(facts)
+    features[Feature.AGENT_SEPARATION] = features[Feature.USER_SWITCH] = _separation(facts)
+    return Fingerprint(backend=BACKEND, ready=True, level=IsolationLevel.CONTAINER, features=features, details=_details(facts, cgroups))
+
+
+def not_ready(facts: HostFacts, failure: LaunchFailed) -> Fingerprint:
+    """The declaration of a host on which the plan failed."""
+    reason, remedy = user_namespace_obstacle()
+    text = f"{failure.message} ({reason})" if reason else failure.message
+    return Fingerprint(
+        backend=BACKEND,
+        ready=False,
+        level=IsolationLevel.CONTAINER,
+        reason=text,
+        remedy=remedy or failure.hint,
+        details={"kernel": facts.kernel},
+    )
+
+
+def _landlock(facts: HostFacts) -> Provision:
+    if facts.landlock_abi >= landlock.MINIMUM_ABI:
+        return _NATIVE
+    return Provision(
+        support=Support.REFUSED,
+        reason=f"the kernel's Landlock ABI is {facts.landlock_abi}, {landlock.MINIMUM_ABI} is needed",
+        remedy="use kernel 5.19 or newer with CONFIG_SECURITY_LANDLOCK and `landlock` in its lsm= list",
+    )
+
+
+def _separation(facts: HostFacts) -> Provision:
+    if facts.privileged:
+        return _NATIVE
+    return Provision(
+        support=Support.EMULATED,
+        reason="a plain user has one id only, so agent and workload share it; the agent is non-dumpable",
+        remedy="run as root for an id range per sandbox",
+    )
+
+
+def _details(facts: HostFacts, cgroups: CgroupHost) -> dict[str, str]:
+    return {
+        "kernel": facts.kernel,
+        "landlock_abi": str(facts.landlock_abi),
+        "cgroups": f"v{cgroups.version}: {', '.join(cgroups.parents)}" if cgroups.parents else "none",
+        "ids": "a range per sandbox" if facts.privileged else "one id",
+    }

@@ -1,0 +1,151 @@
+"""Runs `agentkernel-guest enter` on a plan and reports the first process, or the step that failed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import struct
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentkernel.backends.namespaces.layout import AGENT_SOCKET_FD
+from agentkernel.backends.namespaces.plan import Step, encode
+from agentkernel.errors import LaunchFailed
+
+PLAN_FD = 11
+STATUS_FD = 12
+LAUNCH_DEADLINE_S = 20.0
+_RECORD = struct.Struct("<IIII")
+_KIND_FAILED, _KIND_MALFORMED, _KIND_PID = 1, 2, 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launched:
+    """The sandbox's first process: our child, named by a pidfd."""
+
+    pid: int
+    pidfd: int
+
+
+async def launch(guest: Path, steps: tuple[Step, ...], listener_fd: int) -> Launched:
+    """Executes the plan; returns when its last step is done.
+
+    Raises:
+        LaunchFailed: names the step and the kernel's answer; no process is left.
+    """
+    plan_fd = _plan_file(encode(steps))
+    status_read, status_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    os.set_blocking(status_write, True)
+    try:
+        try:
+            enter_pid = _spawn(guest, plan_fd, status_write, listener_fd)
+        finally:
+            os.close(plan_fd)
+            os.close(status_write)
+        return await _follow(enter_pid, status_read, steps)
+    finally:
+        os.close(status_read)
+
+
+def _plan_file(plan: bytes) -> int:
+    """An anonymous file with the plan: unlike a pipe it takes any size without a reader."""
+    fd = os.memfd_create("agentkernel-plan", os.MFD_CLOEXEC)
+    os.write(fd, plan)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _spawn(guest: Path, plan_fd: int, status_fd: int, listener_fd: int) -> int:
+    """Starts `enter` with an empty environment, in a session of its own (so the terminal's Ctrl-C never reaches a sandbox)."""
+    argv = [str(guest), "enter", "--plan-fd", str(PLAN_FD), "--status-fd", str(STATUS_FD)]
+    # Copies above the targets, so that no dup2 of the child overwrites a source.
+    copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, STATUS_FD + 1) for fd in (listener_fd, plan_fd, status_fd)]
+    actions = [(os.POSIX_SPAWN_DUP2, copy, target) for copy, target in zip(copies, (AGENT_SOCKET_FD, PLAN_FD, STATUS_FD), strict=True)]
+    try:
+        return os.posix_spawn(argv[0], argv, {}, file_actions=actions, setsid=True, setsigmask=(), setsigdef=(signal.SIGPIPE,))
+    except OSError as error:
+        raise LaunchFailed(f"cannot run {guest}: {error}", hint="reinstall agentkernel") from error
+    finally:
+        for copy in copies:
+            os.close(copy)
+
+
+async def _follow(enter_pid: int, status_fd: int, steps: tuple[Step, ...]) -> Launched:
+    """Reads the status records to their end; reaps `enter`, and on failure the first process too."""
+    pidfd = pid = -1
+    failure: LaunchFailed | None = None
+    try:
+        async with asyncio.timeout(LAUNCH_DEADLINE_S), contextlib.aclosing(_records(status_fd)) as records:
+            async for kind, step, number, value in records:
+                if kind == _KIND_PID:
+                    pid, pidfd = value, os.pidfd_open(value)
+                elif failure is None:
+                    failure = _explain(kind, step, number, steps)
+        if failure is None and pidfd < 0:
+            failure = LaunchFailed("the launcher ended without starting a sandbox", hint="run `agentkernel doctor`")
+        if failure is not None:
+            raise failure
+    except BaseException as error:
+        _abandon(enter_pid, pidfd)
+        if isinstance(error, TimeoutError):
+            raise LaunchFailed(f"the sandbox was not ready within {LAUNCH_DEADLINE_S:.0f} s", hint="is the host overloaded?") from error
+        raise
+    os.waitpid(enter_pid, 0)  # it ends with its last step, so this does not wait
+    return Launched(pid=pid, pidfd=pidfd)
+
+
+async def _records(status_fd: int) -> AsyncGenerator[tuple[int, int, int, int], None]:
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(status_fd, readable.set)
+    try:
+        pending = b""
+        while True:
+            await readable.wait()
+            readable.clear()
+            try:
+                chunk = os.read(status_fd, 4096)
+            except BlockingIOError:
+                continue
+            if not chunk:
+                return
+            pending += chunk
+            while len(pending) >= _RECORD.size:
+                yield _RECORD.unpack(pending[: _RECORD.size])
+                pending = pending[_RECORD.size :]
+    finally:
+        loop.remove_reader(status_fd)
+
+
+def _explain(kind: int, step: int, number: int, steps: tuple[Step, ...]) -> LaunchFailed:
+    if kind == _KIND_FAILED and step < len(steps):
+        name = errno.errorcode.get(number, str(number))
+        return LaunchFailed(
+            f"cannot {steps[step].describe()}: {os.strerror(number)} ({name}, step {step} of the launch plan)",
+            hint="run `agentkernel doctor` to see what this host allows",
+        )
+    return LaunchFailed(f"the launcher refused the plan (record {kind}, step {step}, errno {number})", hint="this is a fault of agentkernel; please report it")
+
+
+def _abandon(enter_pid: int, pidfd: int) -> None:
+    """Kills and reaps whatever was started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(enter_pid, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(enter_pid, 0)
+    if pidfd >= 0:
+        kill_and_reap(pidfd)
+
+
+def kill_and_reap(pidfd: int) -> None:
+    """Kills the sandbox's first process, and with it all others; waits for the kernel to finish and closes the pidfd."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    os.close(pidfd)

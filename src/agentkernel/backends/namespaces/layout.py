@@ -1,0 +1,311 @@
+"""SandboxSpec to launch plan: what a sandbox's file system and walls look like. Pure.
+
+Two roots are mounted, one in the other. The *data* root (a tmpfs, or a directory on disk) at the state directory's mount point holds everything that the
+sandbox may write: tmp, home, shm, overlay uppers. The *new* root at `<mount point>/root` is what the sandbox sees; it binds
+from the data root, which itself is out of sight once the old root is detached. So one size limit bounds every write.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass, field
+
+from agentkernel.backends.namespaces import landlock
+from agentkernel.backends.namespaces.cgroups import CgroupPlan
+from agentkernel.backends.namespaces.facts import HostFacts
+from agentkernel.backends.namespaces.plan import CloneFlag, MountAttr, Op, Step, Text
+from agentkernel.backends.namespaces.ranges import RANGE_SIZE
+from agentkernel.model.spec import Bind, NetworkMode, RootKind, SandboxSpec, StorageKind, WorkspaceMode
+
+AGENT_SOCKET_FD = 10
+
+_HARD = MountAttr.NOSUID | MountAttr.NODEV
+_CAP_CHOWN, _CAP_KILL, _CAP_SETGID, _CAP_SETUID = 0, 5, 6, 7
+_KEEP_SEPARATED = 1 << _CAP_CHOWN | 1 << _CAP_KILL | 1 << _CAP_SETGID | 1 << _CAP_SETUID
+
+# What a container engine hides of /proc (the OCI default, plus what leaks the host's activity), and what it makes read-only.
+PROC_MASKED = (
+    "acpi", "asound", "interrupts", "kallsyms", "kcore", "keys", "kmsg", "latency_stats", "modules", "sched_debug", "scsi", "timer_list", "timer_stats", "vmallocinfo",
+)  # fmt: skip
+PROC_READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the plan needs to know beside the spec: the host, and the names that this sandbox was given."""
+
+    facts: HostFacts
+    mount_point: str
+    cgroups: CgroupPlan
+    id_base: int | None = None  # the first id of the range; None: a single id
+    data_directory: str = ""  # for storage on disk
+    owners: dict[str, int] = field(default_factory=dict)  # uid of each source that is shown as the user's
+
+
+@dataclass(slots=True)
+class _Builder:
+    """Collects outer and inner steps; the slots of prepared trees are numbered as they are asked for."""
+
+    spec: SandboxSpec
+    around: Surroundings
+    outer: list[Step] = field(default_factory=list)
+    inner: list[Step] = field(default_factory=list)
+    slots: int = 0
+
+    @property
+    def separated(self) -> bool:
+        return self.around.id_base is not None
+
+    @property
+    def data(self) -> str:
+        return self.around.mount_point
+
+    @property
+    def new_root(self) -> str:
+        return f"{self.around.mount_point}/root"
+
+    def do(self, op: Op, *arguments: int | str | bytes, why: str) -> None:
+        wire = tuple(Text(argument) if isinstance(argument, str) else argument for argument in arguments)
+        self.inner.append(Step(op=op, arguments=wire, description=why))
+
+    def mount_host(self, source: str, target: str, attributes: MountAttr, *, as_user: bool = False) -> None:
+        """Shows a host path at `target`.
+
+        With an id range, the tree is prepared outside: there root's rights reach any source, and an id-mapped mount gives the files their
+        owners inside (`as_user`: the source's owner becomes the sandbox's user).
+        """
+        if not self.separated:
+            self.do(Op.BIND, source, _relative(target), int(attributes), 1, why=f"bind {source} at {target}")
+            return
+        slot = self.slots
+        self.slots += 1
+        if as_user:
+            mapping = self._owner_mapping(self.around.owners.get(source, 0))
+            arguments: tuple[int | Text, ...] = (slot, Text(source), int(attributes), 1, Text(mapping))
+            self.outer.append(Step(op=Op.IDMAP_TREE, arguments=arguments, description=f"id-map {source} for the sandbox's user"))
+        else:
+            self.outer.append(Step(op=Op.TREE, arguments=(slot, Text(source), int(attributes), 1, 1), description=f"clone the mount of {source}"))
+        self.do(Op.ATTACH, slot, _relative(target), why=f"mount {source} at {target}")
+
+    def _owner_mapping(self, owner_uid: int) -> str:
+        """Lines `on-disk outside count`: the owner and the sandbox's user change places, all other ids keep theirs.
+
+        One map serves uids and gids, so it follows the uid; a group that differs from it keeps its number.
+        """
+        base = self.around.id_base or 0
+        user = self.spec.user.uid
+        owner = owner_uid if owner_uid < RANGE_SIZE else user
+        places = {owner: user, user: owner}
+        lines, start = [], 0
+        for special in sorted(places):
+            if special > start:
+                lines.append(f"{start} {base + start} {special - start}")
+            lines.append(f"{special} {base + places[special]} 1")
+            start = special + 1
+        lines.append(f"{start} {base + start} {RANGE_SIZE - start}")
+        if owner_uid >= RANGE_SIZE:  # an owner beyond the range takes the user's place alone
+            lines = [line for line in lines if not line.startswith(f"{user} ")]
+            lines.append(f"{owner_uid} {base + user} 1")
+        return "\n".join(lines) + "\n"
+
+
+def build_plan(spec: SandboxSpec, around: Surroundings) -> tuple[Step, ...]:
+    """Computes every step of a sandbox's launch."""
+    build = _Builder(spec=spec, around=around)
+    _identity(build)
+    _data_root(build)
+    _new_root(build)
+    _kernel_file_systems(build)
+    _writable_directories(build)
+    _workspace(build)
+    _mounts(build)
+    _finish_root(build)
+    _walls(build)
+    build.do(Op.AGENT, AGENT_SOCKET_FD, why="become the agent")
+    return (*_outside(build), *build.inner)
+
+
+def _outside(build: _Builder) -> tuple[Step, ...]:
+    spec, around = build.spec, build.around
+    flags = CloneFlag.NEWUSER | CloneFlag.NEWNS | CloneFlag.NEWPID | CloneFlag.NEWIPC | CloneFlag.NEWUTS
+    if around.facts.cgroup_namespace:
+        flags |= CloneFlag.NEWCGROUP
+    if spec.network is NetworkMode.NONE:
+        flags |= CloneFlag.NEWNET
+    steps = [
+        Step(op=Op.CGROUP, arguments=(version, Text(directory)), description=f"open the cgroup {directory}")
+        for version, directory in around.cgroups.directories
+    ]
+    steps.append(Step(op=Op.CLONE, arguments=(int(flags),), description="create the namespaces"))
+    if around.id_base is not None:
+        line = f"0 {around.id_base} {RANGE_SIZE}\n"
+        maps = (Text(line), Text(line), 0)
+    else:
+        maps = (Text(f"{spec.user.uid} {around.facts.uid} 1\n"), Text(f"{spec.user.gid} {around.facts.gid} 1\n"), 1)
+    steps.append(Step(op=Op.IDMAP, arguments=maps, description="write the user and group id maps"))
+    return (*steps, *build.outer, Step(op=Op.GO))
+
+
+def _identity(build: _Builder) -> None:
+    build.do(Op.PRIVATE, why="make the mounts private")
+    uid, gid = (0, 0) if build.separated else (build.spec.user.uid, build.spec.user.gid)
+    build.do(Op.SETID, uid, gid, why=f"become uid {uid} of the sandbox")
+
+
+def _directory(build: _Builder, path: str, mode: int, *, user: bool) -> None:
+    """Makes a directory (beneath the current new root) that belongs to the sandbox's user, or to its root."""
+    owner, group = (build.spec.user.uid, build.spec.user.gid) if user or not build.separated else (0, 0)
+    build.do(Op.MKDIR, _relative(path), mode, owner, group, why=f"make {path}")
+
+
+def _data_root(build: _Builder) -> None:
+    spec = build.spec
+    if spec.storage is StorageKind.DISK:
+        build.do(Op.ROOT_BIND, build.around.data_directory, build.data, int(_HARD), why="mount the sandbox's directory on disk")
+    else:
+        inodes = max(1024, spec.resources.disk_bytes // 4096)
+        options = f"size={spec.resources.disk_bytes},nr_inodes={inodes},mode=755"
+        build.do(Op.ROOT_TMPFS, build.data, options, why="mount the sandbox's storage")
+    for name, mode, user in (("root", 0o755, False), ("tmp", 0o1777, False), ("shm", 0o1777, False), ("vartmp", 0o1777, False), ("home", 0o755, True), ("work", 0o755, True)):
+        _directory(build, name, mode, user=user)
+    if spec.root.kind is RootKind.DIRECTORY:
+        _directory(build, "image", 0o755, user=False)
+        for name in ("image-upper", "image-work"):
+            _directory(build, name, 0o755, user=False)
+        build.mount_host(spec.root.directory, "image", _HARD | MountAttr.RDONLY)
+    if spec.workspace.mode is WorkspaceMode.COPY_ON_WRITE:
+        for name in ("work-lower", "work-upper", "work-work"):
+            _directory(build, name, 0o755, user=True)
+        build.mount_host(spec.workspace.source, "work-lower", _HARD | MountAttr.RDONLY, as_user=True)
+
+
+def _new_root(build: _Builder) -> None:
+    spec = build.spec
+    if spec.root.kind is RootKind.DIRECTORY:
+        options = f"lowerdir={build.data}/image,upperdir={build.data}/image-upper,workdir={build.data}/image-work,userxattr"
+        build.do(Op.ROOT_OVERLAY, build.new_root, options, why="mount the image with a private upper layer")
+    else:
+        build.do(Op.ROOT_TMPFS, build.new_root, "size=4m,nr_inodes=4096,mode=755", why="mount the root")
+    for bind in spec.root.binds:
+        build.mount_host(bind.source, bind.target, _HARD | MountAttr.RDONLY)
+    for path, target in spec.root.symlinks:
+        build.do(Op.SYMLINK, target, _relative(path), why=f"link {path} to {target}")
+    for file in spec.root.files:
+        build.do(Op.FILE, _relative(file.path), file.mode, file.content, why=f"write {file.path}")
+
+
+def _kernel_file_systems(build: _Builder) -> None:
+    build.do(Op.PROC, "proc", "", int(_HARD | MountAttr.NOEXEC), why="mount /proc")
+    for name in PROC_MASKED:
+        build.do(Op.MASK, f"proc/{name}", why=f"mask /proc/{name}")
+    for name in PROC_READ_ONLY:
+        build.do(Op.READ_ONLY, f"proc/{name}", why=f"make /proc/{name} read-only")
+    build.do(Op.TMPFS, "sys", "size=64k,nr_inodes=64,mode=755", int(_HARD | MountAttr.NOEXEC), why="mount an empty /sys")
+    for source in build.around.facts.sys_binds:
+        build.do(Op.BIND, source, _relative(source), int(_HARD | MountAttr.NOEXEC | MountAttr.RDONLY), 1, why=f"show {source}")
+    build.do(Op.TMPFS, "dev", "size=64k,nr_inodes=128,mode=755", int(MountAttr.NOSUID | MountAttr.NOEXEC), why="mount /dev")
+    for name in build.around.facts.devices:
+        build.do(Op.BIND, f"/dev/{name}", f"dev/{name}", int(MountAttr.NOSUID | MountAttr.NOEXEC), 0, why=f"bind /dev/{name}")
+    build.do(Op.DEVPTS, "dev/pts", "newinstance,ptmxmode=0666,mode=620", int(MountAttr.NOSUID | MountAttr.NOEXEC), why="mount /dev/pts")
+    for target, name in (("pts/ptmx", "ptmx"), ("/proc/self/fd", "fd"), ("fd/0", "stdin"), ("fd/1", "stdout"), ("fd/2", "stderr")):
+        build.do(Op.SYMLINK, target, f"dev/{name}", why=f"link /dev/{name}")
+    build.do(Op.MQUEUE, "dev/mqueue", int(_HARD | MountAttr.NOEXEC), why="mount /dev/mqueue")
+
+
+def _writable_directories(build: _Builder) -> None:
+    spec = build.spec
+    if spec.root.kind is RootKind.HOST:
+        for path in ("/run", "/var", "/mnt", "/opt", "/root", "/srv"):
+            _directory(build, path, 0o755, user=False)
+    sealed = MountAttr.RDONLY if spec.read_only_root else MountAttr.NONE
+    for name, target, attributes in (
+        ("shm", "/dev/shm", _HARD | MountAttr.NOEXEC),  # noqa: S108 - the sandbox's own
+        ("tmp", "/tmp", _HARD),  # noqa: S108 - the sandbox's own
+        ("vartmp", "/var/tmp", _HARD | sealed),  # noqa: S108 - the sandbox's own
+    ):
+        build.do(Op.BIND, f"{build.data}/{name}", _relative(target), int(attributes), 0, why=f"mount {target}")
+    if spec.home_source:
+        build.mount_host(spec.home_source, spec.user.home, _HARD | MountAttr.RDONLY, as_user=True)
+        for path in spec.home_denied:
+            build.do(Op.MASK, f"{_relative(spec.user.home)}/{path}", why=f"hide {path} of the home directory")
+    else:
+        build.do(Op.BIND, f"{build.data}/home", _relative(spec.user.home), int(_HARD | sealed), 0, why=f"mount {spec.user.home}")
+
+
+def _workspace(build: _Builder) -> None:
+    workspace = build.spec.workspace
+    target = _relative(workspace.target)
+    if workspace.mode is WorkspaceMode.COPY_ON_WRITE:
+        options = f"lowerdir={build.data}/work-lower,upperdir={build.data}/work-upper,workdir={build.data}/work-work,userxattr"
+        build.do(Op.OVERLAY, target, options, int(_HARD), why=f"mount a private view of {workspace.source}")
+        return
+    if workspace.mode is WorkspaceMode.WRITABLE:
+        build.mount_host(workspace.source, workspace.target, _HARD, as_user=True)
+        _protect(build, target, workspace.protected)
+        return
+    attributes = _HARD | (MountAttr.RDONLY if build.spec.read_only_root and not workspace.files else MountAttr.NONE)
+    build.do(Op.BIND, f"{build.data}/work", target, int(attributes), 0, why=f"mount {workspace.target}")
+    for name in workspace.files:
+        build.mount_host(posixpath.join(workspace.source, name), f"{workspace.target}/{name}", _HARD | MountAttr.RDONLY, as_user=True)
+
+
+def _protect(build: _Builder, target: str, protected: tuple[str, ...]) -> None:
+    """Makes paths of a writable workspace read-only, and their parents mount points, which cannot be renamed away."""
+    parents = sorted({posixpath.dirname(path) for path in protected if "/" in path})
+    for parent in parents:
+        build.do(Op.BIND_WITHIN, f"{target}/{parent}", f"{target}/{parent}", int(_HARD), why=f"pin {parent} of the workspace")
+    for path in protected:
+        build.do(Op.READ_ONLY, f"{target}/{path}", why=f"protect {path} of the workspace")
+
+
+def _mounts(build: _Builder) -> None:
+    for bind in build.spec.mounts:
+        build.mount_host(bind.source, bind.target, mount_attributes(bind), as_user=True)
+
+
+def mount_attributes(bind: Bind) -> MountAttr:
+    """The attributes of a mount that the user asked for."""
+    attributes = _HARD
+    if not bind.writable:
+        attributes |= MountAttr.RDONLY
+    if not bind.executable:
+        attributes |= MountAttr.NOEXEC
+    return attributes
+
+
+def _finish_root(build: _Builder) -> None:
+    if build.spec.read_only_root or build.spec.root.kind is RootKind.HOST:
+        build.do(Op.REMOUNT_ROOT, int(_HARD | MountAttr.RDONLY), why="make the root read-only")
+    build.do(Op.PIVOT, why="change the root")
+    build.do(Op.HOSTNAME, build.spec.hostname, why="set the host name")
+    if build.spec.network is NetworkMode.NONE:
+        build.do(Op.LOOPBACK, why="bring up the loopback interface")
+
+
+def _walls(build: _Builder) -> None:
+    build.do(Op.CAPABILITIES, _KEEP_SEPARATED if build.separated else 0, why="drop capabilities")
+    build.do(Op.NO_NEW_PRIVS, why="set no_new_privs")
+    abi = build.around.facts.landlock_abi
+    if abi < landlock.MINIMUM_ABI:
+        return
+    build.do(Op.LANDLOCK, landlock.handled(abi), 0, landlock.scoped(abi), why="create the Landlock ruleset")
+    for path, access in _landlock_rules(build, abi):
+        build.do(Op.LANDLOCK_PATH, path, access, why=f"add the Landlock rule for {path}")
+    build.do(Op.LANDLOCK_APPLY, why="apply the Landlock ruleset")
+
+
+def _landlock_rules(build: _Builder, abi: int) -> list[tuple[str, int]]:
+    spec = build.spec
+    write = landlock.write(abi)
+    if spec.root.kind is RootKind.DIRECTORY and not spec.read_only_root:
+        rules = [("/", write)]
+    else:
+        rules = [("/", landlock.READ)]
+        rules += [(path, write) for path in ("/tmp", "/var/tmp", spec.user.home, spec.workspace.target, "/proc")]  # noqa: S108
+        rules += [(bind.target, write) for bind in spec.mounts if bind.writable]
+    devices = landlock.handled(abi) & (landlock.READ_FILE | landlock.WRITE_FILE | landlock.READ_DIR | landlock.TRUNCATE | landlock.IOCTL_DEV)
+    return [*rules, ("/dev", devices), ("/dev/shm", write), ("/dev/mqueue", write)]  # noqa: S108
+
+
+def _relative(path: str) -> str:
+    return path.lstrip("/")

@@ -1,0 +1,161 @@
+"""The directories by which every sandbox of this backend can be found again after a crash.
+
+    <base>/sandboxes/<id>/          one directory per sandbox, made before anything else
+        lease                       flock'ed by the engine that owns it; free means its owner is gone
+        pid                         "<pid> <start time>" of its first process
+        cgroups                     one cgroup directory per line
+        range                       the first id of its id range (root only)
+        agent.sock                  the agent's listening socket
+        data/                       its own writes, with `--storage disk`
+    <base>/ranges/<n>               a leased id range; holds the sandbox's id
+    <base>/mount/                   an empty directory: where a sandbox's own mount namespace mounts its new root
+
+<base> is /run/agentkernel for root, else $XDG_RUNTIME_DIR/agentkernel or /tmp/agentkernel-<uid>.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentkernel.errors import LaunchFailed
+
+UNFINISHED_AGE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateRoot:
+    """The base directory; use `open_state_root`."""
+
+    path: Path
+
+    @property
+    def sandboxes(self) -> Path:
+        """One directory per sandbox."""
+        return self.path / "sandboxes"
+
+    @property
+    def ranges(self) -> Path:
+        """One file per leased id range."""
+        return self.path / "ranges"
+
+    @property
+    def mount_point(self) -> Path:
+        """Where new roots are mounted, each in its own mount namespace."""
+        return self.path / "mount"
+
+
+def state_base(uid: int, environment: dict[str, str]) -> Path:
+    """Names the base directory for a user."""
+    if uid == 0:
+        return Path("/run/agentkernel")
+    runtime = environment.get("XDG_RUNTIME_DIR", "")
+    if runtime.startswith("/") and len(runtime) <= 40:  # sun_path holds 107 bytes, the rest of the path needs 60
+        return Path(runtime) / "agentkernel"
+    return Path(f"/tmp/agentkernel-{uid}")  # noqa: S108 - checked below: ours, a real directory, closed to others
+
+
+def open_state_root(base: Path, uid: int) -> StateRoot:
+    """Makes the base directory where needed; refuses one that somebody else made (the name in /tmp is predictable)."""
+    root = StateRoot(path=base)
+    # A sandbox's first process walks to the mount point as an id of its range, so root's base lets others search (not list) it.
+    mode = 0o711 if uid == 0 else 0o700
+    try:
+        for directory, wanted in ((base, mode), (root.sandboxes, 0o700), (root.ranges, 0o700), (root.mount_point, mode)):
+            with contextlib.suppress(FileExistsError):
+                directory.mkdir(mode=wanted)
+                directory.chmod(wanted)  # whatever the umask is
+            found = directory.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != uid or found.st_mode & 0o022:
+                raise LaunchFailed(
+                    f"{directory} is not a directory that only uid {uid} can write",
+                    hint=f"someone else made it; remove it (rm -rf {base}) or set XDG_RUNTIME_DIR",
+                )
+    except OSError as error:
+        raise LaunchFailed(f"cannot prepare the state directory {base}: {error}", hint="set XDG_RUNTIME_DIR to a directory of yours") from error
+    return root
+
+
+@dataclass(slots=True)
+class SandboxState:
+    """One sandbox's directory, leased by this process as long as `lease_fd` is open."""
+
+    sandbox_id: str
+    path: Path
+    lease_fd: int
+
+    @property
+    def socket_path(self) -> Path:
+        """The agent's listening socket."""
+        return self.path / "agent.sock"
+
+    @property
+    def data(self) -> Path:
+        """The sandbox's own writes, for storage on disk."""
+        return self.path / "data"
+
+    def record(self, name: str, text: str) -> None:
+        """Writes one fact before (or right after) the effect it stands for."""
+        (self.path / name).write_text(text)
+
+    def recorded(self, name: str) -> str:
+        """Reads one fact; empty when it was never written."""
+        try:
+            return (self.path / name).read_text()
+        except OSError:
+            return ""
+
+    def release(self) -> None:
+        """Removes the (emptied) directory and gives the lease back."""
+        for name in ("agent.sock", "pid", "cgroups", "range"):
+            with contextlib.suppress(OSError):
+                (self.path / name).unlink()
+        with contextlib.suppress(OSError):
+            (self.path / "lease").unlink()
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+        if self.lease_fd >= 0:
+            os.close(self.lease_fd)
+            self.lease_fd = -1
+
+
+def create_state(root: StateRoot, sandbox_id: str) -> SandboxState:
+    """Makes and leases a sandbox's directory: the intent, before any effect."""
+    path = root.sandboxes / sandbox_id
+    path.mkdir(mode=0o700)
+    return SandboxState(sandbox_id=sandbox_id, path=path, lease_fd=_lease(path, create=True))
+
+
+def abandoned(root: StateRoot) -> list[SandboxState]:
+    """Leases and returns the sandboxes whose owner is gone."""
+    found = []
+    for path in sorted(root.sandboxes.iterdir()):
+        with contextlib.suppress(OSError):
+            found.append(SandboxState(sandbox_id=path.name, path=path, lease_fd=_lease(path, create=False)))
+    return found
+
+
+def _lease(path: Path, *, create: bool) -> int:
+    """Locks the lease file; raises OSError when another process holds it.
+
+    A directory without a lease file is one that its maker has not finished; its age tells a crash from a start under way.
+    """
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        fd = os.open(path / "lease", flags | (os.O_CREAT | os.O_EXCL if create else 0), 0o600)
+    except FileNotFoundError:
+        if not create and time.time() - path.stat().st_mtime > UNFINISHED_AGE_S:
+            fd = os.open(path / "lease", flags | os.O_CREAT, 0o600)
+        else:
+            raise
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
