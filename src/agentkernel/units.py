@@ -1,74 +1,99 @@
-"""Sizes and durations as people write them: "512MiB" <-> bytes, "30s" <-> seconds. Nothing else parses them."""
+"""Sizes, durations and processor counts as people write them; nothing else in the package parses them.
+
+Sizes are bytes, durations are seconds. Every failure is `InvalidInput` whose hint shows what would be right.
+"""
 
 from __future__ import annotations
 
+import math
 import re
+from itertools import pairwise
 
 from agentkernel.errors import InvalidInput
 
-# Without the i the unit is a power of 1024 too: `--memory 512m` means the same here as to docker, podman and ulimit.
-SIZE_UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+MAX_SIZE_BYTES = 2**63 - 1
+MAX_DURATION_S = 10.0**9  # about 31 years: fits every timer that it may reach
 
-_SIZE = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,6})?)\s*(?:([kmgt])(?:i?b)?|b)?", re.IGNORECASE | re.ASCII)
-_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)", re.ASCII)
-_LARGEST_SIZE = 1 << 60
+_SIZE = re.compile(r"([0-9]{1,20})(?:\.([0-9]{1,20}))?[ ]?([a-z]{0,3})", re.ASCII)
+_DURATION_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|us|[smhd])", re.ASCII)
+_PLAIN = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,12})?", re.ASCII)
+
+# Bare letters are binary, as `docker run --memory 512m` has it; `KB` is what the SI says, `KiB` what IEC 80000-13 says.
+_SIZE_UNITS = {
+    "": 1, "b": 1,
+    "k": 2**10, "kib": 2**10, "kb": 10**3,
+    "m": 2**20, "mib": 2**20, "mb": 10**6,
+    "g": 2**30, "gib": 2**30, "gb": 10**9,
+    "t": 2**40, "tib": 2**40, "tb": 10**12,
+}  # fmt: skip
+_DURATION_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE_STEPS = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+_SIZE_HINT = "write a number with a unit, such as 512MiB, 512m, 1.5g or 1GB"
+_DURATION_HINT = "write seconds or units, such as 30, 30s, 250ms, 5m or 1h30m"
+_CPUS_HINT = "write a positive number of processors, such as 2, 1.5 or 0.5"
 
 
 def parse_size(text: str) -> int:
-    """Bytes of "512MiB", "512m", "1.5G" or "4096"; a unit is a power of 1024 with or without its i.
-
-    Raises:
-        InvalidInput: not a size, zero, not a whole number of bytes, or more than an exbibyte.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise InvalidInput(f"{text!r} is not a size", hint="write it like 512MiB, 2GiB or a number of bytes")
-    size = (
-        float(match[1]) * SIZE_UNITS[(match[2] or "b").lower()]
-        if "." in match[1]
-        else int(match[1]) * SIZE_UNITS[(match[2] or "b").lower()]
-    )
-    if size != int(size) or not 0 < size <= _LARGEST_SIZE:
-        raise InvalidInput(f"{text!r} is not a whole number of bytes between 1 and 1 EiB")
-    return int(size)
-
-
-def format_size(size_bytes: int) -> str:
-    """The shortest exact text: 536870912 -> "512MiB", 1000 -> "1000B"; `parse_size` reads it back."""
-    for unit in ("t", "g", "m", "k"):
-        factor = SIZE_UNITS[unit]
-        if size_bytes and size_bytes % factor == 0:
-            return f"{size_bytes // factor}{unit.upper()}iB"
-    return f"{size_bytes}B"
+    """Bytes of `512MiB`, `512m`, `1g`, `10GB` or `1073741824`; a fraction of a byte is cut off."""
+    lowered = text.strip().lower()
+    match = _SIZE.fullmatch(lowered)
+    if match is None or match[3] not in _SIZE_UNITS:
+        raise _bad("size", text, _SIZE_HINT)
+    decimals = match[2] or ""
+    size_bytes: int = int(match[1] + decimals) * _SIZE_UNITS[match[3]] // 10 ** len(decimals)
+    if size_bytes > MAX_SIZE_BYTES:
+        raise InvalidInput(f"the size {text.strip()!r} is too large", hint="the largest size is 2^63-1 bytes")
+    return size_bytes
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of "30s", "1m30s", "500ms", "2h" or "45" (seconds).
+    """Seconds of `30s`, `1h30m`, `250ms` or a plain number of seconds; 0 is legal, its meaning is the caller's."""
+    lowered = text.strip().lower()
+    if _PLAIN.fullmatch(lowered):
+        duration_s = float(lowered)
+    else:
+        parts = _DURATION_PART.findall(lowered)
+        if not parts or "".join(number + unit for number, unit in parts) != lowered:
+            raise _bad("duration", text, _DURATION_HINT)
+        factors = [_DURATION_UNITS[unit] for _, unit in parts]
+        if any(later >= earlier for earlier, later in pairwise(factors)):
+            raise InvalidInput(f"the units of {text.strip()!r} are out of order", hint=_DURATION_HINT)
+        duration_s = math.fsum(float(number) * factor for (number, _), factor in zip(parts, factors, strict=True))
+    if duration_s > MAX_DURATION_S:
+        raise InvalidInput(f"the duration {text.strip()!r} is too long", hint="the longest duration is 10^9 seconds")
+    return duration_s
 
-    Raises:
-        InvalidInput: not a duration, or not above zero.
-    """
-    compact = text.strip()
-    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,6})?", compact, re.ASCII):
-        compact += "s"
-    parts = _DURATION.findall(compact)
-    if not parts or "".join(number + unit for number, unit in parts) != compact:
-        raise InvalidInput(f"{text!r} is not a duration", hint="write it like 30s, 1m30s or 500ms")
-    seconds = sum(float(number) * DURATION_UNITS[unit] for number, unit in parts)
-    if seconds <= 0:
-        raise InvalidInput(f"{text!r} is not above zero")
-    return seconds
+
+def parse_cpus(text: str) -> float:
+    """A positive number of processors, such as `1.5`."""
+    stripped = text.strip()
+    if not _PLAIN.fullmatch(stripped) or float(stripped) <= 0:
+        raise _bad("number of processors", text, _CPUS_HINT)
+    return float(stripped)
 
 
-def format_duration(seconds: float) -> str:
-    """The shortest exact text down to milliseconds: 90.0 -> "1m30s", 0.5 -> "500ms"."""
-    left_ms = round(seconds * 1000)
-    parts = []
-    for unit in ("d", "h", "m", "s"):
-        count, left_ms = divmod(left_ms, round(DURATION_UNITS[unit] * 1000))
-        if count:
-            parts.append(f"{count}{unit}")
-    if left_ms or not parts:
-        parts.append(f"{left_ms}ms")
-    return "".join(parts)
+def format_size(size_bytes: int) -> str:
+    """`512MiB`, `1.5GiB`, `100B`: at most one decimal, so exact only for what people write."""
+    unit, step = next((each for each in _SIZE_STEPS if size_bytes >= each[1]), ("B", 1))
+    whole, rest = divmod(size_bytes, step)
+    return f"{whole}{unit}" if rest == 0 else f"{size_bytes / step:.1f}".removesuffix(".0") + unit
+
+
+def format_duration(duration_s: float) -> str:
+    """`250ms`, `1.5s`, `1h30m`, `2d`: milliseconds below a second, whole seconds from a minute on."""
+    if duration_s < 0.9995:
+        return f"{round(duration_s * 1000)}ms" if duration_s > 0 else "0s"
+    if duration_s < 59.95:
+        return f"{duration_s:.1f}".removesuffix(".0") + "s"
+    left, text = round(duration_s), ""
+    for unit, step in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, left = divmod(left, step)
+        text += f"{count}{unit}" if count else ""
+    return text
+
+
+def _bad(what: str, text: str, hint: str) -> InvalidInput:
+    shown = text if len(text) <= 40 else text[:40] + "..."
+    if text.strip().startswith("-"):
+        return InvalidInput(f"the {what} {shown!r} is negative", hint=hint)
+    return InvalidInput(f"{shown!r} is not a {what}", hint=hint)

@@ -1,0 +1,142 @@
+"""The decision: a request, the host's facts and the backends' fingerprints make a grant, or a refusal before any effect."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+from agentkernel.errors import CommandNotFound, InvalidInput, NotFound, Unsupported
+from agentkernel.model.isolation import Fingerprint
+from agentkernel.model.names import random_name, validate_name
+from agentkernel.model.request import Grant, Notice, SandboxRequest
+from agentkernel.model.spec import NetworkMode, RootFilesystem, RootKind, SandboxSpec, StorageKind, User
+from agentkernel.policy.choose import choose, emulations
+from agentkernel.policy.deny import denied_in_home
+from agentkernel.policy.environment import environment
+from agentkernel.policy.exposure import mounts, require_shown
+from agentkernel.policy.needs import needs
+from agentkernel.policy.profiles import Profile, Reach, profile
+from agentkernel.policy.resources import resources
+from agentkernel.policy.surroundings import Surroundings
+from agentkernel.policy.workspace import named_file_binds, workspace
+
+MAX_ID = 65535  # what an id map of a sandbox covers
+_IMAGE_HINT = "images are not fetched yet: give an unpacked image or an archive with --image DIRECTORY or --image FILE.tar"
+
+
+def decide(request: SandboxRequest, surroundings: Surroundings, fingerprints: Sequence[Fingerprint]) -> Grant:
+    """What to build and by whom.
+
+    Raises:
+        InvalidInput, UnknownKey: the request cannot be right.
+        Refused: it would show the sandbox what it must not see.
+        CommandNotFound: the host does not have the command, and no image was given.
+        Unsupported, BackendUnavailable: no backend, or not the one asked for, can do it here.
+    """
+    chosen_profile = profile(request.profile)
+    root, tar = _root(request, surroundings)
+    spec, notices = _spec(request, chosen_profile, root, surroundings)
+    needed = needs(spec, from_tar=tar is not None, user_asked=request.user is not None)
+    backend, kind = choose(request, needed, fingerprints)
+    return Grant(
+        spec=replace(spec, level=backend.level),
+        backend=backend.backend,
+        chosen=kind,
+        notices=(*notices, *emulations(backend, needed)),
+        tar_image=tar,
+    )
+
+
+def _spec(
+    request: SandboxRequest, row: Profile, root: RootFilesystem, surroundings: Surroundings
+) -> tuple[SandboxSpec, tuple[Notice, ...]]:
+    user = _user(request.user)
+    view, view_notices = workspace(request, row, surroundings)
+    network, network_notices = _network(request, row)
+    home, home_notices = _home(_switched(request.mount_home, row.mount_home), surroundings)
+    passes = _switched(request.pass_environment, row.pass_environment)
+    spec = SandboxSpec(
+        name=validate_name(request.name) if request.name is not None else random_name(),
+        root=root,
+        profile=row.name,
+        workspace=view,
+        mounts=(*named_file_binds(request, row, view, surroundings), *mounts(request, view, user, surroundings)),
+        home_source=home,
+        home_denied=denied_in_home() if home else (),
+        network=network,
+        resources=resources(request, row),
+        storage=request.storage or StorageKind.MEMORY,
+        read_only_root=_switched(request.read_only_root, row.read_only_root),
+        user=user,
+        seccomp=row.seccomp,
+        environment=environment(request, root, user, passes=passes, home_shown=bool(home)),
+    )
+    return spec, (*view_notices, *home_notices, *network_notices)
+
+
+def _switched(switch: bool | None, column: bool) -> bool:
+    return column if switch is None else switch
+
+
+def _network(request: SandboxRequest, row: Profile) -> tuple[NetworkMode, tuple[Notice, ...]]:
+    """HOST is permissive's alone: on every other profile the network means the filtered one."""
+    if not _switched(request.network, row.network):
+        return NetworkMode.NONE, ()
+    if row.reach is Reach.HOST:
+        return NetworkMode.HOST, ()
+    notice = Notice(
+        code="network-filtered-unavailable",
+        message="the sandbox has no network: filtered access is not available in this version",
+        hint="--profile permissive gives the host's own network; --no-network silences this",
+    )
+    return NetworkMode.NONE, (notice,)
+
+
+def _home(shown: bool, surroundings: Surroundings) -> tuple[str, tuple[Notice, ...]]:
+    """HOME is shown without what the deny list names. A home that is the host's root would show the host instead."""
+    if not shown:
+        return "", ()
+    if surroundings.home.rstrip("/") == "" or not surroundings.home.startswith("/"):
+        message = f"the home directory {surroundings.home!r} is not shown: it is no directory of its own"
+        return "", (Notice(code="home-left-out", message=message, hint="set HOME to a directory of your own"),)
+    return surroundings.home, ()
+
+
+def _user(text: str | None) -> User:
+    if text is None or text == "user":
+        return User()
+    if text == "root":
+        return User(uid=0, gid=0, name="root", home="/root")
+    uid_text, colon, gid_text = text.partition(":")
+    ids = [part for part in (uid_text, gid_text if colon else uid_text) if part.isascii() and part.isdigit() and len(part) <= 5]
+    if len(ids) != 2 or max(int(part) for part in ids) > MAX_ID:
+        raise InvalidInput(f"{text!r} is not a user", hint=f"write root, user, or UID[:GID] with numbers up to {MAX_ID}")
+    uid, gid = (int(part) for part in ids)
+    if uid == 0:
+        return User(uid=0, gid=gid, name="root", home="/root")
+    return User(uid=uid, gid=gid, name="user" if uid == User().uid else f"uid{uid}")
+
+
+def _root(request: SandboxRequest, surroundings: Surroundings) -> tuple[RootFilesystem, str | None]:
+    """The root file system, and the tar file that it must first be unpacked from."""
+    if request.image is not None:
+        return _image(request.image, request.cwd, surroundings)
+    if surroundings.root is not None:
+        return surroundings.root, None
+    if not request.argv:
+        raise Unsupported("this host offers no root file system of its own", hint=_IMAGE_HINT)
+    command = os.fsdecode(request.argv[0])
+    picked = f"the image for it would be {surroundings.detected_image}; " if surroundings.detected_image else ""
+    raise CommandNotFound(f"there is no command {command!r} on this host", hint=f"{picked}{_IMAGE_HINT}")
+
+
+def _image(image: str, cwd: str, surroundings: Surroundings) -> tuple[RootFilesystem, str | None]:
+    label = image.rstrip("/").rsplit("/", 1)[-1] or image
+    if surroundings.image_is_tar:
+        path = image if image.startswith("/") else f"{cwd.rstrip('/')}/{image}"
+        return RootFilesystem(kind=RootKind.DIRECTORY, label=label), path
+    if surroundings.image_directory is None:
+        raise NotFound(f"there is no image {image!r}: neither a directory nor a .tar file", hint=_IMAGE_HINT)
+    directory = require_shown(surroundings.image_directory, surroundings)
+    return RootFilesystem(kind=RootKind.DIRECTORY, directory=directory, label=label), None

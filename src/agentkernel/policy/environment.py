@@ -1,0 +1,58 @@
+"""The base environment of every command in a sandbox.
+
+Later layers win: the sandbox's own variables, the toolchains' (from the root), what a profile passes of the host's, and what
+the user sets with -e.
+
+Installers write to HOME, because the system's directories are read-only inside. `PIP_USER` is deliberately not among the
+variables: with it pip refuses every virtual environment ("Can not perform a '--user' install"), whether that is the toolchain
+itself or one made inside by `python -m venv`. pip turns to the user's directory by itself when site-packages is not writable,
+which it never is here; all it needs is leave to do so on distributions that mark their Python as externally managed (PEP 668).
+"""
+
+from __future__ import annotations
+
+from agentkernel.model.names import validate_environment_name, validate_environment_value
+from agentkernel.model.request import SandboxRequest
+from agentkernel.model.spec import RootFilesystem, User
+from agentkernel.policy.deny import filter_environment
+
+STANDARD_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+READ_ONLY_HOME_INSTALLS = "/tmp/home"  # noqa: S108 - inside; where installers write when HOME shows the host's, read-only
+
+
+def environment(
+    request: SandboxRequest, root: RootFilesystem, user: User, *, passes: bool, home_shown: bool
+) -> tuple[tuple[str, str], ...]:
+    """Name and value of each variable, sorted. `passes`: the profile's column; `home_shown`: HOME is the host's, read-only."""
+    installs = READ_ONLY_HOME_INSTALLS if home_shown else user.home
+    own = _own(root, user, installs)
+    result = {**own, **_locale(), **dict(root.environment)}
+    if passes:
+        kept = own.keys() | dict(root.environment).keys()  # the host's would point to places that are not inside
+        result.update({name: value for name, value in filter_environment(request.host_environment).items() if name not in kept})
+    for name, value in request.environment.items():
+        result[validate_environment_name(name)] = validate_environment_value(name, value)
+    return tuple(sorted(result.items()))
+
+
+def _own(root: RootFilesystem, user: User, installs: str) -> dict[str, str]:
+    installed = (f"{installs}/.local/bin", f"{installs}/.cargo/bin", f"{installs}/go/bin", f"{installs}/.local/share/gem/bin")
+    path = dict.fromkeys((*installed, *root.path_directories, *STANDARD_PATH))
+    return {
+        "HOME": user.home,
+        "USER": user.name,
+        "LOGNAME": user.name,
+        "SHELL": "/bin/sh",
+        "PATH": ":".join(path),
+        "TMPDIR": "/tmp",  # noqa: S108 - the sandbox's own
+        "PIP_BREAK_SYSTEM_PACKAGES": "1",
+        "PYTHONUSERBASE": f"{installs}/.local",
+        "npm_config_prefix": f"{installs}/.local",
+        "CARGO_HOME": f"{installs}/.cargo",
+        "GOPATH": f"{installs}/go",
+        "GEM_HOME": f"{installs}/.local/share/gem",
+    }
+
+
+def _locale() -> dict[str, str]:
+    return {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}

@@ -1,0 +1,35 @@
+"""Which features of a backend a sandbox needs."""
+
+from __future__ import annotations
+
+from agentkernel.model.isolation import Feature
+from agentkernel.model.spec import NetworkMode, RootKind, SandboxSpec, WorkspaceMode
+
+LIMITS = (Feature.MEMORY_LIMIT, Feature.CPU_LIMIT, Feature.PIDS_LIMIT, Feature.DISK_LIMIT)
+
+
+def needs(spec: SandboxSpec, *, from_tar: bool, user_asked: bool) -> tuple[Feature, ...]:
+    """The features that building and using `spec` takes, in the order of their declaration.
+
+    `from_tar`: its image is still a tar file; `user_asked`: the request names a user, rather than leaving that to the backend.
+    """
+    wanted = {Feature.EXEC, Feature.FILES, Feature.SECCOMP, Feature.DISK_LIMIT}
+    if spec.root.kind is RootKind.HOST:
+        wanted.add(Feature.HOST_ROOT)
+    else:
+        wanted.add(Feature.IMAGE_TAR if from_tar else Feature.IMAGE_DIRECTORY)
+    if spec.workspace.mode is WorkspaceMode.COPY_ON_WRITE:
+        wanted.add(Feature.WORKSPACE_COPY_ON_WRITE)
+    binds = spec.mounts or spec.home_source or spec.workspace.mode in (WorkspaceMode.WRITABLE, WorkspaceMode.FILES)
+    wanted.add(Feature.NETWORK_HOST if spec.network is NetworkMode.HOST else Feature.NETWORK_NONE)
+    limits = spec.resources
+    optional = {
+        Feature.MOUNTS: bool(binds),
+        Feature.READ_ONLY_ROOT: spec.read_only_root,
+        Feature.MEMORY_LIMIT: limits.memory_bytes is not None,
+        Feature.CPU_LIMIT: limits.cpus is not None,
+        Feature.PIDS_LIMIT: limits.pids is not None,
+        Feature.USER_SWITCH: user_asked,
+    }
+    wanted.update(feature for feature, is_wanted in optional.items() if is_wanted)
+    return tuple(feature for feature in Feature if feature in wanted)

@@ -1,0 +1,24 @@
+"""The facts of the host that a decision needs, gathered by the engine beforehand, so that `decide` stays pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agentkernel.model.spec import RootFilesystem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """Facts about the caller's host. All paths are absolute with symlinks resolved, and so are those of the request."""
+
+    home: str
+    uid: int
+    root: RootFilesystem | None = None  # the host root that holds the request's command; None: no such command here
+    image_directory: str | None = None  # the request's image, when it is a directory
+    image_is_tar: bool = False  # the request's image is a .tar file
+    cwd_is_project: bool = False  # the working directory holds a file of the detection table
+    named_files: tuple[str, ...] = ()  # files named in argv that exist beneath cwd, relative to it
+    protected_present: tuple[str, ...] = ()  # those of deny.protected_paths() that exist in the workspace's source
+    protected_in_mounts: tuple[tuple[str, str], ...] = ()  # (source of a writable mount, protected path in it, relative)
+    credentials_found: tuple[tuple[str, str], ...] = ()  # (directory to be shown, what deny.holds_credentials found in it)
+    detected_image: str | None = None  # what the language table would pick for the command
