@@ -1,0 +1,97 @@
+"""The request that settings make: the last step before policy decides."""
+
+# ruff: noqa: PTH112, PTH113
+# (the host's paths are looked at once, as strings)
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+
+from agentkernel.config.compound import FileEntry
+from agentkernel.config.load import OriginKind, Settings
+from agentkernel.errors import InvalidInput
+from agentkernel.model.names import validate_environment_value
+from agentkernel.model.request import SandboxRequest
+from agentkernel.model.spec import Bind
+
+
+def request_from_settings(settings: Settings, *, argv: tuple[bytes, ...], cwd: str, environment: Mapping[str, str]) -> SandboxRequest:
+    """The sandbox to ask for; `environment` is the caller's.
+
+    `-e NAME` takes its value from there, so that it stays out of process lists. The project's name is not the name of a run: two runs of
+    one project go side by side. Host paths are resolved here, so that policy judges what would be shown and not a link to it.
+
+    Raises:
+        InvalidInput: a host path of a mount, a file or --dir does not exist, or a variable of `-e NAME` is not set.
+    """
+    return SandboxRequest(
+        argv=argv,
+        profile=settings.get("security.profile"),
+        cwd=os.path.realpath(cwd),
+        backend=settings.get("backend"),
+        min_isolation=settings.get("isolation.minimum"),
+        image=settings.get("sandbox.base_image"),
+        name=settings.get("sandbox.name") if settings.origin("sandbox.name").kind is OriginKind.FLAG else None,
+        network=settings.get("security.network"),
+        mount_cwd=settings.get("security.mount_cwd"),
+        mount_home=settings.get("security.mount_home"),
+        pass_environment=settings.get("security.pass_env"),
+        read_only_root=settings.get("security.read_only"),
+        directory=_directory(settings.get("dir")),
+        mounts=(*map(_mount, settings.get("mounts")), *map(_file, settings.get("files"))),
+        environment=_environment(settings.get("environment"), environment),
+        host_environment=dict(environment),
+        memory_bytes=settings.get("resources.memory"),
+        cpus=settings.get("resources.cpus"),
+        pids=settings.get("resources.pids"),
+        disk_bytes=settings.get("resources.disk"),
+        storage=settings.get("storage"),
+        user=settings.get("user"),
+    )
+
+
+def _directory(path: str | None) -> str | None:
+    if path is None:
+        return None
+    resolved = os.path.realpath(path)
+    if not os.path.isdir(resolved):
+        raise InvalidInput(f"the directory {path} does not exist", hint="--dir names a directory of this host")
+    return resolved
+
+
+def _mount(bind: Bind) -> Bind:
+    return Bind(source=_existing(bind.source), target=bind.target, writable=bind.writable, executable=bind.executable)
+
+
+def _file(entry: FileEntry) -> Bind:
+    """A `[[files]]` entry is shown read-only, with the file's own mode; another mode than that would be a lie."""
+    source = _existing(entry.source)
+    if not os.path.isfile(source):
+        raise InvalidInput(f"{entry.source} is not a regular file", hint="[[files]] names files; for a directory use mounts")
+    executable = bool(stat.S_IMODE(os.stat(source).st_mode) & 0o111)  # noqa: PTH116
+    if entry.mode is not None and bool(entry.mode & 0o111) != executable:
+        wanted, flag = ("", "+x") if entry.mode & 0o111 else (" not", "-x")
+        raise InvalidInput(
+            f"{entry.source} should{wanted} be executable inside", hint=f"chmod {flag} it: files are shown with their own mode"
+        )
+    return Bind(source=source, target=entry.target, writable=False, executable=executable)
+
+
+def _existing(path: str) -> str:
+    resolved = os.path.realpath(path)
+    if not os.path.lexists(resolved):
+        raise InvalidInput(f"{path} does not exist on this host", hint="a mount is SOURCE:DESTINATION, with the source on this host")
+    return resolved
+
+
+def _environment(wanted: Mapping[str, str | None], caller: Mapping[str, str]) -> dict[str, str]:
+    result = {}
+    for name, value in wanted.items():
+        if value is None:
+            if name not in caller:
+                raise InvalidInput(f"-e {name}: there is no such variable here", hint=f"set it, or write -e {name}=VALUE")
+            value = caller[name]
+        result[name] = validate_environment_value(name, value)
+    return result

@@ -1,0 +1,266 @@
+"""The one table of settings: from it come TOML keys, environment variables, command-line options and the reference page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from agentkernel.config import tighten
+from agentkernel.config.compound import ENVIRONMENT, FILES, MOUNTS
+from agentkernel.config.tighten import Rule
+from agentkernel.config.values import (
+    CPUS,
+    DURATION,
+    IMAGE,
+    LEVEL,
+    NAME,
+    PATH,
+    PIDS,
+    SIZE,
+    STORAGE,
+    SWITCH,
+    TEXT,
+    USER,
+    Read,
+    ValueType,
+    choice,
+    read_mebibytes,
+)
+from agentkernel.model.isolation import IsolationLevel
+
+RUNTIMES = ("base", "python", "node", "go", "rust", "ruby", "java", "c", "dotnet")
+VERBS = frozenset({"run"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting.
+
+    `default` None means that the profile (or the backend) decides. `flags` switch it on or take a value, `off_flags` switch it off.
+    `project` says which values a project file may give without being trusted.
+    """
+
+    key: str
+    type: ValueType
+    help: str
+    project: Rule
+    default: object = None
+    environment: str = ""
+    flags: tuple[str, ...] = ()
+    off_flags: tuple[str, ...] = ()
+    metavar: str = ""
+    verbs: frozenset[str] = VERBS
+    aliases: Mapping[str, Read] = field(default_factory=dict)  # other TOML keys for the same thing, and how each is read
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        key="backend",
+        type=TEXT,
+        help="isolation backend; without it the strongest that is ready",
+        project=tighten.NOTHING,  # another backend may isolate less
+        environment="AGENTKERNEL_BACKEND",
+        flags=("-B", "--backend"),
+        metavar="NAME",
+    ),
+    Setting(
+        key="isolation.minimum",
+        type=LEVEL,
+        help="refuse backends that isolate less than this",
+        project=tighten.HIGHER,
+        default=IsolationLevel.NONE,
+        environment="AGENTKERNEL_MIN_ISOLATION",
+        flags=("--min-isolation",),
+        metavar="LEVEL",
+    ),
+    Setting(
+        key="storage",
+        type=STORAGE,
+        help="where the sandbox's own writes go: memory has a hard limit, disk is larger",
+        project=tighten.ordered("memory", "disk"),
+        environment="AGENTKERNEL_STORAGE",
+        flags=("--storage",),
+        metavar="KIND",
+    ),
+    Setting(
+        key="timeout",
+        type=DURATION,
+        help="end the command, and all it started, after this time",
+        project=tighten.LOWER,
+        environment="AGENTKERNEL_TIMEOUT",
+        flags=("--timeout",),
+        metavar="TIME",
+    ),
+    Setting(
+        key="dir",
+        type=PATH,
+        help="directory to show at /workspace, in place of the current one",
+        project=tighten.NOTHING,
+        environment="AGENTKERNEL_DIR",
+        flags=("--dir",),
+        metavar="DIRECTORY",
+    ),
+    Setting(
+        key="user",
+        type=USER,
+        help="who the command runs as inside",
+        project=tighten.only("user"),
+        environment="AGENTKERNEL_USER",
+        flags=("--user",),
+        metavar="USER",
+    ),
+    Setting(
+        key="mounts",
+        type=MOUNTS,
+        help="host path to show inside, writable unless :ro (repeatable)",
+        project=tighten.NOTHING,
+        default=(),
+        flags=("--mount",),
+        metavar="SOURCE:DESTINATION[:ro]",
+    ),
+    Setting(
+        key="sandbox.name",
+        type=NAME,
+        help="name of the sandbox; `run` takes it from --name alone, for a project's runs go side by side",
+        project=tighten.ANYTHING,
+        environment="AGENTKERNEL_NAME",
+        flags=("--name",),
+        metavar="NAME",
+    ),
+    Setting(
+        key="sandbox.runtime",
+        type=choice(*RUNTIMES),
+        help="language of the project, in place of what its files say",
+        project=tighten.ANYTHING,
+        default="base",
+    ),
+    Setting(
+        key="sandbox.base_image",
+        type=IMAGE,
+        help="root file system: a directory or a .tar file; without it the host's own system, read-only",
+        project=tighten.NO_PATH,
+        environment="AGENTKERNEL_IMAGE",
+        flags=("-i", "--image"),
+        metavar="IMAGE",
+        aliases={"sandbox.image": IMAGE.read},
+    ),
+    Setting(
+        key="agent.preferred",
+        type=TEXT,
+        help="coding agent that the project is used with",
+        project=tighten.ANYTHING,
+        default="claude",
+    ),
+    Setting(
+        key="resources.memory",
+        type=SIZE,
+        help="memory limit",
+        project=tighten.LOWER,
+        environment="AGENTKERNEL_MEMORY",
+        flags=("--memory",),
+        metavar="SIZE",
+        aliases={"resources.memory_mb": read_mebibytes},
+    ),
+    Setting(
+        key="resources.cpus",
+        type=CPUS,
+        help="processors, fractions too",
+        project=tighten.LOWER,
+        environment="AGENTKERNEL_CPUS",
+        flags=("--cpus",),
+        metavar="NUMBER",
+        aliases={"resources.vcpus": CPUS.read},
+    ),
+    Setting(
+        key="resources.pids",
+        type=PIDS,
+        help="processes and threads at once",
+        project=tighten.LOWER,
+        environment="AGENTKERNEL_PIDS",
+        flags=("--pids",),
+        metavar="NUMBER",
+    ),
+    Setting(
+        key="resources.disk",
+        type=SIZE,
+        help="limit of all the sandbox's own writes together",
+        project=tighten.LOWER,
+        environment="AGENTKERNEL_DISK",
+        flags=("--disk",),
+        metavar="SIZE",
+    ),
+    Setting(
+        key="security.profile",
+        type=choice(*tighten.PROFILES),
+        help="what the sandbox may do, as one word",
+        project=tighten.ordered(*tighten.PROFILES),
+        default="moderate",
+        environment="AGENTKERNEL_PROFILE",
+        flags=("--profile",),
+        metavar="PROFILE",
+    ),
+    Setting(
+        key="security.network",
+        type=SWITCH,
+        help="network access",
+        project=tighten.OFF,
+        environment="AGENTKERNEL_NETWORK",
+        flags=("--network",),
+        off_flags=("--no-network",),
+    ),
+    Setting(
+        key="security.mount_cwd",
+        type=SWITCH,
+        help="the current directory itself, writable, at /workspace",
+        project=tighten.OFF,
+        environment="AGENTKERNEL_MOUNT_CWD",
+        flags=("--mount-cwd",),
+        off_flags=("--no-mount-cwd",),
+    ),
+    Setting(
+        key="security.mount_home",
+        type=SWITCH,
+        help="the home directory, read-only, without known credentials",
+        project=tighten.OFF,
+        environment="AGENTKERNEL_MOUNT_HOME",
+        flags=("--mount-home",),
+        off_flags=("--no-mount-home",),
+    ),
+    Setting(
+        key="security.pass_env",
+        type=SWITCH,
+        help="the caller's environment variables",
+        project=tighten.OFF,
+        environment="AGENTKERNEL_PASS_ENV",
+        flags=("--pass-env",),
+        off_flags=("--no-pass-env",),
+    ),
+    Setting(
+        key="security.read_only",
+        type=SWITCH,
+        help="a root file system that cannot be written to",
+        project=tighten.ON,
+        environment="AGENTKERNEL_READ_ONLY",
+        flags=("--read-only",),
+        off_flags=("--no-read-only",),
+    ),
+    Setting(
+        key="environment",
+        type=ENVIRONMENT,
+        help="variable to set inside; without =VALUE the caller's own value (repeatable)",
+        project=tighten.NOTHING,
+        default={},
+        flags=("-e", "--env"),
+        metavar="NAME[=VALUE]",
+    ),
+    Setting(
+        key="files",
+        type=FILES,
+        help="host files to show inside, read-only",
+        project=tighten.NOTHING,
+        default=(),
+    ),
+)
+
+BY_KEY: Mapping[str, Setting] = {setting.key: setting for setting in SETTINGS}
+BY_ENVIRONMENT: Mapping[str, Setting] = {setting.environment: setting for setting in SETTINGS if setting.environment}

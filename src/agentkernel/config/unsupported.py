@@ -1,0 +1,52 @@
+"""What users of other versions know and this one does not do: refused by name, never ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+# Keys of the agentkernel.toml that its users know and that this version does not honour. They are refused: a rule that is read and not
+# applied is worse than none.
+UNSUPPORTED = (
+    "sandbox.init_script",
+    "agent.compatibility_mode",
+    "agent.git_name",
+    "agent.git_email",
+    "network",
+    "security.seccomp",
+    "security.domains",
+    "security.commands",
+    "security.transport",
+    "build",
+    "git",
+    "orchestrator",
+    "remote",
+    "enterprise",
+    "api",
+    "scheduling",
+    "workspace",
+    "schedule",
+    "proxy",
+    "secrets",
+    "llm_keys",
+    "llm_governance",
+    "template",
+    "ssh",
+)
+
+# Options of later versions: option -> what it would do.
+UNSUPPORTED_FLAGS: Mapping[tuple[str, ...], str] = {
+    ("--allow-host",): "network access to named hosts only",
+    ("-k", "--keep"): "keeping the sandbox after the command",
+    ("-S", "--secret"): "secrets that the sandbox uses without seeing them",
+    ("-p", "-P", "--publish"): "publishing ports of the sandbox",
+}
+
+# Variables that other parts read; every other AGENTKERNEL_ variable that nearly is a setting's name is taken for a slip.
+OTHER_VARIABLES = (
+    "AGENTKERNEL_API_KEY",
+    "AGENTKERNEL_BASE_URL",
+    "AGENTKERNEL_HOST",
+    "AGENTKERNEL_PORT",
+    "AGENTKERNEL_DAEMON",
+    "AGENTKERNEL_AUDIT",
+)
