@@ -78,6 +78,8 @@ sysret ak_write_all(int fd, const void *data, size_t n);
 void *ak_map(size_t bytes);
 void ak_unmap(void *memory, size_t bytes);
 _Noreturn void ak_exit(int status);
+/* Closes the descriptor, unless it is an error instead of one. */
+static inline void ak_close(sysret fd) { if (fd >= 0) (void)SYS(close, fd); }
 
 static inline uint16_t ak_get_u16(const uint8_t *p) { uint16_t v; memcpy(&v, p, sizeof v); return v; }
 static inline uint32_t ak_get_u32(const uint8_t *p) { uint32_t v; memcpy(&v, p, sizeof v); return v; }

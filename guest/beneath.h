@@ -1,0 +1,24 @@
+/* Paths that cannot be redirected: resolved by the kernel beneath a directory, or from the root, without following any symlink. */
+#ifndef AK_BENEATH_H
+#define AK_BENEATH_H
+
+#include "sys.h"
+
+/* All return a descriptor (O_PATH, close-on-exec) that the caller closes, or -errno. Directories are made with mode 755, files with 644. */
+
+/* Opens an absolute path with these flags of open(2). */
+sysret beneath_root(const char *path, unsigned flags);
+
+/* Opens what is at `path` beneath `directory`. */
+sysret beneath_open(int directory, const char *path);
+
+/* Opens the directory at `path`, made with its parents where they are missing. */
+sysret beneath_make_directory(int directory, const char *path);
+
+/* Opens the file at `path`, made empty where it is missing, with its parents. */
+sysret beneath_make_file(int directory, const char *path);
+
+/* Opens the directory that holds `path`, made where it is missing; `name` is set to the last component. */
+sysret beneath_parent(int directory, const char *path, const char **name);
+
+#endif

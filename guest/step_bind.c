@@ -1,0 +1,85 @@
+/* Existing mounts at another place of the new root, and what hides or protects parts of it. */
+#include "sandbox.h"
+
+#include "beneath.h"
+#include "filesystem.h"
+#include "kernel.h"
+#include "tree.h"
+
+#include <asm/stat.h>
+
+/* Sets the tree's attributes and mounts it; closes it. */
+static sysret place_with(sysret tree, uint64_t attributes, const struct sandbox *sandbox, const char *path)
+{
+    sysret result = tree;
+    if (tree >= 0)
+        result = tree_set((int)tree, attributes, true, -1);
+    if (result >= 0)
+        result = tree_place_beneath((int)tree, sandbox->root, path);
+    ak_close(tree);
+    return result;
+}
+
+sysret step_bind(struct sandbox *sandbox, const struct plan_step *step)
+{
+    const struct plan_value *arguments = step->arguments;
+    return place_with(tree_clone(arguments[0].text, arguments[3].number), arguments[2].number, sandbox, arguments[1].text);
+}
+
+sysret step_attach(struct sandbox *sandbox, const struct plan_step *step)
+{
+    return tree_place_beneath(sandbox->slots[step->arguments[0].number], sandbox->root, step->arguments[1].text);
+}
+
+sysret step_bind_within(struct sandbox *sandbox, const struct plan_step *step)
+{
+    sysret tree, source = beneath_open(sandbox->root, step->arguments[0].text);
+    if (source < 0)
+        return source;
+    tree = tree_clone_at((int)source, true);
+    ak_close(source);
+    return place_with(tree, step->arguments[2].number, sandbox, step->arguments[1].text);
+}
+
+static bool is_missing(sysret result)
+{
+    return result == -ENOENT || result == -ENOTDIR;
+}
+
+/* Clones a tree, protects it and puts it on top of the target. */
+static sysret cover(sysret tree, uint64_t attributes, int target)
+{
+    sysret result = tree;
+    if (tree >= 0)
+        result = tree_set((int)tree, attributes, true, -1);
+    if (result >= 0)
+        result = tree_place((int)tree, target);
+    ak_close(tree);
+    return result;
+}
+
+sysret step_mask(struct sandbox *sandbox, const struct plan_step *step)
+{
+    struct stat what;
+    sysret result, target = beneath_open(sandbox->root, step->arguments[0].text);
+    if (target < 0)
+        return is_missing(target) ? 0 : target;
+    result = SYS(fstat, target, &what);
+    if (result >= 0 && (what.st_mode & S_IFMT) == S_IFDIR)
+        result = filesystem_mount((int)target, "tmpfs", "size=4k,nr_inodes=2,mode=555",
+                                  MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+    else if (result >= 0)
+        result = cover(tree_clone("/dev/null", false), MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, (int)target);
+    ak_close(target);
+    return result;
+}
+
+sysret step_read_only(struct sandbox *sandbox, const struct plan_step *step)
+{
+    sysret result, target = beneath_open(sandbox->root, step->arguments[0].text);
+    if (target < 0)
+        return is_missing(target) ? 0 : target;
+    result = cover(tree_clone_at((int)target, true), MOUNT_ATTR_RDONLY, (int)target);
+    ak_close(target);
+    return result;
+}
