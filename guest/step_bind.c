@@ -4,7 +4,7 @@
 #include "beneath.h"
 #include "filesystem.h"
 #include "kernel.h"
-#include "tree.h"
+#include "mount_tree.h"
 
 #include <asm/stat.h>
 
@@ -13,9 +13,9 @@ static sysret place_with(sysret tree, uint64_t attributes, const struct sandbox 
 {
     sysret result = tree;
     if (tree >= 0)
-        result = tree_set((int)tree, attributes, true, -1);
+        result = mount_tree_set((int)tree, attributes, true, -1);
     if (result >= 0)
-        result = tree_place_beneath((int)tree, sandbox->root, path);
+        result = mount_tree_place_beneath((int)tree, sandbox->root, path);
     ak_close(tree);
     return result;
 }
@@ -23,12 +23,12 @@ static sysret place_with(sysret tree, uint64_t attributes, const struct sandbox 
 sysret step_bind(struct sandbox *sandbox, const struct plan_step *step)
 {
     const struct plan_value *arguments = step->arguments;
-    return place_with(tree_clone(arguments[0].text, arguments[3].number), arguments[2].number, sandbox, arguments[1].text);
+    return place_with(mount_tree_clone(arguments[0].text, arguments[3].number), arguments[2].number, sandbox, arguments[1].text);
 }
 
 sysret step_attach(struct sandbox *sandbox, const struct plan_step *step)
 {
-    return tree_place_beneath(sandbox->slots[step->arguments[0].number], sandbox->root, step->arguments[1].text);
+    return mount_tree_place_beneath(sandbox->slots[step->arguments[0].number], sandbox->root, step->arguments[1].text);
 }
 
 sysret step_bind_within(struct sandbox *sandbox, const struct plan_step *step)
@@ -36,7 +36,7 @@ sysret step_bind_within(struct sandbox *sandbox, const struct plan_step *step)
     sysret tree, source = beneath_open(sandbox->root, step->arguments[0].text);
     if (source < 0)
         return source;
-    tree = tree_clone_at((int)source, true);
+    tree = mount_tree_clone_at((int)source, true);
     ak_close(source);
     return place_with(tree, step->arguments[2].number, sandbox, step->arguments[1].text);
 }
@@ -51,9 +51,9 @@ static sysret cover(sysret tree, uint64_t attributes, int target)
 {
     sysret result = tree;
     if (tree >= 0)
-        result = tree_set((int)tree, attributes, true, -1);
+        result = mount_tree_set((int)tree, attributes, true, -1);
     if (result >= 0)
-        result = tree_place((int)tree, target);
+        result = mount_tree_place((int)tree, target);
     ak_close(tree);
     return result;
 }
@@ -69,7 +69,7 @@ sysret step_mask(struct sandbox *sandbox, const struct plan_step *step)
         result = filesystem_mount((int)target, "tmpfs", "size=4k,nr_inodes=2,mode=555",
                                   MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
     else if (result >= 0)
-        result = cover(tree_clone("/dev/null", false), MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, (int)target);
+        result = cover(mount_tree_clone("/dev/null", false), MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, (int)target);
     ak_close(target);
     return result;
 }
@@ -79,7 +79,7 @@ sysret step_read_only(struct sandbox *sandbox, const struct plan_step *step)
     sysret result, target = beneath_open(sandbox->root, step->arguments[0].text);
     if (target < 0)
         return is_missing(target) ? 0 : target;
-    result = cover(tree_clone_at((int)target, true), MOUNT_ATTR_RDONLY, (int)target);
+    result = cover(mount_tree_clone_at((int)target, true), MOUNT_ATTR_RDONLY, (int)target);
     ak_close(target);
     return result;
 }

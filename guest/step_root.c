@@ -4,7 +4,7 @@
 #include "beneath.h"
 #include "filesystem.h"
 #include "kernel.h"
-#include "tree.h"
+#include "mount_tree.h"
 
 #include <linux/fcntl.h>
 
@@ -40,7 +40,7 @@ static sysret root_tree(struct sandbox *sandbox, int tree, const char *directory
     sysret result, target = beneath_root(directory, O_PATH | O_DIRECTORY);
     if (target < 0)
         return target;
-    result = tree_place(tree, (int)target);
+    result = mount_tree_place(tree, (int)target);
     ak_close(target);
     if (result >= 0)
         set_root(sandbox, tree);
@@ -64,10 +64,10 @@ sysret step_root_slot(struct sandbox *sandbox, const struct plan_step *step)
 
 sysret step_root_bind(struct sandbox *sandbox, const struct plan_step *step)
 {
-    sysret result, tree = tree_clone(step->arguments[0].text, true);
+    sysret result, tree = mount_tree_clone(step->arguments[0].text, true);
     if (tree < 0)
         return tree;
-    result = tree_set((int)tree, step->arguments[2].number, true, -1);
+    result = mount_tree_set((int)tree, step->arguments[2].number, true, -1);
     if (result >= 0)
         result = root_tree(sandbox, (int)tree, step->arguments[1].text);
     if (result < 0)
@@ -77,7 +77,7 @@ sysret step_root_bind(struct sandbox *sandbox, const struct plan_step *step)
 
 sysret step_remount_root(struct sandbox *sandbox, const struct plan_step *step)
 {
-    return tree_set(sandbox->root, step->arguments[0].number, false, -1);
+    return mount_tree_set(sandbox->root, step->arguments[0].number, false, -1);
 }
 
 /* pivot_root(".", ".") puts the old root on top of the new one at "/", from where it is detached (pivot_root(2), notes). */

@@ -2,7 +2,7 @@
 #include "sandbox.h"
 
 #include "procfs.h"
-#include "tree.h"
+#include "mount_tree.h"
 
 #include <asm/signal.h>
 #include <linux/fcntl.h>
@@ -12,10 +12,10 @@
 static sysret fill_slot(struct sandbox *sandbox, const struct plan_step *step, int userns_fd)
 {
     bool recursive = step->arguments[3].number;
-    sysret result, tree = tree_clone(step->arguments[1].text, recursive);
+    sysret result, tree = mount_tree_clone(step->arguments[1].text, recursive);
     if (tree < 0)
         return tree;
-    result = tree_set((int)tree, step->arguments[2].number, recursive, userns_fd);
+    result = mount_tree_set((int)tree, step->arguments[2].number, recursive, userns_fd);
     if (result < 0)
         ak_close(tree);
     else
