@@ -14,7 +14,8 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from agentkernel.config.table import BY_KEY, SETTINGS, Setting
+from agentkernel.config.setting import Setting
+from agentkernel.config.table import BY_KEY, SETTINGS
 from agentkernel.config.unsupported import UNSUPPORTED
 from agentkernel.config.values import Read
 from agentkernel.errors import InvalidInput, UnknownKey

@@ -20,7 +20,8 @@ from typing import Any
 from agentkernel.config.arguments import option_of
 from agentkernel.config.document import Document, Given, parse, read_raw, read_value
 from agentkernel.config.places import PROJECT_FILE, Places, check_authority, find_places
-from agentkernel.config.table import BY_ENVIRONMENT, BY_KEY, Setting
+from agentkernel.config.setting import Setting
+from agentkernel.config.table import BY_ENVIRONMENT, BY_KEY
 from agentkernel.config.tighten import unset
 from agentkernel.config.trusted import TrustStore
 from agentkernel.config.unsupported import OTHER_VARIABLES

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 from agentkernel.config.places import OPERATOR_FILE, PROJECT_FILE
-from agentkernel.config.table import SETTINGS, Setting
+from agentkernel.config.setting import Setting
+from agentkernel.config.table import SETTINGS
 from agentkernel.config.unsupported import UNSUPPORTED, UNSUPPORTED_FLAGS
 
 _HEAD = f"""\

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
-from agentkernel.config import tighten
+from agentkernel.config import arguments, tighten
 from agentkernel.config.compound import ENVIRONMENT, FILES, MOUNTS
-from agentkernel.config.tighten import Rule
+from agentkernel.config.setting import Setting
+from agentkernel.config.unsupported import UNSUPPORTED_FLAGS
 from agentkernel.config.values import (
     CPUS,
     DURATION,
@@ -21,36 +22,12 @@ from agentkernel.config.values import (
     SWITCH,
     TEXT,
     USER,
-    Read,
-    ValueType,
     choice,
     read_mebibytes,
 )
 from agentkernel.model.isolation import IsolationLevel
 
 RUNTIMES = ("base", "python", "node", "go", "rust", "ruby", "java", "c", "dotnet")
-VERBS = frozenset({"run"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """One setting.
-
-    `default` None means that the profile (or the backend) decides. `flags` switch it on or take a value, `off_flags` switch it off.
-    `project` says which values a project file may give without being trusted.
-    """
-
-    key: str
-    type: ValueType
-    help: str
-    project: Rule
-    default: object = None
-    environment: str = ""
-    flags: tuple[str, ...] = ()
-    off_flags: tuple[str, ...] = ()
-    metavar: str = ""
-    verbs: frozenset[str] = VERBS
-    aliases: Mapping[str, Read] = field(default_factory=dict)  # other TOML keys for the same thing, and how each is read
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -264,3 +241,15 @@ SETTINGS: tuple[Setting, ...] = (
 
 BY_KEY: Mapping[str, Setting] = {setting.key: setting for setting in SETTINGS}
 BY_ENVIRONMENT: Mapping[str, Setting] = {setting.environment: setting for setting in SETTINGS if setting.environment}
+
+
+def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
+    """Adds the options of all settings that `verb` takes, `--config`, and the options that are refused by name."""
+    arguments.add_options(parser, [setting for setting in SETTINGS if verb in setting.verbs])
+    arguments.add_refused(parser, UNSUPPORTED_FLAGS)
+
+
+def flags_given(args: argparse.Namespace) -> dict[str, object]:
+    """The settings among parsed arguments, by key, as `load_settings` takes them; those not given are not in it."""
+    given = vars(args)
+    return {key: given[key] for key in BY_KEY if key in given}
