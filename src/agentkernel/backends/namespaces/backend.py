@@ -100,6 +100,7 @@ class NamespacesBackend:
             id_base=holdings.id_base,
             data_directory=str(state.data),
             owners=_owners(spec),
+            resolved=_resolved(spec),
         )
         return build_plan(spec, around)
 
@@ -145,8 +146,8 @@ def _listen(path: Path) -> socket.socket:
     return listener
 
 
-def _owners(spec: SandboxSpec) -> dict[str, int]:
-    """The uid of each source that is shown as the sandbox user's own."""
+def _user_sources(spec: SandboxSpec) -> list[str]:
+    """The host paths that are shown as the sandbox user's own."""
     sources = [bind.source for bind in spec.mounts]
     if spec.home_source:
         sources.append(spec.home_source)
@@ -154,8 +155,21 @@ def _owners(spec: SandboxSpec) -> dict[str, int]:
         sources += [posixpath.join(spec.workspace.source, name) for name in spec.workspace.files]
     elif spec.workspace.mode is not WorkspaceMode.NONE:
         sources.append(spec.workspace.source)
+    return sources
+
+
+def _resolved(spec: SandboxSpec) -> dict[str, str]:
+    """Every host path of the spec -> the same without symlinks."""
+    sources = [*_user_sources(spec), *(bind.source for bind in spec.root.binds)]
+    if spec.root.directory:
+        sources.append(spec.root.directory)
+    return {source: os.path.realpath(source) for source in sources}
+
+
+def _owners(spec: SandboxSpec) -> dict[str, int]:
+    """The uid of each source that is shown as the sandbox user's own; one that is missing is the launcher's to refuse."""
     owners = {}
-    for source in sources:
+    for source in _user_sources(spec):
         with contextlib.suppress(OSError):
             owners[source] = os.stat(source).st_uid
     return owners

@@ -21,7 +21,7 @@ PLAN_FD = 11
 STATUS_FD = 12
 LAUNCH_DEADLINE_S = 20.0
 _RECORD = struct.Struct("<IIII")
-_KIND_FAILED, _KIND_MALFORMED, _KIND_PID = 1, 2, 3
+_KIND_FAILED, _KIND_PID, _KIND_READY = 1, 3, 4  # 2: the plan is malformed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,15 +79,18 @@ async def _follow(enter_pid: int, status_fd: int, steps: tuple[Step, ...]) -> La
     """Reads the status records to their end; reaps `enter`, and on failure the first process too."""
     pidfd = pid = -1
     failure: LaunchFailed | None = None
+    ready = False
     try:
         async with asyncio.timeout(LAUNCH_DEADLINE_S), contextlib.aclosing(_records(status_fd)) as records:
             async for kind, step, number, value in records:
                 if kind == _KIND_PID:
                     pid, pidfd = value, os.pidfd_open(value)
+                elif kind == _KIND_READY:
+                    ready = True
                 elif failure is None:
                     failure = _explain(kind, step, number, steps)
-        if failure is None and pidfd < 0:
-            failure = LaunchFailed("the launcher ended without starting a sandbox", hint="run `agentkernel doctor`")
+        if failure is None and not (ready and pidfd >= 0):
+            failure = LaunchFailed("the launcher was killed before the sandbox was ready", hint="was the host out of memory?")
         if failure is not None:
             raise failure
     except BaseException as error:

@@ -40,6 +40,7 @@ class Surroundings:
     id_base: int | None = None  # the first id of the range; None: a single id
     data_directory: str = ""  # for storage on disk
     owners: dict[str, int] = field(default_factory=dict)  # uid of each source that is shown as the user's
+    resolved: dict[str, str] = field(default_factory=dict)  # source -> the same without symlinks, which the launcher follows nowhere
 
 
 @dataclass(slots=True)
@@ -74,17 +75,18 @@ class _Builder:
         With an id range, the tree is prepared outside: there root's rights reach any source, and an id-mapped mount gives the files their
         owners inside (`as_user`: the source's owner becomes the sandbox's user).
         """
+        where = self.around.resolved.get(source, source)
         if not self.separated:
-            self.do(Op.BIND, source, _relative(target), int(attributes), 1, why=f"bind {source} at {target}")
+            self.do(Op.BIND, where, _relative(target), int(attributes), 1, why=f"bind {source} at {target}")
             return
         slot = self.slots
         self.slots += 1
         if as_user:
             mapping = self._owner_mapping(self.around.owners.get(source, 0))
-            arguments: tuple[int | Text, ...] = (slot, Text(source), int(attributes), 1, Text(mapping))
+            arguments: tuple[int | Text, ...] = (slot, Text(where), int(attributes), 1, Text(mapping))
             self.outer.append(Step(op=Op.IDMAP_TREE, arguments=arguments, description=f"id-map {source} for the sandbox's user"))
         else:
-            self.outer.append(Step(op=Op.TREE, arguments=(slot, Text(source), int(attributes), 1, 1), description=f"clone the mount of {source}"))
+            self.outer.append(Step(op=Op.TREE, arguments=(slot, Text(where), int(attributes), 1, 1), description=f"clone the mount of {source}"))
         self.do(Op.ATTACH, slot, _relative(target), why=f"mount {source} at {target}")
 
     def _owner_mapping(self, owner_uid: int) -> str:
