@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import posixpath
@@ -14,7 +15,7 @@ from agentkernel.backends._guest import guest_binary
 from agentkernel.backends.namespaces import fingerprint
 from agentkernel.backends.namespaces.boundary import BACKEND, Holdings, NamespacesBoundary
 from agentkernel.backends.namespaces.cgroups import CgroupHost, Cgroups, find_host, remove_groups
-from agentkernel.backends.namespaces.disk import remove_tree
+from agentkernel.backends.namespaces.disk import remove_data
 from agentkernel.backends.namespaces.facts import HostFacts, read_facts
 from agentkernel.backends.namespaces.launch import kill_and_reap, launch
 from agentkernel.backends.namespaces.layout import Surroundings, build_plan
@@ -71,10 +72,10 @@ class NamespacesBackend:
             boundary = NamespacesBoundary(spec, holdings, compile_filter(spec.seccomp, facts.architecture))
             return await open_sandbox(boundary)
         except OSError as error:
-            holdings.release()
+            await asyncio.shield(holdings.release())
             raise LaunchFailed(f"cannot build the sandbox: {error}", hint="run `agentkernel doctor`") from error
         except BaseException:
-            holdings.release()
+            await asyncio.shield(holdings.release())
             raise
 
     def _prepare(self, spec: SandboxSpec, holdings: Holdings, facts: HostFacts, cgroup_host: CgroupHost) -> tuple[Step, ...]:
@@ -109,12 +110,13 @@ class NamespacesBackend:
         root = self._state()
         removed = 0
         for state in abandoned(root):
-            kill_recorded(state.recorded("pid"))
-            remove_groups(tuple(line for line in state.recorded("cgroups").splitlines() if line))
+            await kill_recorded(state.recorded("pid"))
+            await remove_groups(tuple(line for line in state.recorded("cgroups").splitlines() if line))
+            first_id = int(state.recorded("range") or 0)
             if state.data.exists():
-                remove_tree(state.data)
-            if first_id := state.recorded("range"):
-                release_range(root.ranges, int(first_id))
+                await remove_data(state.data, first_id or None)
+            if first_id:
+                release_range(root.ranges, first_id)
             state.release()
             removed += 1
         sweep_ranges(root.ranges, root.sandboxes)
@@ -183,7 +185,7 @@ def start_time(pid: int) -> str:
         return "0"
 
 
-def kill_recorded(record: str) -> None:
+async def kill_recorded(record: str) -> None:
     """Kills a sandbox's first process by its record `<pid> <start time>`, unless that pid is another process by now."""
     pid_text, _, started = record.partition(" ")
     if not pid_text.isdigit():
@@ -193,6 +195,6 @@ def kill_recorded(record: str) -> None:
     except OSError:
         return
     if start_time(int(pid_text)) == started:
-        kill_and_reap(pidfd)
+        await kill_and_reap(pidfd)
     else:
         os.close(pidfd)

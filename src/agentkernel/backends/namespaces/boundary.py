@@ -10,8 +10,8 @@ import socket
 from dataclasses import dataclass
 
 from agentkernel.backends.namespaces.cgroups import Cgroups
-from agentkernel.backends.namespaces.disk import remove_tree
-from agentkernel.backends.namespaces.launch import Launched, kill_and_reap
+from agentkernel.backends.namespaces.disk import remove_data
+from agentkernel.backends.namespaces.launch import Launched, kill_and_reap, readable
 from agentkernel.backends.namespaces.ranges import release_range
 from agentkernel.backends.namespaces.state import SandboxState, StateRoot
 from agentkernel.errors import SandboxLost
@@ -32,19 +32,19 @@ class Holdings:
     listener: socket.socket | None = None
     launched: Launched | None = None
 
-    def release(self) -> None:
+    async def release(self) -> None:
         """Removes whatever there is, in an order that a crash may cut anywhere: processes, groups, files, ids, the directory itself."""
         if self.listener is not None:
             self.listener.close()
             self.listener = None
         if self.launched is not None:
-            kill_and_reap(self.launched.pidfd)
-            self.launched = None
+            launched, self.launched = self.launched, None
+            await kill_and_reap(launched.pidfd)
         if self.cgroups is not None:
-            self.cgroups.remove()
+            await self.cgroups.remove()
             self.cgroups = None
         if self.state.data.exists():
-            remove_tree(self.state.data)
+            await remove_data(self.state.data, self.id_base)
         if self.id_base is not None:
             release_range(self.root.ranges, self.id_base)
             self.id_base = None
@@ -85,14 +85,10 @@ class NamespacesBoundary:
         launched = self._holdings.launched
         if launched is None:
             return "the sandbox was destroyed"
-        loop = asyncio.get_running_loop()
-        ended = asyncio.Event()
         watched = os.dup(launched.pidfd)  # the original is closed by destroy
-        loop.add_reader(watched, ended.set)
         try:
-            await ended.wait()
+            await readable(watched)
         finally:
-            loop.remove_reader(watched)
             os.close(watched)
         if self._destroyed:
             return "the sandbox was destroyed"
@@ -112,7 +108,7 @@ class NamespacesBoundary:
         if self._destroyed:
             return
         self._destroyed = True
-        self._holdings.release()
+        await asyncio.shield(self._holdings.release())
 
 
 def workload_limits(spec: SandboxSpec) -> tuple[tuple[int, int, int], ...]:

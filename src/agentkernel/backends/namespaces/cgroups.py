@@ -6,6 +6,7 @@ cloned into it (v2), so the limit can never end the agent.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import time
@@ -179,12 +180,12 @@ class Cgroups:
             counters[LimitHit.PIDS] = _keyed(pids / "pids.events", "max")
         return counters
 
-    def remove(self) -> None:
+    async def remove(self) -> None:
         """Removes the groups, waiting a moment for dying processes to leave them; what cannot be removed is found again by its prefix."""
-        remove_groups(self.paths)
+        await remove_groups(self.paths)
 
 
-def remove_groups(paths: tuple[str, ...]) -> None:
+async def remove_groups(paths: tuple[str, ...]) -> None:
     """Kills what is left in the groups and removes them."""
     deadline = time.monotonic() + REMOVAL_PATIENCE_S
     pause_s = 0.0005
@@ -192,7 +193,7 @@ def remove_groups(paths: tuple[str, ...]) -> None:
     while left and time.monotonic() < deadline:
         for path in left:
             _kill_members(path)
-        time.sleep(pause_s)
+        await asyncio.sleep(pause_s)
         pause_s = min(pause_s * 2, 0.05)
         left = [path for path in left if not _removed(path)]
 

@@ -94,7 +94,7 @@ async def _follow(enter_pid: int, status_fd: int, steps: tuple[Step, ...]) -> La
         if failure is not None:
             raise failure
     except BaseException as error:
-        _abandon(enter_pid, pidfd)
+        await asyncio.shield(_abandon(enter_pid, pidfd))
         if isinstance(error, TimeoutError):
             raise LaunchFailed(f"the sandbox was not ready within {LAUNCH_DEADLINE_S:.0f} s", hint="is the host overloaded?") from error
         raise
@@ -103,26 +103,16 @@ async def _follow(enter_pid: int, status_fd: int, steps: tuple[Step, ...]) -> La
 
 
 async def _records(status_fd: int) -> AsyncGenerator[tuple[int, int, int, int], None]:
-    loop = asyncio.get_running_loop()
-    readable = asyncio.Event()
-    loop.add_reader(status_fd, readable.set)
-    try:
-        pending = b""
-        while True:
-            await readable.wait()
-            readable.clear()
-            try:
-                chunk = os.read(status_fd, 4096)
-            except BlockingIOError:
-                continue
-            if not chunk:
-                return
-            pending += chunk
-            while len(pending) >= _RECORD.size:
-                yield _RECORD.unpack(pending[: _RECORD.size])
-                pending = pending[_RECORD.size :]
-    finally:
-        loop.remove_reader(status_fd)
+    pending = b""
+    while True:
+        await readable(status_fd)
+        chunk = os.read(status_fd, 4096)
+        if not chunk:
+            return
+        pending += chunk
+        while len(pending) >= _RECORD.size:
+            yield _RECORD.unpack(pending[: _RECORD.size])
+            pending = pending[_RECORD.size :]
 
 
 def _explain(kind: int, step: int, number: int, steps: tuple[Step, ...]) -> LaunchFailed:
@@ -135,20 +125,34 @@ def _explain(kind: int, step: int, number: int, steps: tuple[Step, ...]) -> Laun
     return LaunchFailed(f"the launcher refused the plan (record {kind}, step {step}, errno {number})", hint="this is a fault of agentkernel; please report it")
 
 
-def _abandon(enter_pid: int, pidfd: int) -> None:
+async def _abandon(enter_pid: int, pidfd: int) -> None:
     """Kills and reaps whatever was started."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(enter_pid, signal.SIGKILL)
     with contextlib.suppress(ChildProcessError):
         os.waitpid(enter_pid, 0)
     if pidfd >= 0:
-        kill_and_reap(pidfd)
+        await kill_and_reap(pidfd)
 
 
-def kill_and_reap(pidfd: int) -> None:
-    """Kills the sandbox's first process, and with it all others; waits for the kernel to finish and closes the pidfd."""
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
-    os.close(pidfd)
+async def readable(fd: int) -> None:
+    """Waits until a descriptor is readable (a pidfd: until its process has ended)."""
+    loop = asyncio.get_running_loop()
+    event = asyncio.Event()
+    loop.add_reader(fd, event.set)
+    try:
+        await event.wait()
+    finally:
+        loop.remove_reader(fd)
+
+
+async def kill_and_reap(pidfd: int) -> None:
+    """Kills the sandbox's first process, and with it all others; waits until the kernel has ended them all and closes the pidfd."""
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        await readable(pidfd)
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    finally:
+        os.close(pidfd)

@@ -69,6 +69,11 @@ class _Builder:
         wire = tuple(Text(argument) if isinstance(argument, str) else argument for argument in arguments)
         self.inner.append(Step(op=op, arguments=wire, description=why))
 
+    def next_slot(self) -> int:
+        """Numbers the next prepared tree."""
+        self.slots += 1
+        return self.slots - 1
+
     def mount_host(self, source: str, target: str, attributes: MountAttr, *, as_user: bool = False) -> None:
         """Shows a host path at `target`.
 
@@ -79,8 +84,7 @@ class _Builder:
         if not self.separated:
             self.do(Op.BIND, where, _relative(target), int(attributes), 1, why=f"bind {source} at {target}")
             return
-        slot = self.slots
-        self.slots += 1
+        slot = self.next_slot()
         if as_user:
             mapping = self._owner_mapping(self.around.owners.get(source, 0))
             arguments: tuple[int | Text, ...] = (slot, Text(where), int(attributes), 1, Text(mapping))
@@ -163,7 +167,7 @@ def _directory(build: _Builder, path: str, mode: int, *, user: bool) -> None:
 def _data_root(build: _Builder) -> None:
     spec = build.spec
     if spec.storage is StorageKind.DISK:
-        build.do(Op.ROOT_BIND, build.around.data_directory, build.data, int(_HARD), why="mount the sandbox's directory on disk")
+        _disk_root(build)
     else:
         inodes = max(1024, spec.resources.disk_bytes // 4096)
         options = f"size={spec.resources.disk_bytes},nr_inodes={inodes},mode=755"
@@ -179,6 +183,16 @@ def _data_root(build: _Builder) -> None:
         for name in ("work-lower", "work-upper", "work-work"):
             _directory(build, name, 0o755, user=True)
         build.mount_host(spec.workspace.source, "work-lower", _HARD | MountAttr.RDONLY, as_user=True)
+
+
+def _disk_root(build: _Builder) -> None:
+    why = "mount the sandbox's directory on disk"
+    if not build.separated:
+        build.do(Op.ROOT_BIND, build.around.data_directory, build.data, int(_HARD), why=why)
+        return
+    slot = build.next_slot()
+    build.outer.append(Step(op=Op.TREE, arguments=(slot, Text(build.around.data_directory), int(_HARD), 0, 0), description=why))
+    build.do(Op.ROOT_SLOT, slot, build.data, why=why)
 
 
 def _new_root(build: _Builder) -> None:
