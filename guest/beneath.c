@@ -100,16 +100,10 @@ sysret beneath_parent(int directory, const char *path, const char **name)
 sysret beneath_make_file(int directory, const char *path)
 {
     const char *name;
-    sysret parent, fd = beneath_open(directory, path);
-    if (fd != -ENOENT)
-        return fd;
-    parent = beneath_parent(directory, path, &name);
+    sysret fd, parent = beneath_parent(directory, path, &name);
     if (parent < 0)
         return parent;
     fd = SYS(openat, parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, FILE_MODE);
-    ak_close(fd);
-    if (fd >= 0)
-        fd = beneath_open((int)parent, name);
     ak_close(parent);
     return fd;
 }

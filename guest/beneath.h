@@ -4,7 +4,7 @@
 
 #include "sys.h"
 
-/* All return a descriptor (O_PATH, close-on-exec) that the caller closes, or -errno. Directories are made with mode 755, files with 644. */
+/* All return a descriptor (close-on-exec, of no use but for naming what it is) that the caller closes, or -errno. Directories are made with mode 755, files with 644. */
 
 /* Opens an absolute path with these flags of open(2). */
 sysret beneath_root(const char *path, unsigned flags);
@@ -15,7 +15,7 @@ sysret beneath_open(int directory, const char *path);
 /* Opens the directory at `path`, made with its parents where they are missing. */
 sysret beneath_make_directory(int directory, const char *path);
 
-/* Opens the file at `path`, made empty where it is missing, with its parents. */
+/* Makes an empty file at `path`, where nothing may be, with its parents. */
 sysret beneath_make_file(int directory, const char *path);
 
 /* Opens the directory that holds `path`, made where it is missing; `name` is set to the last component. */

@@ -85,12 +85,19 @@ static void wait_for_go(struct sandbox *sandbox, const int *go)
         ak_exit(1);
 }
 
-static _Noreturn void run_inside(struct sandbox *sandbox, struct plan_cursor cursor, const int *go)
+/*
+ * `cursor` is behind CLONE, whose step is `clone`. The network namespace is made here, not by clone(2): it takes longer than all the others together, and the outer
+ * steps need not wait for it.
+ */
+static _Noreturn void run_inside(struct sandbox *sandbox, struct plan_cursor cursor, const struct plan_step *clone, const int *go)
 {
     struct plan_step step = {0};
+    sysret unshared = clone->arguments[0].number & CLONE_NEWNET ? SYS(unshare, CLONE_NEWNET) : 0;
     while (plan_next(&cursor, &step) && step.op != PLAN_GO)
         continue;
     wait_for_go(sandbox, go);
+    if (unshared < 0)
+        fail(sandbox, clone, unshared, 1);
     (void)SYS(prctl, PR_SET_DUMPABLE, 0, 0, 0, 0); /* not before: the outer process writes to /proc/<pid>, which would then be root's */
     (void)SYS(setsid);                             /* no way to the caller's terminal */
     (void)SYS(umask, 0);
@@ -104,11 +111,12 @@ static _Noreturn void run_inside(struct sandbox *sandbox, struct plan_cursor cur
 
 static void start_inner(struct sandbox *sandbox, const struct plan_cursor *cursor, const struct plan_step *step, const int *go)
 {
-    sysret pid = SYS(clone, CLONE_PARENT | CLONE_FILES | SIGCHLD | step->arguments[0].number, 0, 0, 0, 0);
+    uint64_t namespaces = step->arguments[0].number & ~(uint64_t)CLONE_NEWNET;
+    sysret pid = SYS(clone, CLONE_PARENT | CLONE_FILES | SIGCHLD | namespaces, 0, 0, 0, 0);
     if (pid < 0)
         fail(sandbox, step, pid, 0);
     if (pid == 0)
-        run_inside(sandbox, *cursor, go);
+        run_inside(sandbox, *cursor, step, go);
     sandbox->inner = (int)pid;
     if (status_send(sandbox->status_fd, (struct status_record){.kind = STATUS_STARTED, .value = (uint32_t)pid}) < 0)
         ak_exit(1);
@@ -209,7 +217,7 @@ static int launch(struct sandbox *sandbox, size_t size)
 
 int enter_main(int argc, char **argv)
 {
-    struct sandbox sandbox = {.userns = -1, .mapped_userns = -1, .root = -1, .ruleset = -1, .plan_bytes = PLAN_BYTES_MAX + 1};
+    struct sandbox sandbox = {.userns = -1, .mapped_userns = -1, .root = -1, .ruleset = -1, .masks = {-1, -1}, .plan_bytes = PLAN_BYTES_MAX + 1};
     int plan_fd;
     sysret size;
     sandbox.cgroups.v2_directory = sandbox.cgroups.v2_procs = -1;

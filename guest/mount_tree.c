@@ -39,16 +39,21 @@ sysret mount_tree_place(int tree, int target)
     return SYS(move_mount, tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
 }
 
-sysret mount_tree_place_beneath(int tree, int root, const char *path)
+/* The mount point of a tree at a path where nothing is. */
+static sysret make_mount_point(int tree, int root, const char *path)
 {
     struct stat what;
+    sysret result = SYS(fstat, tree, &what);
+    if (result < 0)
+        return result;
+    return (what.st_mode & S_IFMT) == S_IFDIR ? beneath_make_directory(root, path) : beneath_make_file(root, path);
+}
+
+sysret mount_tree_place_beneath(int tree, int root, const char *path)
+{
     sysret result, target = beneath_open(root, path);
-    if (target == -ENOENT) {
-        result = SYS(fstat, tree, &what);
-        if (result < 0)
-            return result;
-        target = (what.st_mode & S_IFMT) == S_IFDIR ? beneath_make_directory(root, path) : beneath_make_file(root, path);
-    }
+    if (target == -ENOENT)
+        target = make_mount_point(tree, root, path);
     if (target < 0)
         return target;
     result = mount_tree_place(tree, (int)target);

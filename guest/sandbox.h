@@ -16,6 +16,7 @@ struct sandbox {
     const char *mapped_text; /* outside: and its map */
     int root;                /* inside: the new root */
     int ruleset;             /* inside: Landlock */
+    int masks[2];            /* inside: the first mask of a file, and of a directory */
     void *plan;
     size_t plan_bytes;
     int slots[PLAN_SLOTS];

@@ -46,7 +46,7 @@ static bool is_missing(sysret result)
     return result == -ENOENT || result == -ENOTDIR;
 }
 
-/* Clones a tree, protects it and puts it on top of the target. */
+/* Protects a tree and puts it on top of the target; closes it. */
 static sysret cover(sysret tree, uint64_t attributes, int target)
 {
     sysret result = tree;
@@ -58,18 +58,52 @@ static sysret cover(sysret tree, uint64_t attributes, int target)
     return result;
 }
 
-sysret step_mask(struct sandbox *sandbox, const struct plan_step *step)
+#define MASK_ATTRIBUTES (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)
+
+/* The first mask of its kind; the descriptor of its mount or -errno. */
+static sysret mask_first(const struct sandbox *sandbox, const char *path, int target, bool directory)
+{
+    sysret result;
+    if (directory)
+        result = filesystem_mount(target, "tmpfs", "size=4k,nr_inodes=2,mode=555", MASK_ATTRIBUTES | MOUNT_ATTR_NODEV);
+    else
+        result = cover(mount_tree_clone("/dev/null", false), MASK_ATTRIBUTES, target);
+    return result < 0 ? result : beneath_open(sandbox->root, path);
+}
+
+/* Later masks are clones of the first, which is protected already: that is quicker than a file system for each. */
+static sysret mask_again(int first, int target)
+{
+    sysret result, tree = mount_tree_clone_at(first, false);
+    if (tree < 0)
+        return tree;
+    result = mount_tree_place((int)tree, target);
+    ak_close(tree);
+    return result;
+}
+
+static sysret mask(struct sandbox *sandbox, const char *path, int target)
 {
     struct stat what;
-    sysret result, target = beneath_open(sandbox->root, step->arguments[0].text);
+    sysret result = SYS(fstat, target, &what);
+    bool directory = (what.st_mode & S_IFMT) == S_IFDIR;
+    if (result < 0)
+        return result;
+    if (sandbox->masks[directory] >= 0)
+        return mask_again(sandbox->masks[directory], target);
+    result = mask_first(sandbox, path, target, directory);
+    if (result >= 0)
+        sandbox->masks[directory] = (int)result;
+    return result;
+}
+
+sysret step_mask(struct sandbox *sandbox, const struct plan_step *step)
+{
+    const char *path = step->arguments[0].text;
+    sysret result, target = beneath_open(sandbox->root, path);
     if (target < 0)
         return is_missing(target) ? 0 : target;
-    result = SYS(fstat, target, &what);
-    if (result >= 0 && (what.st_mode & S_IFMT) == S_IFDIR)
-        result = filesystem_mount((int)target, "tmpfs", "size=4k,nr_inodes=2,mode=555",
-                                  MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
-    else if (result >= 0)
-        result = cover(mount_tree_clone("/dev/null", false), MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, (int)target);
+    result = mask(sandbox, path, (int)target);
     ak_close(target);
     return result;
 }

@@ -20,16 +20,12 @@ sysret step_hostname(struct sandbox *sandbox, const struct plan_step *step)
 
 sysret step_loopback(struct sandbox *sandbox, const struct plan_step *step)
 {
-    struct ifreq request = {.ifr_name = "lo"};
+    struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP};
     sysret result, fd = SYS(socket, AF_INET, SOCK_DGRAM | O_CLOEXEC, 0);
     (void)sandbox, (void)step;
     if (fd < 0)
         return fd;
-    result = SYS(ioctl, fd, SIOCGIFFLAGS, &request);
-    if (result >= 0) {
-        request.ifr_flags |= IFF_UP;
-        result = SYS(ioctl, fd, SIOCSIFFLAGS, &request);
-    }
+    result = SYS(ioctl, fd, SIOCSIFFLAGS, &request);
     ak_close(fd);
     return result;
 }

@@ -1,8 +1,8 @@
 /* TREE and IDMAP_TREE: clone mounts outside, where the rights to do so are, into the slots that the inner process attaches. */
 #include "sandbox.h"
 
-#include "procfs.h"
 #include "mount_tree.h"
+#include "procfs.h"
 
 #include <asm/signal.h>
 #include <linux/fcntl.h>
