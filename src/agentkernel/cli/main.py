@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = EXIT_INTERRUPTED
     except BrokenPipeError:
         status = EXIT_BROKEN_PIPE
-    except Exception as error:  # noqa: BLE001 - the edge of the process: whatever it is, the user gets one line
+    except Exception as error:  # the edge of the process: whatever it is, the user gets one line
         if os.environ.get("AGENTKERNEL_DEBUG") == "1":
             raise
         say("error", _unforeseen(error), "AGENTKERNEL_DEBUG=1 shows where it happened", os.environ)

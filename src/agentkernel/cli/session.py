@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 
 from agentkernel.abc import Caller, Kernel, Process
 from agentkernel.cli.interrupts import Interrupts
-from agentkernel.cli.streams import Writer, feed, is_gone
+from agentkernel.cli.streams import feed, is_gone
 from agentkernel.cli.terminal import RawTerminal, terminal_size
 from agentkernel.errors import AgentKernelError
 from agentkernel.model.command import Cause, Command, ExitStatus

@@ -1,0 +1,130 @@
+"""The wiring: the only module that names concrete classes. Everything is imported when it is first used."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
+
+from agentkernel import __version__
+from agentkernel.errors import BackendUnavailable, UnknownKey
+
+if TYPE_CHECKING:
+    from agentkernel.abc import Backend, Kernel
+
+# What takes part in the choice. Backends of other packages (entry points of the group below) are used when they are asked for by name.
+BACKENDS: dict[str, str] = {
+    "namespaces": "agentkernel.backends.namespaces.backend:NamespacesBackend",
+}
+# Isolates nothing: never chosen, never listed, loaded only for a caller of `build_engine` that names it.
+TEST_BACKENDS: dict[str, str] = {
+    "memory": "agentkernel.backends.memory.backend:MemoryBackend",
+}
+ENTRY_POINTS = "agentkernel.backends"
+
+
+def build_engine(environment: Mapping[str, str], *, backends: tuple[str, ...] | None = None) -> Kernel:
+    """The engine in this process, for the user whose environment this is; `backends` names the ones to use in place of all."""
+    parts = import_module("agentkernel.engine.parts")
+    home = cast(Callable[[Mapping[str, str]], str], _load("agentkernel.config.places:home_of"))(environment)
+    return cast(
+        "Kernel",
+        _load("agentkernel.engine.engine:Engine")(
+            parts.Parts(
+                backends=Backends(backends),
+                images=_image_parts(parts),
+                environment=environment,
+                home=home,
+                uid=os.getuid(),
+                cache_directory=_cache_directory(environment, home),
+                standing=standing,
+            )
+        ),
+    )
+
+
+class Backends:
+    """Implements `engine.parts.BackendSource` over the tables and the installed entry points."""
+
+    def __init__(self, only: tuple[str, ...] | None = None) -> None:
+        self._only = only
+
+    def names(self) -> tuple[str, ...]:
+        """Those that take part in the choice."""
+        return tuple(BACKENDS) if self._only is None else self._only
+
+    def all_names(self) -> tuple[str, ...]:
+        """Those and the ones that other packages add; reading their metadata takes 30 ms."""
+        if self._only is not None:
+            return self._only
+        return (*BACKENDS, *sorted(self._third_party().keys() - BACKENDS.keys() - TEST_BACKENDS.keys()))
+
+    def load(self, name: str) -> Backend:
+        """Imports and makes a backend; see `engine.parts.BackendSource.load`."""
+        known = BACKENDS if self._only is None else BACKENDS | TEST_BACKENDS
+        target = known.get(name) or self._third_party().get(name)
+        if target is None:
+            raise UnknownKey(f"there is no backend {name!r}", hint=f"backends of this installation: {', '.join(self.all_names())}")
+        try:
+            return cast("Backend", _load(target)())
+        except ImportError as error:
+            hint = f"it needs more than this {sys.platform} has"
+            raise BackendUnavailable(f"backend {name!r} cannot be loaded: {error}", hint=hint) from error
+
+    def _third_party(self) -> dict[str, str]:
+        metadata = import_module("importlib.metadata")
+        return {point.name: point.value for point in metadata.entry_points(group=ENTRY_POINTS)}
+
+
+def guest_path() -> str:
+    """Where the guest binary is; raises BackendUnavailable when there is none."""
+    return str(_load("agentkernel.backends._guest:guest_binary")())
+
+
+def standing() -> str:
+    """What the result of a probe depends on, as text: boot, kernel, user and rights, version, guest binary, cgroup and namespaces."""
+    facts = [os.uname().release, str(os.getresuid()), str(os.getresgid()), __version__, _guest_identity()]
+    for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/cgroup", "/proc/self/uid_map"):
+        try:
+            with open(path) as file:
+                facts.append(file.read().strip())
+        except OSError:
+            facts.append("")
+    for namespace in ("user", "mnt", "pid", "net"):
+        try:
+            facts.append(os.readlink(f"/proc/self/ns/{namespace}"))  # noqa: PTH115
+        except OSError:
+            facts.append("")
+    return "|".join(facts)
+
+
+def _guest_identity() -> str:
+    """Which guest binary this is: as good as its digest for a cache, without reading 300 KiB at every start."""
+    try:
+        path = _load("agentkernel.backends._guest:guest_binary")()
+    except BackendUnavailable:
+        return "no guest"
+    status = path.stat()
+    return f"{path}:{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
+
+
+def _image_parts(parts: Any) -> Any:
+    return parts.ImageParts(
+        host_root=_load("agentkernel.images.hostroot:discover"),
+        is_project=_load("agentkernel.images.detect:is_project"),
+        detect=_load("agentkernel.images.detect:detect_image"),
+        unpack_argv=_load("agentkernel.images.unpack:arguments"),
+    )
+
+
+def _cache_directory(environment: Mapping[str, str], home: str) -> str:
+    base = environment.get("XDG_CACHE_HOME", "")
+    return f"{base if base.startswith('/') else home + '/.cache'}/agentkernel"
+
+
+def _load(target: str) -> Any:
+    """Imports `module:name`."""
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)

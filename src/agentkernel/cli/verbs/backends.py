@@ -1,0 +1,42 @@
+"""`agentkernel backends`: which isolation backends there are and whether they are ready."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+
+from agentkernel.cli.caller import local_caller
+from agentkernel.cli.context import Context
+from agentkernel.cli.output import table
+
+HELP = """\
+List the isolation backends of this installation: ready or not, how strongly each isolates, and why one is not ready.
+
+  agentkernel backends
+  agentkernel backends --json
+  agentkernel run --backend namespaces -- id         use a particular one
+
+Isolation, from weak to strong: process, container, user-kernel, vm-emulated, vm. `run --min-isolation LEVEL` refuses less.
+"""
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument("--json", action="store_true", help="print a JSON array")
+
+
+def main(args: Namespace, context: Context) -> int:
+    """Probes every backend and lists them."""
+    found = asyncio.run(context.kernel().fingerprints(local_caller()))
+    if args.json:
+        records = [
+            {"name": one.backend, "ready": one.ready, "isolation": one.level.label, "reason": one.reason, "remedy": one.remedy}
+            for one in found
+        ]
+        sys.stdout.write(json.dumps(records, indent=2) + "\n")
+        return 0
+    rows = [[one.backend, "yes" if one.ready else "no", one.level.label, one.reason] for one in found]
+    sys.stdout.write(table(("NAME", "READY", "ISOLATION", "REASON"), rows))
+    return 0

@@ -1,0 +1,61 @@
+"""`agentkernel setup`: what is there, what is missing, and the exact command that gets it. It changes nothing itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+
+from agentkernel.cli.caller import local_caller
+from agentkernel.cli.context import Context
+from agentkernel.cli.host import Fact, compiler, guest_binary, user_namespaces
+from agentkernel.cli.output import printable, table
+from agentkernel.model.isolation import Fingerprint
+
+HELP = """\
+Say what is installed, what is missing and the exact command that gets it. Nothing is installed or changed.
+
+  agentkernel setup              what to do now, if anything
+  agentkernel setup --check      the whole list; exit status 1 when something needed is missing
+  agentkernel setup --check --json
+"""
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument("--check", action="store_true", help="list everything, also what is there")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def main(args: Namespace, context: Context) -> int:
+    """Checks; returns 0 when a sandbox can be made here."""
+    found = asyncio.run(context.kernel().fingerprints(local_caller()))
+    parts = _parts(found)
+    ready = any(one.ready for one in found)
+    if args.json:
+        records = [{"name": part.name, "state": part.value, "ok": part.good, "install": part.remedy} for part in parts]
+        sys.stdout.write(json.dumps({"ready": ready, "parts": records}, indent=2) + "\n")
+    elif args.check:
+        rows = [[part.name, "ok" if part.good else "missing", printable(part.value), part.remedy] for part in parts]
+        sys.stdout.write(table(("PART", "STATE", "DETAIL", "INSTALL"), rows))
+    elif ready:
+        names = ", ".join(one.backend for one in found if one.ready)
+        sys.stdout.write(f"There is nothing to install: {names} works here. Try: agentkernel run -- echo hello\n")
+    else:
+        remedies = dict.fromkeys(part.remedy for part in parts if part.remedy and not part.good)
+        sys.stdout.write("No backend can run here yet. To get one:\n" + "".join(f"  {remedy}\n" for remedy in remedies))
+    return 0 if ready else 1
+
+
+def _parts(found: Sequence[Fingerprint]) -> list[Fact]:
+    """What a sandbox needs. A missing compiler matters only where the guest binary has to be built."""
+    guest = guest_binary()
+    build = compiler()
+    if guest.good and not build.good:
+        build = Fact(name=build.name, value="none, and none is needed: the guest binary is there")
+    backends = [
+        Fact(name=f"backend {one.backend}", value="ready" if one.ready else one.reason, good=one.ready, remedy=one.remedy) for one in found
+    ]
+    return [guest, build, user_namespaces(), *backends]

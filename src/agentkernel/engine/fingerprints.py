@@ -1,0 +1,123 @@
+"""Remembers what probes found, so that a run does not build two sandboxes to use one.
+
+Only fingerprints of ready backends are kept: somebody who has just repaired the host must not be told the old reason. An entry
+holds for one standing (boot, kernel, user, version, guest binary, cgroup, namespaces), for an hour, and until a sandbox cannot be
+built by it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Provision, Support
+
+MAX_AGE_S = 3600
+_MAX_ENTRIES = 32
+_MAX_BYTES = 1024 * 1024
+_FILE = "fingerprints.json"
+
+
+class FingerprintCache:
+    """The file `fingerprints.json` of the cache directory. Whatever is wrong with it, it is only a cache: then there is nothing in it."""
+
+    def __init__(self, directory: str, standing: Callable[[], str], clock: Callable[[], float] = time.time) -> None:
+        self._directory = directory
+        self._path = f"{directory}/{_FILE}"
+        self._make_standing = standing
+        self._standing_text: str | None = None
+        self._clock = clock
+
+    def get(self, backend: str) -> Fingerprint | None:
+        """What the last probe found, if it still holds."""
+        entry = self._read().get(self._key(backend))
+        if entry is None or not 0 <= self._clock() - entry["at"] <= MAX_AGE_S:
+            return None
+        try:
+            found = from_json(entry["fingerprint"])
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
+        return found if found.backend == backend and found.ready else None
+
+    def put(self, fingerprint: Fingerprint) -> None:
+        """Remembers a ready backend and forgets one that is not."""
+        entries = self._read()
+        if fingerprint.ready:
+            entries[self._key(fingerprint.backend)] = {"at": self._clock(), "fingerprint": to_json(fingerprint)}
+        elif entries.pop(self._key(fingerprint.backend), None) is None:
+            return
+        newest = sorted(entries.items(), key=lambda item: item[1]["at"], reverse=True)[:_MAX_ENTRIES]
+        self._write(dict(newest))
+
+    def forget(self, backend: str) -> None:
+        """Drops what is remembered: a sandbox could not be built by it."""
+        entries = self._read()
+        if entries.pop(self._key(backend), None) is not None:
+            self._write(entries)
+
+    def _key(self, backend: str) -> str:
+        if self._standing_text is None:
+            self._standing_text = self._make_standing()
+        return f"{backend}\n{self._standing_text}"
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        try:
+            with open(self._path, "rb") as file:
+                found = json.loads(file.read(_MAX_BYTES))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        if not isinstance(found, dict):
+            return {}
+        return {
+            str(key): value
+            for key, value in found.items()
+            if isinstance(value, dict) and isinstance(value.get("at"), int | float) and isinstance(value.get("fingerprint"), dict)
+        }
+
+    def _write(self, entries: Mapping[str, object]) -> None:
+        """Replaces the file as a whole; of two writers at once one wins, which costs the other a probe."""
+        temporary = f"{self._path}.{os.getpid()}"
+        try:
+            os.makedirs(self._directory, mode=0o700, exist_ok=True)  # noqa: PTH103 - pathlib would cost its import on the hot path
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w") as file:
+                json.dump(entries, file)
+            os.replace(temporary, self._path)  # noqa: PTH105
+        except OSError:
+            return
+
+
+def to_json(fingerprint: Fingerprint) -> dict[str, Any]:
+    """A fingerprint as JSON: levels and features by the names that users read."""
+    return {
+        "backend": fingerprint.backend,
+        "ready": fingerprint.ready,
+        "isolation": fingerprint.level.label,
+        "reason": fingerprint.reason,
+        "remedy": fingerprint.remedy,
+        "features": {
+            feature.value: {"support": provision.support.value, "reason": provision.reason, "remedy": provision.remedy}
+            for feature, provision in fingerprint.features.items()
+        },
+        "details": fingerprint.details,
+    }
+
+
+def from_json(record: Mapping[str, Any]) -> Fingerprint:
+    """The reverse; raises KeyError, TypeError, ValueError or AttributeError for anything else."""
+    return Fingerprint(
+        backend=str(record["backend"]),
+        ready=record["ready"] is True,
+        level=IsolationLevel[str(record["isolation"]).upper().replace("-", "_")],
+        reason=str(record["reason"]),
+        remedy=str(record["remedy"]),
+        features={
+            Feature(name): Provision(
+                support=Support(provision["support"]), reason=str(provision["reason"]), remedy=str(provision["remedy"])
+            )
+            for name, provision in record["features"].items()
+        },
+        details={str(name): str(value) for name, value in record["details"].items()},
+    )

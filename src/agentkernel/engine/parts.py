@@ -1,0 +1,62 @@
+"""What assembly hands to the engine: the engine names no backend and no image source itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from agentkernel.abc import Backend
+from agentkernel.model.spec import RootFilesystem
+
+
+class BackendSource(Protocol):
+    """The backends of this installation, loaded when they are needed."""
+
+    def names(self) -> tuple[str, ...]:
+        """Those that take part in the choice."""
+        ...
+
+    def all_names(self) -> tuple[str, ...]:
+        """Those and the ones that other packages add; slower."""
+        ...
+
+    def load(self, name: str) -> Backend:
+        """Imports and makes one.
+
+        Raises:
+            UnknownKey: there is none of that name.
+            BackendUnavailable: it cannot be imported on this host.
+        """
+        ...
+
+
+class HostRoot(Protocol):
+    """Finds the allow-list of the host's directories that a command runs on."""
+
+    def __call__(self, *, argv: tuple[bytes, ...], environment: Mapping[str, str], home: str, uid: int) -> RootFilesystem | None:
+        """None: the host has no such command."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageParts:
+    """The functions of the image packages that the engine uses."""
+
+    host_root: HostRoot
+    is_project: Callable[[Iterable[str]], bool]  # names of a directory's files -> whether the detection table knows one
+    detect: Callable[[tuple[bytes, ...], Iterable[str]], str | None]  # argv and those names -> the image for it
+    unpack_argv: Callable[[str, str, int], tuple[str, ...]]  # tar path, destination, byte limit -> arguments for a Python interpreter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Everything outside itself that an engine needs."""
+
+    backends: BackendSource
+    images: ImageParts
+    environment: Mapping[str, str]  # of the user that the engine works for
+    home: str
+    uid: int
+    cache_directory: str
+    standing: Callable[[], str]  # what a probe's result depends on, as text
