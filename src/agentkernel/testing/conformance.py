@@ -1,0 +1,45 @@
+"""The conformance suite: what every backend proves, feature by feature.
+
+A backend's test file is a subclass (pytest, with pytest-asyncio in auto mode):
+
+    class TestMine(BackendConformance):
+        @pytest.fixture
+        def backend(self) -> Backend:
+            return MineBackend()
+
+        def base_spec(self) -> SandboxSpec:
+            return SandboxSpec(name="conformance", profile="moderate", root=...)
+
+`base_spec` is the plainest sandbox that the backend makes and asks for nothing that it refuses. For what `probe` declares native or
+emulated the suite tests that it works; what it declares refused is asked for and must be refused before anything is done.
+"""
+
+from __future__ import annotations
+
+from agentkernel.testing.declared import DeclarationConformance
+from agentkernel.testing.exec import EndConformance, InputConformance, OutputConformance
+from agentkernel.testing.files import ConnectConformance, FilesConformance, WatchConformance
+from agentkernel.testing.isolation import KernelConformance, NetworkConformance, RootConformance
+from agentkernel.testing.lifecycle import LifecycleConformance
+from agentkernel.testing.limits import LimitsConformance
+from agentkernel.testing.terminal import TerminalConformance
+from agentkernel.testing.workspace import WorkspaceConformance
+
+
+class BackendConformance(
+    DeclarationConformance,
+    InputConformance,
+    OutputConformance,
+    EndConformance,
+    TerminalConformance,
+    FilesConformance,
+    WatchConformance,
+    ConnectConformance,
+    RootConformance,
+    NetworkConformance,
+    KernelConformance,
+    WorkspaceConformance,
+    LimitsConformance,
+    LifecycleConformance,
+):
+    """All of the suite."""
