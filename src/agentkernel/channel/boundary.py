@@ -1,0 +1,54 @@
+"""What the channel needs of a backend: a stream to the agent, and news of the boundary around it."""
+
+from __future__ import annotations
+
+import socket
+from typing import Protocol
+
+from agentkernel.model.command import LimitHit
+from agentkernel.model.spec import SandboxSpec
+
+
+class Boundary(Protocol):
+    """A booted isolation boundary with an agent inside. Everything above it is the same for every backend."""
+
+    @property
+    def backend(self) -> str:
+        """The backend's name."""
+        ...
+
+    @property
+    def spec(self) -> SandboxSpec:
+        """What it was built from."""
+        ...
+
+    @property
+    def seccomp(self) -> bytes:
+        """The workload's filter: an array of `struct sock_filter`."""
+        ...
+
+    @property
+    def rlimits(self) -> tuple[tuple[int, int, int], ...]:
+        """(resource, soft, hard) for every process of the workload."""
+        ...
+
+    async def connect(self) -> socket.socket:
+        """Opens a stream to the agent for one attach: connected, non-blocking, owned by the caller.
+
+        Raises:
+            OSError: not now; the channel tries again for some seconds.
+            SandboxLost: never again.
+        """
+        ...
+
+    async def wait_dead(self) -> str:
+        """Returns why once the boundary has died; may be cancelled and called again."""
+        ...
+
+    async def limits_hit(self) -> tuple[LimitHit, ...]:
+        """The limits hit since the last call."""
+        ...
+
+    async def destroy(self) -> None:
+        """Kills everything inside and removes every trace; repeating it is fine."""
+        ...

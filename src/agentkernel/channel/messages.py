@@ -1,0 +1,282 @@
+"""The payloads of the guest protocol's messages (docs/guest-protocol.md, section 2): encoding, and checked parsing.
+
+Every `parse_*` raises ProtocolViolation for what the agent must not send.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from typing import Final, NamedTuple
+
+from agentkernel.channel.frames import CRITICAL, MAX_PAYLOAD, decode_fields, encode_fields
+from agentkernel.errors import InvalidInput, ProtocolViolation
+from agentkernel.model.command import ProcessRecord, SandboxStatistics, TerminalSize
+
+Rlimit = tuple[int, int, int]  # resource, soft, hard
+Payload = bytes | memoryview
+
+DEFAULT_RING_BYTES: Final = 262_144
+ORPHAN_MS: Final = 60_000
+MAX_ECHO: Final = 64
+
+OFFSET: Final = struct.Struct("<Q")
+TWO_OFFSETS: Final = struct.Struct("<QQ")
+SIGNAL: Final = struct.Struct("<QII")
+RESIZE: Final = struct.Struct("<HH")
+WORD: Final = struct.Struct("<I")
+_SHORT = struct.Struct("<H")
+_RLIMIT = struct.Struct("<IQQ")
+_FAILED = struct.Struct("<II")
+_EXITED = struct.Struct("<IIIIQQQQQQ")
+_RESUMED = struct.Struct("<IIQQQQ")
+_PROCESS = struct.Struct("<QIIIIQ")
+_STATISTICS = struct.Struct("<QIIQQQ")
+
+_SECCOMP, _ORPHAN_MS, _RLIMITS = 1, 2, 3
+_ARGV, _ENV, _CWD, _UID, _GID, _GROUP, _TERMINAL, _FLAGS, _RING, _TIMEOUT_MS, _BUILTIN = range(1, 12)
+_REPLY_PROCESS, _REPLY_STATISTICS, _REPLY_ECHO = 1, 2, 3
+
+
+class Builtin(IntEnum):
+    """Programs that the agent brings along (section 4)."""
+
+    READ = 1
+    WRITE = 2
+    STAT = 3
+    LIST = 4
+    MAKE_DIRECTORY = 5
+    REMOVE = 6
+    MOVE = 7
+    WATCH = 8
+    CONNECT = 9
+    SYMLINK = 10
+    CHANGE_MODE = 11
+
+
+class StartFlag(IntFlag):
+    """FLAGS of START."""
+
+    DETACHED = 1
+    STDIN = 2
+
+
+class Stage(IntEnum):
+    """Where starting a process failed."""
+
+    REQUEST = 0
+    FORK = 1
+    CGROUP = 2
+    LIMITS = 3
+    USER = 4
+    DIRECTORY = 5
+    TERMINAL = 6
+    SECCOMP = 7
+    EXEC = 8
+
+
+class KillCause(IntEnum):
+    """Why the host kills."""
+
+    REQUEST = 2
+    CLIENT_LOST = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What START says; `argv` are the builtin's arguments where there is one."""
+
+    argv: tuple[bytes, ...]
+    environment: tuple[bytes, ...] = ()  # NAME=value
+    cwd: bytes = b"/"
+    uid: int | None = None
+    gid: int | None = None
+    groups: tuple[int, ...] = ()
+    terminal: TerminalSize | None = None
+    flags: int = 0
+    ring_bytes: int = DEFAULT_RING_BYTES
+    timeout_ms: int = 0
+    builtin: Builtin | None = None
+
+
+class Failure(NamedTuple):
+    """FAILED: why the agent did not do it."""
+
+    errno: int
+    stage: int
+    text: str
+
+
+class Exited(NamedTuple):
+    """EXITED, as sent."""
+
+    kind: int
+    value: int
+    cause: int
+    flags: int
+    stdout_end: int
+    stderr_end: int
+    wall_us: int
+    user_us: int
+    system_us: int
+    max_rss_bytes: int
+
+    @property
+    def signalled(self) -> bool:
+        """Whether a signal ended it."""
+        return self.kind == 1
+
+    @property
+    def survivors(self) -> bool:
+        """Whether background processes went on."""
+        return bool(self.flags & 1)
+
+    @property
+    def output_lost(self) -> bool:
+        """Whether the ring dropped output."""
+        return bool(self.flags & 2)
+
+
+class Resumed(NamedTuple):
+    """RESUMED, as sent."""
+
+    state: int
+    pid: int
+    stdout_first: int
+    stderr_first: int
+    stdin_consumed: int
+    stdin_limit: int
+
+
+def encode_configure(seccomp: bytes, rlimits: tuple[Rlimit, ...], orphan_ms: int = ORPHAN_MS) -> bytes:
+    """The payload of CONFIGURE."""
+    fields = [(_SECCOMP, seccomp)] if seccomp else []
+    if orphan_ms != ORPHAN_MS:
+        fields.append((_ORPHAN_MS, WORD.pack(orphan_ms)))
+    fields += [(_RLIMITS, _RLIMIT.pack(*limit)) for limit in rlimits]
+    return encode_fields(fields)
+
+
+def encode_start(start: Start) -> bytes:
+    """The payload of START; raises InvalidInput where it does not fit one frame or a text holds NUL."""
+    fields = [(_ARGV, argument) for argument in start.argv]
+    fields += [(_ENV, variable) for variable in start.environment]
+    if start.cwd != b"/":
+        fields.append((_CWD, start.cwd))
+    if any(b"\0" in value for _, value in fields):
+        raise InvalidInput("a command's arguments, environment and directory cannot hold NUL bytes")
+    for key, number in ((_UID, start.uid), (_GID, start.gid)):
+        if number is not None:
+            fields.append((key, WORD.pack(number)))
+    fields += [(_GROUP, WORD.pack(group)) for group in start.groups]
+    if start.terminal is not None:
+        fields.append((_TERMINAL, RESIZE.pack(start.terminal.rows, start.terminal.columns)))
+    if start.flags:
+        fields.append((_FLAGS, WORD.pack(start.flags)))
+    if start.ring_bytes != DEFAULT_RING_BYTES:
+        fields.append((_RING, WORD.pack(start.ring_bytes)))
+    if start.timeout_ms:
+        fields.append((_TIMEOUT_MS, OFFSET.pack(start.timeout_ms)))
+    if start.builtin is not None:
+        fields.append((_BUILTIN, _SHORT.pack(start.builtin)))
+    payload = encode_fields(fields)
+    if len(payload) > MAX_PAYLOAD:
+        raise InvalidInput(
+            f"arguments and environment take {len(payload)} bytes, at most {MAX_PAYLOAD} can be passed",
+            hint="write the data into a file of the sandbox, or pass it as input",
+        )
+    return payload
+
+
+def parse_failed(payload: Payload) -> Failure:
+    """Reads FAILED; its text is made safe to print, because the guest wrote it."""
+    if not _FAILED.size <= len(payload) <= _FAILED.size + 200:
+        raise ProtocolViolation("malformed FAILED")
+    errno, stage = _FAILED.unpack_from(payload)
+    if not 0 < errno < 4096 or stage > Stage.EXEC:
+        raise ProtocolViolation("malformed FAILED")
+    text = bytes(payload[_FAILED.size :]).decode("utf-8", "replace")
+    return Failure(errno, stage, "".join(letter if letter.isprintable() else "?" for letter in text))
+
+
+def parse_pid(payload: Payload) -> int:
+    """Reads STARTED."""
+    if len(payload) != WORD.size:
+        raise ProtocolViolation("malformed STARTED")
+    return int(WORD.unpack(payload)[0])
+
+
+def parse_two_offsets(payload: Payload) -> tuple[int, int]:
+    """Reads STDIN_CONSUMED: consumed and limit."""
+    if len(payload) != TWO_OFFSETS.size:
+        raise ProtocolViolation("malformed STDIN_CONSUMED")
+    consumed, limit = TWO_OFFSETS.unpack(payload)
+    return consumed, limit
+
+
+def parse_exited(payload: Payload) -> Exited:
+    """Reads EXITED."""
+    if len(payload) != _EXITED.size:
+        raise ProtocolViolation("malformed EXITED")
+    exited = Exited._make(_EXITED.unpack(payload))
+    legal = 1 <= exited.value <= 64 if exited.kind == 1 else exited.kind == 0 and exited.value <= 255
+    if not legal or exited.cause > 4:
+        raise ProtocolViolation("an EXITED that no process can have")
+    return exited
+
+
+def parse_resumed(payload: Payload) -> Resumed:
+    """Reads RESUMED."""
+    if len(payload) != _RESUMED.size:
+        raise ProtocolViolation("malformed RESUMED")
+    resumed = Resumed._make(_RESUMED.unpack(payload))
+    if resumed.state > 1:
+        raise ProtocolViolation("malformed RESUMED")
+    return resumed
+
+
+def _reply_values(payload: Payload, wanted: int) -> Iterator[bytes]:
+    for field in decode_fields(payload):
+        if field.key == wanted:
+            yield bytes(field.value)
+        elif field.flags & CRITICAL:
+            raise ProtocolViolation(f"a reply has the unknown critical field {field.key}")
+
+
+def parse_processes(payload: Payload) -> list[ProcessRecord]:
+    """Reads the reply to LIST."""
+    records = []
+    for value in _reply_values(payload, _REPLY_PROCESS):
+        if len(value) < _PROCESS.size:
+            raise ProtocolViolation("malformed PROCESS field")
+        ident, pid, state, flags, _, started = _PROCESS.unpack_from(value)
+        records.append(
+            ProcessRecord(
+                exec_id=ident,
+                pid=pid,
+                running=state == 0,
+                detached=bool(flags & StartFlag.DETACHED),
+                started_unix_ms=started,
+                argv=tuple(value[_PROCESS.size :].split(b"\0")),
+            )
+        )
+    return records
+
+
+def parse_statistics(payload: Payload) -> SandboxStatistics:
+    """Reads the reply to STATS."""
+    for value in _reply_values(payload, _REPLY_STATISTICS):
+        if len(value) != _STATISTICS.size:
+            break
+        uptime, processes, records, pids, rss, cpu = _STATISTICS.unpack(value)
+        return SandboxStatistics(uptime_ms=uptime, processes=processes, records=records, total_pids=pids, rss_bytes=rss, cpu_us=cpu)
+    raise ProtocolViolation("a reply to STATS without its numbers")
+
+
+def parse_echo(payload: Payload) -> bytes:
+    """Reads the reply to PING."""
+    for value in _reply_values(payload, _REPLY_ECHO):
+        return value
+    raise ProtocolViolation("a reply to PING without its echo")

@@ -1,0 +1,157 @@
+"""A live sandbox: `abc.Sandbox` over any `Boundary`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+from collections.abc import Sequence
+
+from agentkernel.channel.boundary import Boundary
+from agentkernel.channel.collect import Collector, feed
+from agentkernel.channel.commands import RING_BYTES, base_environment, start_of
+from agentkernel.channel.files import GuestFiles
+from agentkernel.channel.frames import FrameType
+from agentkernel.channel.messages import Builtin, Failure, Start, StartFlag, parse_processes, parse_statistics
+from agentkernel.channel.mux import Channel, Deadlines, open_channel
+from agentkernel.channel.process import GuestProcess, adopt, launch
+from agentkernel.errors import InvalidInput, SandboxFailed, TimedOut
+from agentkernel.model.command import Cause, Command, ExecResult, ProcessRecord, SandboxStatistics
+from agentkernel.model.spec import SandboxSpec
+
+
+class GuestSandbox:
+    """Made by `open_sandbox`; `destroy` is the only way that leaves nothing behind."""
+
+    def __init__(self, boundary: Boundary, channel: Channel) -> None:
+        self._boundary = boundary
+        self._channel = channel
+        self._environment = base_environment(boundary.spec)
+        self._files = GuestFiles(self.launch, boundary.spec.user)
+
+    @property
+    def spec(self) -> SandboxSpec:
+        """As granted."""
+        return self._boundary.spec
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend that made it."""
+        return self._boundary.backend
+
+    @property
+    def files(self) -> GuestFiles:
+        """Its files."""
+        return self._files
+
+    async def ready(self) -> None:
+        """Waits until the agent has answered and taken its configuration."""
+        await self._channel.ready()
+
+    def launch(self, start: Start) -> GuestProcess:
+        """Sends a START as it is, without waiting for the answer; raises InvalidInput, SandboxLost."""
+        return launch(self._channel, self._boundary, start)
+
+    async def start(self, command: Command) -> GuestProcess:
+        """Starts a command; see `abc.Sandbox`. A cancelled start leaves nothing running."""
+        await self._channel.room()
+        process = self.launch(start_of(self.spec, self._environment, command, stdin=command.stdin))
+        return await _when_started(process)
+
+    async def exec(self, command: Command, *, stdin: bytes = b"") -> ExecResult:
+        """Runs one command to its end; see `abc.Sandbox`. A cancelled exec kills the command's whole tree."""
+        await self._channel.room()
+        process = self.launch(start_of(self.spec, self._environment, command, stdin=bool(stdin) or command.stdin))
+        output = Collector(command.output_limit_bytes)
+        process.pour(output)
+        try:
+            await feed(process, stdin)
+            status = await process.wait()
+        except asyncio.CancelledError:
+            process.abandon()
+            raise
+        if status.cause is Cause.TIMEOUT:
+            raise TimedOut(
+                f"{shlex.quote(os.fsdecode(command.argv[0]))} ran longer than {command.timeout_s:g} seconds and was killed",
+                hint="allow more time, or start it detached",
+            )
+        return ExecResult(
+            status=status,
+            stdout=output.kept(1),
+            stderr=output.kept(2),
+            stdout_truncated=output.truncated(1),
+            stderr_truncated=output.truncated(2),
+        )
+
+    async def attach(self, exec_id: int) -> GuestProcess:
+        """Takes up a process that an earlier host, or an earlier attach, started; its output goes on from what the ring still holds.
+
+        Raises:
+            NotFound: the agent does not know it.
+        """
+        if not 0 < exec_id < 2**64:
+            raise InvalidInput(f"no process has the id {exec_id}")
+        start = Start(argv=(), flags=StartFlag.DETACHED | StartFlag.STDIN, ring_bytes=RING_BYTES)
+        return await adopt(self._channel, self._boundary, start, exec_id)
+
+    async def connect(self, port: int) -> GuestProcess:
+        """Connects to a TCP port on the sandbox's loopback; the process's stdin and stdout are the connection.
+
+        It exits with an errno (ECONNREFUSED, ...) when the connection fails.
+        """
+        if not 0 < port < 65536:
+            raise InvalidInput(f"there is no port {port}")
+        user = self.spec.user
+        return await _when_started(
+            self.launch(
+                Start(
+                    argv=(b"tcp", str(port).encode()),
+                    uid=user.uid,
+                    gid=user.gid,
+                    flags=StartFlag.STDIN,
+                    ring_bytes=RING_BYTES,
+                    builtin=Builtin.CONNECT,
+                )
+            )
+        )
+
+    async def processes(self) -> Sequence[ProcessRecord]:
+        """What the agent started and still remembers."""
+        return parse_processes(await self._ask(FrameType.LIST))
+
+    async def statistics(self) -> SandboxStatistics:
+        """Numbers from inside."""
+        return parse_statistics(await self._ask(FrameType.STATS))
+
+    async def close(self) -> None:
+        """Lets go of the sandbox without ending anything in it; foreground commands end later as orphans."""
+        await self._channel.close()
+
+    async def destroy(self) -> None:
+        """Kills everything inside and removes every trace on the host; repeating it is fine."""
+        await self._channel.close()
+        await self._boundary.destroy()
+
+    async def _ask(self, kind: FrameType) -> bytes:
+        answer = await self._channel.request(kind)
+        if isinstance(answer, Failure):
+            raise SandboxFailed(f"the sandbox's agent refused {kind.name}: {os.strerror(answer.errno)}")
+        return answer
+
+
+async def _when_started(process: GuestProcess) -> GuestProcess:
+    try:
+        await process.started()
+    except asyncio.CancelledError:
+        process.abandon()
+        raise
+    return process
+
+
+async def open_sandbox(boundary: Boundary, deadlines: Deadlines | None = None) -> GuestSandbox:
+    """Attaches to a boundary's agent and configures it, without waiting for its answers: the first command travels with them.
+
+    Raises:
+        SandboxLost: nothing answers, or the boundary is dead.
+    """
+    return GuestSandbox(boundary, await open_channel(boundary, deadlines))
