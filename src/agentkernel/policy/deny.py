@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from agentkernel.policy.word_list import words
+
 _CREDENTIALS = """
 # keys and agents
 .ssh .gnupg .pki .password-store .age .config/age .config/sops .local/share/keyrings .local/share/kwalletd Library/Keychains
@@ -111,21 +113,14 @@ agentkernel.toml .agentkernel .devcontainer .devcontainer.json
 .claude .mcp.json .cursor .cursorrules .codex .gemini .opencode opencode.json .windsurf .aider.conf.yml .continue .kiro .roo
 """
 
-
-def _words(text: str) -> tuple[str, ...]:
-    """The words of a table, without its comment lines, each once."""
-    lines = (line for line in text.splitlines() if not line.startswith("#"))
-    return tuple(dict.fromkeys(word for line in lines for word in line.split()))
-
-
-_DENIED = _words(_CREDENTIALS) + _CREDENTIALS_WITH_SPACES
+_DENIED = words(_CREDENTIALS) + _CREDENTIALS_WITH_SPACES
 _DENIED_PARTS = tuple((path, tuple(path.split("/"))) for path in _DENIED)
 _KEY_FILES = frozenset({"id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "id_ecdsa_sk", "id_ed25519_sk"})
-_SYSTEM_PATHS = _words(_SYSTEM)
-_PROTECTED_PATHS = _words(_PROTECTED)
+_SYSTEM_PATHS = words(_SYSTEM)
+_PROTECTED_PATHS = words(_PROTECTED)
 
 # Sorted by shape once: a lookup is then four C calls instead of 250 pattern matches.
-_NEVER_PASSED = _words(_SENSITIVE_VARIABLES + _REACH_VARIABLES + _LOADER_VARIABLES + _OWN_VARIABLES)
+_NEVER_PASSED = words(_SENSITIVE_VARIABLES + _REACH_VARIABLES + _LOADER_VARIABLES + _OWN_VARIABLES)
 _EXACT = frozenset(pattern for pattern in _NEVER_PASSED if "*" not in pattern)
 _PREFIXES = tuple(pattern[:-1] for pattern in _NEVER_PASSED if pattern.endswith("*") and not pattern.startswith("*"))
 _SUFFIXES = tuple(pattern[1:] for pattern in _NEVER_PASSED if pattern.startswith("*") and not pattern.endswith("*"))
