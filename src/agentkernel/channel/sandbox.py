@@ -12,7 +12,7 @@ from agentkernel.channel.collect import Collector, feed
 from agentkernel.channel.commands import RING_BYTES, base_environment, start_of
 from agentkernel.channel.files import GuestFiles
 from agentkernel.channel.frames import FrameType
-from agentkernel.channel.messages import Builtin, Failure, Start, StartFlag, parse_processes, parse_statistics
+from agentkernel.channel.messages import SIGNAL, Builtin, Failure, Start, StartFlag, parse_processes, parse_statistics
 from agentkernel.channel.mux import Channel, Deadlines, open_channel
 from agentkernel.channel.process import GuestProcess, adopt, launch
 from agentkernel.errors import InvalidInput, SandboxFailed, TimedOut
@@ -118,6 +118,12 @@ class GuestSandbox:
     async def processes(self) -> Sequence[ProcessRecord]:
         """What the agent started and still remembers."""
         return parse_processes(await self._ask(FrameType.LIST))
+
+    async def kill_commands(self) -> None:
+        """SIGKILL for the whole tree of every running command, whoever started it."""
+        for record in await self.processes():
+            if record.running:
+                await self._channel.request(FrameType.SIGNAL, SIGNAL.pack(record.exec_id, 9, 1))
 
     async def statistics(self) -> SandboxStatistics:
         """Numbers from inside."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import posixpath
 import secrets
@@ -22,9 +23,10 @@ from agentkernel.backends.namespaces.layout import Surroundings, build_plan
 from agentkernel.backends.namespaces.plan import Step
 from agentkernel.backends.namespaces.ranges import lease_range, release_range, sweep_ranges
 from agentkernel.backends.namespaces.state import StateRoot, abandoned, create_state, open_state_root, state_base
+from agentkernel.backends.namespaces.watch import LimitWatch, SampledLimits
 from agentkernel.channel.sandbox import GuestSandbox, open_sandbox
 from agentkernel.errors import LaunchFailed
-from agentkernel.model.isolation import Fingerprint, IsolationLevel
+from agentkernel.model.isolation import Fingerprint
 from agentkernel.model.spec import SandboxSpec, StorageKind, WorkspaceMode
 from agentkernel.policy.seccomp import compile_filter
 
@@ -70,7 +72,9 @@ class NamespacesBackend:
             holdings.launched = await launch(guest, steps, holdings.listener.fileno())
             holdings.state.record("pid", f"{holdings.launched.pid} {start_time(holdings.launched.pid)}")
             boundary = NamespacesBoundary(spec, holdings, compile_filter(spec.seccomp, facts.architecture))
-            return await open_sandbox(boundary)
+            sandbox = await open_sandbox(boundary)
+            _emulate_limits(spec, holdings, sandbox)
+            return sandbox
         except OSError as error:
             await asyncio.shield(holdings.release())
             raise LaunchFailed(f"cannot build the sandbox: {error}", hint="run `agentkernel doctor`") from error
@@ -100,6 +104,7 @@ class NamespacesBackend:
             cgroups=cgroups.plan(),
             id_base=holdings.id_base,
             data_directory=str(state.data),
+            storage_bytes=_storage_bytes(spec, cgroups),
             owners=_owners(spec),
             resolved=_resolved(spec),
         )
@@ -134,6 +139,31 @@ class NamespacesBackend:
             base = self._state_directory or state_base(uid, dict(os.environ))
             self._root = open_state_root(base, uid)
         return self._root
+
+
+def _storage_bytes(spec: SandboxSpec, cgroups: Cgroups) -> int:
+    """Storage in memory counts as memory: its cgroup's limit covers both; without one, its size may not exceed that limit."""
+    disk, memory = spec.resources.disk_bytes, spec.resources.memory_bytes
+    return disk if memory is None or cgroups.limits("memory") else min(disk, memory)
+
+
+def _emulate_limits(spec: SandboxSpec, holdings: Holdings, sandbox: GuestSandbox) -> None:
+    """Enforces by sampling and affinity what no cgroup enforces here."""
+    assert holdings.launched is not None  # noqa: S101 - just launched
+    limits, cgroups = spec.resources, holdings.cgroups
+    if limits.cpus is not None and not (cgroups and cgroups.limits("cpu")):
+        allowed = sorted(os.sched_getaffinity(0))
+        count = min(len(allowed), math.ceil(limits.cpus))
+        start = secrets.randbelow(len(allowed))
+        os.sched_setaffinity(holdings.launched.pid, {allowed[(start + step) % len(allowed)] for step in range(count)})
+    sampled = SampledLimits(
+        memory_bytes=None if cgroups and cgroups.limits("memory") else limits.memory_bytes,
+        disk_bytes=limits.disk_bytes if spec.storage is StorageKind.DISK else None,
+        data=holdings.state.data,
+    )
+    if sampled.any:
+        holdings.watch = LimitWatch(sampled, holdings.launched.pidfd)
+        holdings.watch.start(sandbox)
 
 
 def _listen(path: Path) -> socket.socket:

@@ -14,6 +14,7 @@ from agentkernel.backends.namespaces.disk import remove_data
 from agentkernel.backends.namespaces.launch import Launched, kill_and_reap, readable
 from agentkernel.backends.namespaces.ranges import release_range
 from agentkernel.backends.namespaces.state import SandboxState, StateRoot
+from agentkernel.backends.namespaces.watch import LimitWatch
 from agentkernel.errors import SandboxLost
 from agentkernel.model.command import LimitHit
 from agentkernel.model.spec import SandboxSpec
@@ -31,9 +32,12 @@ class Holdings:
     id_base: int | None = None
     listener: socket.socket | None = None
     launched: Launched | None = None
+    watch: LimitWatch | None = None
 
     async def release(self) -> None:
         """Removes whatever there is, in an order that a crash may cut anywhere: processes, groups, files, ids, the directory itself."""
+        if self.watch is not None:
+            await self.watch.stop()
         if self.listener is not None:
             self.listener.close()
             self.listener = None
@@ -101,7 +105,8 @@ class NamespacesBoundary:
 
     async def limits_hit(self) -> tuple[LimitHit, ...]:
         """Which limits hit since the last call."""
-        return self._holdings.cgroups.limits_hit() if self._holdings.cgroups else ()
+        by_group = self._holdings.cgroups.limits_hit() if self._holdings.cgroups else ()
+        return (*by_group, *(self._holdings.watch.hits() if self._holdings.watch else ()))
 
     async def destroy(self) -> None:
         """Kills everything inside and removes every trace on the host."""

@@ -1,7 +1,7 @@
 """Limits by cgroup, v1 and v2, and what hit them.
 
-The sandbox's group holds the workload only; the agent stays in the engine's own group. Each started process joins the group itself (v1) or is
-cloned into it (v2), so the limit can never end the agent.
+The sandbox's group holds the workload only; the agent stays in the engine's own group. Each started process joins the group itself (v1)
+or is cloned into it (v2), so the limit can never end the agent.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +74,12 @@ def _find_v2(mount: str | None, group: str | None) -> CgroupHost:
         parent = _prepare_v2(candidate)
         if parent is not None:
             controllers = _words(Path(parent, "cgroup.subtree_control"))
-            return CgroupHost(version=2, parents={name: parent for name in ("memory", "pids", "cpu") if name in controllers}, reason="not delegated", remedy=remedy)
+            return CgroupHost(
+                version=2,
+                parents={name: parent for name in ("memory", "pids", "cpu") if name in controllers},
+                reason="not delegated",
+                remedy=remedy,
+            )
     return CgroupHost(version=0, parents={}, reason="no delegated cgroup", remedy=remedy)
 
 
@@ -102,7 +108,7 @@ def _prepare_v2(directory: str) -> str | None:
     return str(parent)
 
 
-def _enable(directory: Path, controllers: list[str]) -> None:
+def _enable(directory: Path, controllers: Sequence[str]) -> None:
     control = directory / "cgroup.subtree_control"
     missing = [name for name in controllers if name not in _words(control)]
     if missing:
@@ -121,6 +127,10 @@ class Cgroups:
     def paths(self) -> tuple[str, ...]:
         """Every directory, each once."""
         return tuple(dict.fromkeys(str(path) for path in self._directories.values()))
+
+    def limits(self, controller: str) -> bool:
+        """Whether a controller (memory, pids, cpu) limits this sandbox."""
+        return controller in self._directories
 
     def plan(self) -> CgroupPlan:
         """What the launch plan opens."""
@@ -200,7 +210,7 @@ async def remove_groups(paths: tuple[str, ...]) -> None:
 
 def _removed(path: str) -> bool:
     try:
-        os.rmdir(path)  # noqa: PTH106 - rmdir is how a group is removed
+        os.rmdir(path)
     except FileNotFoundError:
         return True
     except OSError:

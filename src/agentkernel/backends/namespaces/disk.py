@@ -18,8 +18,8 @@ _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 async def remove_data(path: Path, id_base: int | None, user: int = 1000) -> None:
     """Removes a sandbox's data directory; its processes have ended.
 
-    With an id range its files belong to the range's root and user, so it is emptied by processes with these ids; root itself only removes what
-    they leave: empty directories.
+    With an id range its files belong to the range's root and user, so it is emptied by processes with these ids; root itself only
+    removes what they leave: empty directories.
     """
     if id_base is None:
         await asyncio.to_thread(remove_tree, path)

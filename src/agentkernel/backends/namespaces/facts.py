@@ -95,6 +95,6 @@ def user_namespace_obstacle() -> tuple[str, str]:
     if Path("/.dockerenv").exists() or Path("/run/.containerenv").exists():
         return (
             "this is a container whose runtime forbids namespaces or masks /proc",
-            "run the container with `--security-opt seccomp=unconfined --security-opt systempaths=unconfined` or use --min-isolation process",
+            "run the container with `--security-opt seccomp=unconfined --security-opt systempaths=unconfined`, or --min-isolation process",
         )
     return "", ""

@@ -122,7 +122,10 @@ def _explain(kind: int, step: int, number: int, steps: tuple[Step, ...]) -> Laun
             f"cannot {steps[step].describe()}: {os.strerror(number)} ({name}, step {step} of the launch plan)",
             hint="run `agentkernel doctor` to see what this host allows",
         )
-    return LaunchFailed(f"the launcher refused the plan (record {kind}, step {step}, errno {number})", hint="this is a fault of agentkernel; please report it")
+    return LaunchFailed(
+        f"the launcher refused the plan (record {kind}, step {step}, errno {number})",
+        hint="this is a fault of agentkernel; please report it",
+    )
 
 
 async def _abandon(enter_pid: int, pidfd: int) -> None:

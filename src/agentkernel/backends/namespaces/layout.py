@@ -1,8 +1,8 @@
 """SandboxSpec to launch plan: what a sandbox's file system and walls look like. Pure.
 
-Two roots are mounted, one in the other. The *data* root (a tmpfs, or a directory on disk) at the state directory's mount point holds everything that the
-sandbox may write: tmp, home, shm, overlay uppers. The *new* root at `<mount point>/root` is what the sandbox sees; it binds
-from the data root, which itself is out of sight once the old root is detached. So one size limit bounds every write.
+Two roots are mounted, one in the other. The *data* root (a tmpfs, or a directory on disk) at the state directory's mount point holds
+everything that the sandbox may write: tmp, home, shm, overlay uppers. The *new* root at `<mount point>/root` is what the sandbox sees; it
+binds from the data root, which itself is out of sight once the old root is detached. So one size limit bounds every write.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _KEEP_SEPARATED = 1 << _CAP_CHOWN | 1 << _CAP_KILL | 1 << _CAP_SETGID | 1 << _CA
 
 # What a container engine hides of /proc (the OCI default, plus what leaks the host's activity), and what it makes read-only.
 PROC_MASKED = (
-    "acpi", "asound", "interrupts", "kallsyms", "kcore", "keys", "kmsg", "latency_stats", "modules", "sched_debug", "scsi", "timer_list", "timer_stats", "vmallocinfo",
+    "acpi", "asound", "interrupts", "kallsyms", "kcore", "keys", "kmsg", "latency_stats", "modules", "sched_debug", "scsi", "timer_list",
+    "timer_stats", "vmallocinfo",
 )  # fmt: skip
 PROC_READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 
@@ -39,6 +40,7 @@ class Surroundings:
     cgroups: CgroupPlan
     id_base: int | None = None  # the first id of the range; None: a single id
     data_directory: str = ""  # for storage on disk
+    storage_bytes: int = 0  # the size of storage in memory
     owners: dict[str, int] = field(default_factory=dict)  # uid of each source that is shown as the user's
     resolved: dict[str, str] = field(default_factory=dict)  # source -> the same without symlinks, which the launcher follows nowhere
 
@@ -90,7 +92,9 @@ class _Builder:
             arguments: tuple[int | Text, ...] = (slot, Text(where), int(attributes), 1, Text(mapping))
             self.outer.append(Step(op=Op.IDMAP_TREE, arguments=arguments, description=f"id-map {source} for the sandbox's user"))
         else:
-            self.outer.append(Step(op=Op.TREE, arguments=(slot, Text(where), int(attributes), 1, 1), description=f"clone the mount of {source}"))
+            self.outer.append(
+                Step(op=Op.TREE, arguments=(slot, Text(where), int(attributes), 1, 1), description=f"clone the mount of {source}")
+            )
         self.do(Op.ATTACH, slot, _relative(target), why=f"mount {source} at {target}")
 
     def _owner_mapping(self, owner_uid: int) -> str:
@@ -169,10 +173,17 @@ def _data_root(build: _Builder) -> None:
     if spec.storage is StorageKind.DISK:
         _disk_root(build)
     else:
-        inodes = max(1024, spec.resources.disk_bytes // 4096)
-        options = f"size={spec.resources.disk_bytes},nr_inodes={inodes},mode=755"
+        size = build.around.storage_bytes
+        options = f"size={size},nr_inodes={max(1024, size // 4096)},mode=755"
         build.do(Op.ROOT_TMPFS, build.data, options, why="mount the sandbox's storage")
-    for name, mode, user in (("root", 0o755, False), ("tmp", 0o1777, False), ("shm", 0o1777, False), ("vartmp", 0o1777, False), ("home", 0o755, True), ("work", 0o755, True)):
+    for name, mode, user in (
+        ("root", 0o755, False),
+        ("tmp", 0o1777, False),
+        ("shm", 0o1777, False),
+        ("vartmp", 0o1777, False),
+        ("home", 0o755, True),
+        ("work", 0o755, True),
+    ):
         _directory(build, name, mode, user=user)
     if spec.root.kind is RootKind.DIRECTORY:
         _directory(build, "image", 0o755, user=False)
@@ -319,7 +330,9 @@ def _landlock_rules(build: _Builder, abi: int) -> list[tuple[str, int]]:
         rules = [("/", landlock.READ)]
         rules += [(path, write) for path in ("/tmp", "/var/tmp", spec.user.home, spec.workspace.target, "/proc")]  # noqa: S108
         rules += [(bind.target, write) for bind in spec.mounts if bind.writable]
-    devices = landlock.handled(abi) & (landlock.READ_FILE | landlock.WRITE_FILE | landlock.READ_DIR | landlock.TRUNCATE | landlock.IOCTL_DEV)
+    devices = landlock.handled(abi) & (
+        landlock.READ_FILE | landlock.WRITE_FILE | landlock.READ_DIR | landlock.TRUNCATE | landlock.IOCTL_DEV
+    )
     return [*rules, ("/dev", devices), ("/dev/shm", write), ("/dev/mqueue", write)]  # noqa: S108
 
 

@@ -1,7 +1,8 @@
 """Isolation level `process`: where the host forbids user namespaces, Landlock and seccomp alone. Used only when it is asked for.
 
-There is no mount namespace, so nothing can be shown elsewhere than where it is: the sandbox's HOME, /tmp and working directory are directories on the host's disk, and
-the environment points to them. There is no network namespace either, so the seccomp filter refuses every socket that is not a pair.
+There is no mount namespace, so nothing can be shown elsewhere than where it is: the sandbox's HOME, /tmp and working directory are
+directories on the host's disk, and the environment points to them. There is no network namespace either, so the seccomp filter refuses
+every socket that is not a pair.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ SECCOMP_TABLE = "process"
 _DIRECTORIES = ("home", "tmp", "work")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 # Read-only parts of /etc that the dynamic linker, TLS and name services need; the synthetic files of a host root cannot be shown here.
-_ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "ssl/certs", "ssl/openssl.cnf", "ca-certificates.conf", "alternatives", "localtime", "nsswitch.conf", "passwd", "group")
+_ETC = (
+    "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "ssl/certs", "ssl/openssl.cnf", "ca-certificates.conf", "alternatives", "localtime",
+    "nsswitch.conf", "passwd", "group",
+)  # fmt: skip
 
 
 def directories(data: str) -> tuple[str, ...]:
@@ -57,7 +61,7 @@ def _refuse(spec: SandboxSpec) -> None:
     elif any(bind.source != bind.target for bind in spec.mounts) or spec.home_source:
         wanted = "mounts at isolation level `process`"
     if wanted:
-        raise Unsupported("namespaces", wanted)
+        raise Unsupported(f"backend 'namespaces' cannot provide {wanted}", hint="see what `agentkernel doctor` says about user namespaces")
 
 
 def _moved(value: str, places: dict[str, str]) -> str:
@@ -106,5 +110,3 @@ def _rules(spec: SandboxSpec, abi: int) -> list[tuple[str, int]]:
     if spec.workspace.mode is WorkspaceMode.FILES:
         rules += [(f"{spec.workspace.source}/{name}", landlock.READ) for name in spec.workspace.files]
     return rules
-
-

@@ -77,7 +77,9 @@ def open_state_root(base: Path, uid: int) -> StateRoot:
                     hint=f"someone else made it; remove it (rm -rf {base}) or set XDG_RUNTIME_DIR",
                 )
     except OSError as error:
-        raise LaunchFailed(f"cannot prepare the state directory {base}: {error}", hint="set XDG_RUNTIME_DIR to a directory of yours") from error
+        raise LaunchFailed(
+            f"cannot prepare the state directory {base}: {error}", hint="set XDG_RUNTIME_DIR to a directory of yours"
+        ) from error
     return root
 
 
