@@ -152,7 +152,7 @@ def is_path_image(image: str) -> bool:
 
 def _read_image(value: object, base: str) -> str:
     image = read_string(value)
-    if is_path_image(image):
+    if is_path_image(image) or os.path.lexists(os.path.join(base, image)):
         return read_path(image, base)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,255}", image, re.ASCII):
         raise InvalidInput(f"{image!r} is not an image", hint="a path to a directory or .tar file, or a name like python:3.12-alpine")
