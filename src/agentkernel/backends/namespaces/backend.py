@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agentkernel.abc import Sandbox
 from agentkernel.backends._guest import guest_binary
-from agentkernel.backends.namespaces import fingerprint
+from agentkernel.backends.namespaces import fingerprint, process_level
 from agentkernel.backends.namespaces.boundary import BACKEND, Holdings, NamespacesBoundary
 from agentkernel.backends.namespaces.cgroups import CgroupHost, Cgroups, find_host, remove_groups
 from agentkernel.backends.namespaces.disk import remove_data
@@ -22,11 +22,11 @@ from agentkernel.backends.namespaces.launch import kill_and_reap, launch
 from agentkernel.backends.namespaces.layout import Surroundings, build_plan
 from agentkernel.backends.namespaces.plan import Step
 from agentkernel.backends.namespaces.ranges import lease_range, release_range, sweep_ranges
-from agentkernel.backends.namespaces.state import StateRoot, abandoned, create_state, open_state_root, state_base
+from agentkernel.backends.namespaces.state import SandboxState, StateRoot, abandoned, create_state, open_state_root, state_base
 from agentkernel.backends.namespaces.watch import LimitWatch, SampledLimits
 from agentkernel.channel.sandbox import GuestSandbox, open_sandbox
-from agentkernel.errors import LaunchFailed
-from agentkernel.model.isolation import Fingerprint
+from agentkernel.errors import LaunchFailed, SandboxFailed, Unsupported
+from agentkernel.model.isolation import Fingerprint, IsolationLevel
 from agentkernel.model.spec import SandboxSpec, StorageKind, WorkspaceMode
 from agentkernel.policy.seccomp import compile_filter
 
@@ -47,13 +47,18 @@ class NamespacesBackend:
         """Builds a whole sandbox, runs nothing in it, and says what this host granted."""
         facts, cgroups = self._host()
         try:
-            await self._prove()
-        except LaunchFailed as failure:
-            return fingerprint.not_ready(facts, failure)
-        return fingerprint.ready(facts, cgroups)
+            await self._prove(fingerprint.probe_spec())
+            return fingerprint.ready(facts, cgroups)
+        except SandboxFailed as failure:
+            obstacle = failure
+        try:
+            await self._prove(fingerprint.process_probe_spec())
+        except (SandboxFailed, Unsupported):
+            return fingerprint.not_ready(facts, obstacle)
+        return fingerprint.process_only(facts, cgroups, obstacle)
 
-    async def _prove(self) -> None:
-        sandbox = await self.create(fingerprint.probe_spec())
+    async def _prove(self, spec: SandboxSpec) -> None:
+        sandbox = await self.create(spec)
         try:
             await sandbox.statistics()
         finally:
@@ -67,7 +72,10 @@ class NamespacesBackend:
         sandbox_id = secrets.token_hex(8)
         holdings = Holdings(root=root, state=create_state(root, sandbox_id))
         try:
-            steps = self._prepare(spec, holdings, facts, cgroup_host)
+            if spec.level is IsolationLevel.PROCESS:
+                spec, steps = self._prepare_process(spec, holdings, facts, cgroup_host)
+            else:
+                steps = self._prepare(spec, holdings, facts, cgroup_host)
             assert holdings.listener is not None  # noqa: S101 - _prepare made it
             holdings.launched = await launch(guest, steps, holdings.listener.fileno())
             holdings.state.record("pid", f"{holdings.launched.pid} {start_time(holdings.launched.pid)}")
@@ -84,20 +92,10 @@ class NamespacesBackend:
 
     def _prepare(self, spec: SandboxSpec, holdings: Holdings, facts: HostFacts, cgroup_host: CgroupHost) -> tuple[Step, ...]:
         """Makes everything that the sandbox needs on the host - each recorded before it is made - and computes the plan."""
+        cgroups = self._hold(spec, holdings, facts, cgroup_host)
         state = holdings.state
-        if facts.privileged:
-            holdings.id_base = lease_range(holdings.root.ranges, state.sandbox_id)
-            state.record("range", str(holdings.id_base))
-        cgroups = Cgroups(cgroup_host, state.sandbox_id)
-        if cgroups.paths:
-            state.record("cgroups", "\n".join(cgroups.paths))
-            holdings.cgroups = cgroups
-            cgroups.create(spec.resources)
         if spec.storage is StorageKind.DISK:
-            state.data.mkdir(mode=0o755)
-            if holdings.id_base is not None:
-                os.chown(state.data, holdings.id_base, holdings.id_base)
-        holdings.listener = _listen(state.socket_path)
+            _make_data(state, holdings.id_base)
         around = Surroundings(
             facts=facts,
             mount_point=str(holdings.root.mount_point),
@@ -109,6 +107,35 @@ class NamespacesBackend:
             resolved=_resolved(spec),
         )
         return build_plan(spec, around)
+
+    def _prepare_process(
+        self, spec: SandboxSpec, holdings: Holdings, facts: HostFacts, cgroup_host: CgroupHost
+    ) -> tuple[SandboxSpec, tuple[Step, ...]]:
+        """The same for isolation level `process`."""
+        process_level.require(facts)
+        cgroups = self._hold(spec, holdings, facts, cgroup_host)
+        holdings.process_level = True
+        uid, gid = (facts.uid, facts.gid) if holdings.id_base is None else (holdings.id_base + 1000, holdings.id_base + 1000)
+        relocated = process_level.relocate(spec, str(holdings.state.data), uid, gid)
+        _make_data(holdings.state, None if holdings.id_base is None else uid)
+        for path in process_level.directories(str(holdings.state.data)):
+            os.mkdir(path, 0o700)
+            os.chown(path, uid, gid)
+        return relocated, process_level.build_process_plan(relocated, facts, cgroups.plan().directories)
+
+    def _hold(self, spec: SandboxSpec, holdings: Holdings, facts: HostFacts, cgroup_host: CgroupHost) -> Cgroups:
+        """What every sandbox holds: an id range, groups, a listening socket."""
+        state = holdings.state
+        if facts.privileged:
+            holdings.id_base = lease_range(holdings.root.ranges, state.sandbox_id)
+            state.record("range", str(holdings.id_base))
+        cgroups = Cgroups(cgroup_host, state.sandbox_id)
+        if cgroups.paths:
+            state.record("cgroups", "\n".join(cgroups.paths))
+            holdings.cgroups = cgroups
+            cgroups.create(spec.resources)
+        holdings.listener = _listen(state.socket_path)
+        return cgroups
 
     async def sweep(self) -> int:
         """Removes the sandboxes whose engine is gone: processes, groups, files, id ranges."""
@@ -164,6 +191,12 @@ def _emulate_limits(spec: SandboxSpec, holdings: Holdings, sandbox: GuestSandbox
     if sampled.any:
         holdings.watch = LimitWatch(sampled, holdings.launched.pidfd)
         holdings.watch.start(sandbox)
+
+
+def _make_data(state: SandboxState, owner: int | None) -> None:
+    state.data.mkdir(mode=0o755)
+    if owner is not None:
+        os.chown(state.data, owner, owner)
 
 
 def _listen(path: Path) -> socket.socket:

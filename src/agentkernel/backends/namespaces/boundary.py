@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from agentkernel.backends.namespaces.cgroups import Cgroups
 from agentkernel.backends.namespaces.disk import remove_data
 from agentkernel.backends.namespaces.launch import Launched, kill_and_reap, readable
+from agentkernel.backends.namespaces.process_level import kill_descendants
 from agentkernel.backends.namespaces.ranges import release_range
 from agentkernel.backends.namespaces.state import SandboxState, StateRoot
 from agentkernel.backends.namespaces.watch import LimitWatch
@@ -33,6 +34,7 @@ class Holdings:
     listener: socket.socket | None = None
     launched: Launched | None = None
     watch: LimitWatch | None = None
+    process_level: bool = False
 
     async def release(self) -> None:
         """Removes whatever there is, in an order that a crash may cut anywhere: processes, groups, files, ids, the directory itself."""
@@ -43,6 +45,8 @@ class Holdings:
             self.listener = None
         if self.launched is not None:
             launched, self.launched = self.launched, None
+            if self.process_level:
+                kill_descendants(launched.pid)
             await kill_and_reap(launched.pidfd)
         if self.cgroups is not None:
             await self.cgroups.remove()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from agentkernel.backends.namespaces import landlock
 from agentkernel.backends.namespaces.cgroups import CgroupHost
 from agentkernel.backends.namespaces.facts import HostFacts, user_namespace_obstacle
-from agentkernel.errors import LaunchFailed
+from agentkernel.errors import SandboxFailed
 from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Provision, Support
-from agentkernel.model.spec import Resources, RootFilesystem, RootKind, SandboxSpec
+from agentkernel.model.spec import Resources, RootFilesystem, RootKind, SandboxSpec, StorageKind
 
 BACKEND = "namespaces"
 _NATIVE = Provision(support=Support.NATIVE)
@@ -51,16 +53,49 @@ def ready(facts: HostFacts, cgroups: CgroupHost) -> Fingerprint:
     return Fingerprint(backend=BACKEND, ready=True, level=IsolationLevel.CONTAINER, features=features, details=_details(facts, cgroups))
 
 
-def not_ready(facts: HostFacts, failure: LaunchFailed) -> Fingerprint:
+def process_probe_spec() -> SandboxSpec:
+    """The same at isolation level `process`."""
+    return replace(probe_spec(), level=IsolationLevel.PROCESS, storage=StorageKind.DISK)
+
+
+def process_only(facts: HostFacts, cgroups: CgroupHost, obstacle: SandboxFailed) -> Fingerprint:
+    """The declaration of a host that forbids user namespaces but has Landlock: usable only where level `process` is asked for."""
+    full = ready(facts, cgroups)
+    gone = (
+        Feature.IMAGE_DIRECTORY,
+        Feature.IMAGE_TAR,
+        Feature.WORKSPACE_COPY_ON_WRITE,
+        Feature.NETWORK_HOST,
+        Feature.READ_ONLY_ROOT,
+        Feature.USER_SWITCH,
+    )
+    refused = Provision(support=Support.REFUSED, reason="there is no namespace of its own", remedy=_remedy(obstacle))
+    features = {feature: refused if feature in gone else provision for feature, provision in full.features.items()}
+    emulated = Provision(support=Support.EMULATED, reason="by Landlock and seccomp alone", remedy=_remedy(obstacle))
+    features.update(
+        dict.fromkeys((Feature.HOST_ROOT, Feature.MOUNTS, Feature.NETWORK_NONE, Feature.AGENT_SEPARATION, Feature.DISK_LIMIT), emulated)
+    )
+    reason = f"only isolation level `process` is possible: {_reason(obstacle)}"
+    return replace(full, level=IsolationLevel.PROCESS, features=features, reason=reason, remedy=_remedy(obstacle))
+
+
+def _reason(failure: SandboxFailed) -> str:
+    known = user_namespace_obstacle()[0]
+    return f"{failure.message} ({known})" if known else failure.message
+
+
+def _remedy(failure: SandboxFailed) -> str:
+    return user_namespace_obstacle()[1] or failure.hint
+
+
+def not_ready(facts: HostFacts, failure: SandboxFailed) -> Fingerprint:
     """The declaration of a host on which the plan failed."""
-    reason, remedy = user_namespace_obstacle()
-    text = f"{failure.message} ({reason})" if reason else failure.message
     return Fingerprint(
         backend=BACKEND,
         ready=False,
         level=IsolationLevel.CONTAINER,
-        reason=text,
-        remedy=remedy or failure.hint,
+        reason=_reason(failure),
+        remedy=_remedy(failure),
         details={"kernel": facts.kernel},
     )
 

@@ -7,7 +7,11 @@ every socket that is not a pair.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
+import signal
+from pathlib import Path
 
 from agentkernel.backends.namespaces import landlock
 from agentkernel.backends.namespaces.facts import HostFacts
@@ -17,6 +21,7 @@ from agentkernel.errors import Unsupported
 from agentkernel.model.spec import NetworkMode, RootKind, SandboxSpec, StorageKind, WorkspaceMode
 
 SECCOMP_TABLE = "process"
+_KILL_PASSES = 100
 _DIRECTORIES = ("home", "tmp", "work")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 # Read-only parts of /etc that the dynamic linker, TLS and name services need; the synthetic files of a host root cannot be shown here.
@@ -26,13 +31,22 @@ _ETC = (
 )  # fmt: skip
 
 
+def require(facts: HostFacts) -> None:
+    """Raises Unsupported where Landlock cannot keep signals and abstract sockets inside."""
+    if facts.landlock_abi < landlock.SCOPE_ABI:
+        raise Unsupported(
+            f"isolation level `process` needs Landlock ABI {landlock.SCOPE_ABI}, this kernel has {facts.landlock_abi}",
+            hint="use kernel 6.12 or newer, or allow user namespaces",
+        )
+
+
 def directories(data: str) -> tuple[str, ...]:
     """The directories that the backend makes beneath the sandbox's own directory."""
     return tuple(f"{data}/{name}" for name in _DIRECTORIES)
 
 
-def relocate(spec: SandboxSpec, data: str) -> SandboxSpec:
-    """The spec with HOME, /tmp and /workspace where they are at this level; raises Unsupported for what it cannot give."""
+def relocate(spec: SandboxSpec, data: str, uid: int, gid: int) -> SandboxSpec:
+    """The spec with HOME, /tmp, /workspace and the user as they are at this level; raises Unsupported for what it cannot give."""
     _refuse(spec)
     places = {spec.user.home: f"{data}/home", "/tmp": f"{data}/tmp", "/var/tmp": f"{data}/tmp"}  # noqa: S108
     workspace = dataclasses.replace(spec.workspace, target=f"{data}/work")
@@ -43,7 +57,7 @@ def relocate(spec: SandboxSpec, data: str) -> SandboxSpec:
     return dataclasses.replace(
         spec,
         workspace=workspace,
-        user=dataclasses.replace(spec.user, home=f"{data}/home"),
+        user=dataclasses.replace(spec.user, uid=uid, gid=gid, home=f"{data}/home"),
         environment=environment,
         seccomp=SECCOMP_TABLE,
         storage=StorageKind.DISK,
@@ -62,6 +76,35 @@ def _refuse(spec: SandboxSpec) -> None:
         wanted = "mounts at isolation level `process`"
     if wanted:
         raise Unsupported(f"backend 'namespaces' cannot provide {wanted}", hint="see what `agentkernel doctor` says about user namespaces")
+
+
+def kill_descendants(pid: int) -> None:
+    """Kills everything below a sandbox's agent, which is a subreaper: without a pid namespace its own death would set them free."""
+    for _ in range(_KILL_PASSES):
+        descendants = _descendants(pid)
+        if not descendants:
+            return
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first: what is stopped forks no more
+            for descendant in descendants:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(descendant, number)
+
+
+def _descendants(pid: int) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError, IndexError):
+                fields = Path("/proc", entry, "stat").read_bytes().rpartition(b")")[2].split()
+                if fields[0] != b"Z":
+                    children.setdefault(int(fields[1]), []).append(int(entry))
+    found: list[int] = []
+    pending = [pid]
+    while pending:
+        below = children.get(pending.pop(), [])
+        found += below
+        pending += below
+    return found
 
 
 def _moved(value: str, places: dict[str, str]) -> str:
@@ -85,6 +128,7 @@ def build_process_plan(spec: SandboxSpec, facts: HostFacts, cgroup_directories: 
     steps += [
         Step(op=Op.CLONE, arguments=(0,), description="start the first process"),
         Step(op=Op.GO),
+        Step(op=Op.SETID, arguments=(spec.user.uid, spec.user.gid), description=f"become uid {spec.user.uid}"),
         Step(op=Op.CAPABILITIES, arguments=(0,), description="drop capabilities"),
         Step(op=Op.NO_NEW_PRIVS, description="set no_new_privs"),
         Step(op=Op.LANDLOCK, arguments=(landlock.handled(abi), 0, landlock.scoped(abi)), description="create the Landlock ruleset"),
