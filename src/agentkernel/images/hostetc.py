@@ -1,7 +1,7 @@
-"""The sandbox's /etc on the host's root: a short list of what programs need to run, and synthetic files for what names the host or its users.
+"""The sandbox's /etc on the host's root: what programs need to run, and synthetic files for what names the host or its users.
 
-Everything here must be readable by every user of the host: what only root may read is not for a sandbox, even when root starts it. Files that
-often hold tokens (pip.conf, npmrc, gitconfig, gemrc, maven's settings.xml, ...) are not on the list.
+Everything here must be readable by every user of the host: what only root may read is not for a sandbox, even when root starts it. Files
+that often hold tokens (pip.conf, npmrc, gitconfig, gemrc, maven's settings.xml, ...) are not on the list.
 """
 
 # (the hot path of every start: strings and system calls, no Path objects)
@@ -102,11 +102,14 @@ def links_and_copies(root: str = "/etc") -> tuple[tuple[tuple[str, str], ...], t
 def synthetic(resolv_conf: str = "/etc/resolv.conf") -> tuple[RootFile, ...]:
     """The files that would name the host's users, addresses and domains."""
     user = User()
-    shell = "/bin/sh"
-    passwd = f"root:x:0:0:root:/root:{shell}\n{user.name}:x:{user.uid}:{user.gid}:{user.name}:{user.home}:{shell}\nnobody:x:65534:65534:nobody:/:/bin/false\n"
+    lines = (
+        "root:x:0:0:root:/root:/bin/sh",
+        f"{user.name}:x:{user.uid}:{user.gid}:{user.name}:{user.home}:/bin/sh",
+        "nobody:x:65534:65534:nobody:/:/bin/false",
+    )
     group = f"root:x:0:\n{user.name}:x:{user.gid}:\nnogroup:x:65534:\n"
     return (
-        RootFile(path="/etc/passwd", content=passwd.encode()),
+        RootFile(path="/etc/passwd", content="".join(f"{line}\n" for line in lines).encode()),
         RootFile(path="/etc/group", content=group.encode()),
         RootFile(path="/etc/hosts", content=HOSTS),
         RootFile(path="/etc/hostname", content=b"sandbox\n"),

@@ -1,7 +1,7 @@
 """The host's own system as a sandbox's root: an allow-list of read-only binds, links and small files.
 
-/usr and what is merged into it, package stores, a short list of /etc, and toolchains elsewhere by their install prefix. Nothing of /opt, /srv,
-/var, /root or any home beyond such prefixes. Nothing is started; a start costs some dozens of system calls.
+/usr and what is merged into it, package stores, a short list of /etc, and toolchains elsewhere by their install prefix. Nothing of /opt,
+/srv, /var, /root or any home beyond such prefixes. No program is run; it costs some hundred system calls.
 """
 
 # (the hot path of every start: strings and system calls, no Path objects)
@@ -28,9 +28,10 @@ MAX_SHEBANG_BYTES = 256
 
 # Variables that name the certificates to trust. A company's proxy works inside only if they lead somewhere.
 CERTIFICATE_VARIABLES = (
-    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "PIP_CERT", "GIT_SSL_CAINFO", "AWS_CA_BUNDLE",
-    "NIX_SSL_CERT_FILE", "CARGO_HTTP_CAINFO", "DENO_CERT", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "HTTPLIB2_CA_CERTS", "NPM_CONFIG_CAFILE",
-    "npm_config_cafile", "BUNDLE_SSL_CA_CERT", "HEX_CACERTS_PATH", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "PIP_CERT",
+    "GIT_SSL_CAINFO", "AWS_CA_BUNDLE", "NIX_SSL_CERT_FILE", "CARGO_HTTP_CAINFO", "DENO_CERT", "HTTPLIB2_CA_CERTS",
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "NPM_CONFIG_CAFILE", "npm_config_cafile", "BUNDLE_SSL_CA_CERT", "HEX_CACERTS_PATH",
+    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
 )  # fmt: skip
 MAX_BUNDLE_BYTES = 4 * 1024 * 1024
 
@@ -95,7 +96,7 @@ def discover(*, argv: tuple[bytes, ...], environment: Mapping[str, str], home: s
     _system(root)
     searched = _search_path(environment)
     for directory in searched:
-        if not root.shows(directory):
+        if not root.shows(directory) and os.path.isdir(directory):
             root.add_for(directory)
     if argv and not _command(root, os.fsdecode(argv[0]), searched, uid):
         return None

@@ -74,11 +74,8 @@ def toolchain_of(directory: str, host: Host) -> Toolchain | None:
         found = _virtual_environment(parent)
     else:
         found = _manager(parent, host)
-    return None if any(host.refuses(prefix) for prefix in found.prefixes[:1]) else _only_shown(found, host)
-
-
-def _only_shown(found: Toolchain, host: Host) -> Toolchain:
-    return Toolchain(prefixes=tuple(prefix for prefix in found.prefixes if not host.refuses(prefix)), environment=found.environment)
+    shown = tuple(prefix for prefix in found.prefixes if not host.refuses(prefix))
+    return Toolchain(prefixes=shown, environment=found.environment) if shown[:1] == found.prefixes[:1] else None
 
 
 def _manager(root: str, host: Host) -> Toolchain:
