@@ -221,10 +221,15 @@ _RULES = {
     "mknodat": Rule((Case((Check(2, _HARMLESS_NODES, _FILE_TYPE_MASK),), 0),), EPERM),
 }
 
+_CONNECTED_PAIR = Rule((Case((Check(0, frozenset({_AF_UNIX})), Check(1, frozenset({1, 5}), _TYPE_MASK)), 0),), EPERM)  # stream, seqpacket
+
 REFUSED = frozenset(words(_REFUSED))
 _MODERATE = Table(allowed=frozenset(words(_ALLOWED)), hidden=frozenset(words(_HIDDEN)), rules=_RULES)
 
 TABLES = {
     "moderate": _MODERATE,  # also what the permissive profile uses
+    # Isolation level `process` has no network namespace: there are no sockets but connected pairs (a pair of datagram sockets
+    # could be connected elsewhere).
+    "process": replace(_MODERATE, rules={**_RULES, "socket": Rule((), EPERM), "socketpair": _CONNECTED_PAIR}),
     "restrictive": replace(_MODERATE, allowed=_MODERATE.allowed - set(words(_NOT_IN_RESTRICTIVE))),
 }
