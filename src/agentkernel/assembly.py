@@ -112,16 +112,25 @@ def _guest_identity() -> str:
 
 def _image_parts(parts: Any) -> Any:
     return parts.ImageParts(
-        host_root=_load("agentkernel.images.hostroot:discover"),
-        is_project=_load("agentkernel.images.detect:is_project"),
-        detect=_load("agentkernel.images.detect:detect_image"),
-        unpack_argv=_load("agentkernel.images.unpack:arguments"),
+        host_root=_late("agentkernel.images.hostroot:discover"),
+        is_project=_late("agentkernel.images.detect:is_project"),
+        detect=_late("agentkernel.images.detect:detect_image"),
+        unpack_argv=_late("agentkernel.images.unpack:arguments"),
     )
 
 
 def _cache_directory(environment: Mapping[str, str], home: str) -> str:
     base = environment.get("XDG_CACHE_HOME", "")
     return f"{base if base.startswith('/') else home + '/.cache'}/agentkernel"
+
+
+def _late(target: str) -> Callable[..., Any]:
+    """A function that imports `target` when it is called."""
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        return _load(target)(*arguments, **named)
+
+    return call
 
 
 def _load(target: str) -> Any:

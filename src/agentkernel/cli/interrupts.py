@@ -1,11 +1,12 @@
 """Signals that end a run. The first asks: before the command runs it cancels the work, then it is passed to the command's whole
-tree. A second signal, or 2 s of waiting, kills. Everything is removed before the process exits with 128 + the first signal."""
+tree. A second signal, or 2 s of waiting, kills. What the command's last output is written to may be stuck for ever (a paused
+pager), so 1 s later the work is cancelled. Everything is removed before the process exits with 128 + the first signal."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from enum import Enum
 
@@ -13,6 +14,7 @@ from agentkernel.abc import Process
 from agentkernel.errors import AgentKernelError
 
 GRACE_S = 2.0
+DRAIN_S = 1.0
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -28,17 +30,19 @@ class Interrupts:
     def __init__(self) -> None:
         self.number: int | None = None  # the first signal that came
         self._phase = _Phase.BEFORE
+        self._cancel: Callable[[], object] = _nothing_to_cancel
         self._first = asyncio.Event()
         self._second = asyncio.Event()
 
     @contextmanager
     def of(self, work: asyncio.Task[None]) -> Iterator[None]:
-        """Owns the signal handlers for the length of the block; `work` is what a signal cancels before the command runs."""
+        """Owns the signal handlers for the length of the block; `work` is what signals cancel."""
         loop = asyncio.get_running_loop()
+        self._cancel = work.cancel
         # as nohup and `sh -c '... &'` set it, for a reason
         numbers = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
         for number in numbers:
-            loop.add_signal_handler(number, self._arrived, number, work)
+            loop.add_signal_handler(number, self._arrived, number)
         try:
             yield
         finally:
@@ -66,8 +70,10 @@ class Interrupts:
         except (TimeoutError, AgentKernelError):  # it ignores the signal, or it just ended
             pass
         await process.kill()
+        await asyncio.sleep(DRAIN_S)
+        self._cancel()
 
-    def _arrived(self, number: int, work: asyncio.Task[None]) -> None:
+    def _arrived(self, number: int) -> None:
         if self._phase is _Phase.AFTER:
             return
         if self.number is not None:
@@ -76,4 +82,8 @@ class Interrupts:
         self.number = number
         self._first.set()
         if self._phase is _Phase.BEFORE:
-            work.cancel()
+            self._cancel()
+
+
+def _nothing_to_cancel() -> None:
+    """No work has begun."""

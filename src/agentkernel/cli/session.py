@@ -111,6 +111,7 @@ async def _attend(process: Process, job: Job, sink: Sink, progress: _Progress) -
                 if not is_gone(error):
                     raise AgentKernelError(f"cannot write the command's output: {error.strerror}") from error
                 progress.broken_pipe = True
+                return
             progress.status = await process.wait()
 
 

@@ -49,7 +49,8 @@ def main(args: Namespace, context: Context) -> int:
         sys.stdout.write(json.dumps(record, indent=2) + "\n")
     else:
         colours = colourful(sys.stdout, context.environment)
-        sys.stdout.write("\n".join([*_host(host, colours), "", *(line for one in found for line in (*_backend(one, colours), ""))]))
+        lines = [*_host(host, colours), "", *(line for one in found for line in (*_backend(one, colours), ""))]
+        sys.stdout.write("\n".join(lines) + "\n")
         sys.stdout.write(_verdict(found, colours) + "\n")
     return 0 if ready else 1
 

@@ -43,6 +43,7 @@ Notes about what the policy decided are said once per user; --quiet silences the
 
 def configure(parser: ArgumentParser) -> None:
     """Declares the settings of the table, and what only concerns this terminal."""
+    parser.usage = "agentkernel run [OPTION...] [--] COMMAND [ARGUMENT...]"
     add_arguments(parser, "run")
     terminal = parser.add_mutually_exclusive_group()
     terminal.add_argument("-t", "--tty", action="store_true", help="a terminal inside (without it: when stdin and stdout are terminals)")
