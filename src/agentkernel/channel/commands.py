@@ -88,12 +88,12 @@ def start_error(failure: Failure, argv: tuple[bytes, ...]) -> CommandNotStarted:
     return CommandNotStarted(f"{name} was not started: {_STAGES[stage]}: {reason}{detail}", hint=_STAGE_HINTS.get(stage, ""))
 
 
-def exit_status(exited: Exited, limits_hit: tuple[LimitHit, ...], cause: Cause | None = None) -> ExitStatus:
-    """The end of a command as the host tells it; `cause` overrides what the agent says."""
+def exit_status(exited: Exited, limits_hit: tuple[LimitHit, ...]) -> ExitStatus:
+    """The end of a command as the agent tells it."""
     return ExitStatus(
         exit_code=exit_code(exited),
         signal=exited.value if exited.signalled else None,
-        cause=cause or _CAUSES[exited.cause],
+        cause=_CAUSES[exited.cause],
         limits_hit=limits_hit,
         survivors=exited.survivors,
         output_lost=exited.output_lost,

@@ -196,8 +196,10 @@ class Execution:
             raise ProtocolViolation("a process ended that was not running")
         exited = parse_exited(payload)
         for received, end in zip(self.output.received, (exited.stdout_end, exited.stderr_end), strict=True):
-            if received > end or (received < end and not (self.output.lossy and exited.output_lost)):
-                raise ProtocolViolation("a process ended at another offset than its output")
+            if received > end and not exited.survivors:
+                raise ProtocolViolation("a process ended before its output did")
+            if received < end:
+                self.output.lose()
         self.exited = exited
         self._end()
 

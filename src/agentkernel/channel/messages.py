@@ -203,9 +203,10 @@ def parse_failed(payload: Payload) -> Failure:
 
 def parse_pid(payload: Payload) -> int:
     """Reads STARTED."""
-    if len(payload) != WORD.size:
+    pid = int.from_bytes(payload, "little")
+    if len(payload) != WORD.size or pid == 0:
         raise ProtocolViolation("malformed STARTED")
-    return int(WORD.unpack(payload)[0])
+    return pid
 
 
 def parse_two_offsets(payload: Payload) -> tuple[int, int]:
@@ -232,7 +233,7 @@ def parse_resumed(payload: Payload) -> Resumed:
     if len(payload) != _RESUMED.size:
         raise ProtocolViolation("malformed RESUMED")
     resumed = Resumed._make(_RESUMED.unpack(payload))
-    if resumed.state > 1:
+    if resumed.state > 1 or resumed.pid == 0:
         raise ProtocolViolation("malformed RESUMED")
     return resumed
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Final
 
 from agentkernel.channel.bell import Bell
@@ -102,7 +103,7 @@ class GuestProcess:
         async with self._status_lock:
             if self._status is None:
                 limits = await self._boundary.limits_hit() if exit_code(exited) else ()
-                self._status = exit_status(exited, limits, Cause.TIMEOUT if self._timed_out and exited.signalled else None)
+                self._status = self._described(exit_status(exited, limits))
         return self._status
 
     async def ended(self) -> Exited:
@@ -148,6 +149,11 @@ class GuestProcess:
         """Gives all output to `sink` as it comes, without waiting; instead of `output`."""
         self._discarded = True
         self._execution.pour(sink)
+
+    def _described(self, status: ExitStatus) -> ExitStatus:
+        """With what only the host knows."""
+        late = self._timed_out and status.cause is Cause.KILLED
+        return replace(status, cause=Cause.TIMEOUT if late else status.cause, output_lost=status.output_lost or self._execution.output.lost)
 
     def _kill(self, cause: KillCause) -> None:
         self._execution.kill(cause)

@@ -104,10 +104,14 @@ class OutputQueue:
         self._acknowledged[stream] = consumed
         return consumed
 
-    def _skip(self, stream: int, offset: int) -> None:
+    def lose(self) -> None:
+        """Notes that the agent has dropped output; only a lossy ring may."""
         if not self.lossy:
             raise ProtocolViolation("the agent left output out")
         self.lost = True
+
+    def _skip(self, stream: int, offset: int) -> None:
+        self.lose()
         self._received[stream] = max(offset, self._received[stream])
 
     def _append(self, stream: int, data: memoryview | bytes) -> None:

@@ -1,0 +1,26 @@
+"""Fixtures that several kinds of tests share."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+GUEST_BUILD = Path(__file__).parent.parent / "guest" / "build.py"
+
+
+def _guest_build() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("guest_build", GUEST_BUILD)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def guest_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The guest binary, compiled once per run from the sources of this tree."""
+    build = _guest_build()
+    return Path(build.build(tmp_path_factory.mktemp("guest")))
