@@ -112,7 +112,8 @@ class _Builder:
                 lines.append(f"{start} {base + start} {special - start}")
             lines.append(f"{special} {base + places[special]} 1")
             start = special + 1
-        lines.append(f"{start} {base + start} {RANGE_SIZE - start}")
+        if start < RANGE_SIZE:
+            lines.append(f"{start} {base + start} {RANGE_SIZE - start}")
         if owner_uid >= RANGE_SIZE:  # an owner beyond the range takes the user's place alone
             lines = [line for line in lines if not line.startswith(f"{user} ")]
             lines.append(f"{owner_uid} {base + user} 1")

@@ -1,0 +1,162 @@
+"""What the namespaces backend leaves on the host, and how it finds it again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from agentkernel.backends.namespaces import ranges
+from agentkernel.backends.namespaces.disk import remove_data, remove_tree, usage_bytes
+from agentkernel.backends.namespaces.state import abandoned, create_state, open_state_root, state_base
+from agentkernel.errors import LaunchFailed
+
+UID = os.geteuid()
+
+
+@pytest.fixture
+def root(tmp_path: Path):
+    return open_state_root(tmp_path / "state", UID)
+
+
+def test_the_base_is_the_runtime_directory_of_the_user():
+    assert state_base(0, {"XDG_RUNTIME_DIR": "/run/user/0"}) == Path("/run/agentkernel")
+    assert state_base(7, {"XDG_RUNTIME_DIR": "/run/user/7"}) == Path("/run/user/7/agentkernel")
+    assert state_base(7, {}) == Path("/tmp/agentkernel-7")
+    assert state_base(7, {"XDG_RUNTIME_DIR": "/" + "long/" * 20}) == Path("/tmp/agentkernel-7"), "a socket's path must fit"
+
+
+def test_a_base_that_others_can_write_is_refused(tmp_path: Path):
+    base = tmp_path / "state"
+    open_state_root(base, UID)
+    base.chmod(0o777)
+    with pytest.raises(LaunchFailed, match="not a directory that only uid"):
+        open_state_root(base, UID)
+
+
+def test_a_base_that_is_a_symlink_is_refused(tmp_path: Path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "state").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(LaunchFailed, match="not a directory that only uid"):
+        open_state_root(tmp_path / "state", UID)
+
+
+def test_a_leased_sandbox_is_not_abandoned_and_a_released_one_is_gone(root):
+    state = create_state(root, "a1")
+    assert abandoned(root) == []
+    state.record("pid", "1 2")
+    state.release()
+    assert list(root.sandboxes.iterdir()) == []
+
+
+def test_a_sandbox_of_a_killed_engine_is_abandoned(root):
+    program = (
+        "import os,sys,pathlib; from agentkernel.backends.namespaces.state import *;"
+        "root = open_state_root(pathlib.Path(sys.argv[1]), os.geteuid()); create_state(root, 'b2').record('pid', '1 2'); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(root.path)], check=False)
+    (found,) = abandoned(root)
+    assert found.sandbox_id == "b2" and found.recorded("pid") == "1 2"
+    assert abandoned(root) == [], "it is leased now"
+    found.release()
+
+
+def test_a_directory_without_a_lease_is_somebody_starting_until_it_is_old(root):
+    (root.sandboxes / "c3").mkdir()
+    assert abandoned(root) == []
+    long_ago = time.time() - 3600
+    os.utime(root.sandboxes / "c3", (long_ago, long_ago))
+    (found,) = abandoned(root)
+    found.release()
+    assert list(root.sandboxes.iterdir()) == []
+
+
+def test_ranges_are_disjoint_and_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ranges, "RANGE_COUNT", 4)
+    leased = {ranges.lease_range(tmp_path, f"s{n}") for n in range(4)}
+    assert len(leased) == 4 and all(first % ranges.RANGE_SIZE == 0 for first in leased)
+    with pytest.raises(LaunchFailed, match="in use"):
+        ranges.lease_range(tmp_path, "s4")
+    ranges.release_range(tmp_path, leased.pop())
+    assert ranges.lease_range(tmp_path, "s5")
+
+
+def test_ranges_of_sandboxes_that_are_gone_are_swept(tmp_path: Path):
+    directory, sandboxes = tmp_path / "ranges", tmp_path / "sandboxes"
+    directory.mkdir()
+    (sandboxes / "alive").mkdir(parents=True)
+    ranges.lease_range(directory, "alive")
+    ranges.lease_range(directory, "dead")
+    ranges.sweep_ranges(directory, sandboxes)
+    assert [entry.read_text() for entry in directory.iterdir()] == ["alive"]
+
+
+def test_the_ranges_stay_clear_of_other_users_of_ids():
+    last = ranges.FIRST_ID + ranges.RANGE_COUNT * ranges.RANGE_SIZE
+    assert ranges.FIRST_ID > 0x6FFFFFFF, "systemd's container range ends there"
+    assert last <= 0x7FFFFFFF, "beyond it some programs take ids for negative"
+
+
+def deep_tree(top: Path, depth: int) -> None:
+    """Deeper than PATH_MAX allows to name."""
+    fd = os.open(top, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=fd)
+        below = os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(fd)
+
+
+def test_a_tree_deeper_than_any_path_is_removed(tmp_path: Path):
+    data = tmp_path / "data"
+    data.mkdir()
+    deep_tree(data, 3000)
+    remove_tree(data)
+    assert not data.exists()
+
+
+def test_removal_never_follows_a_link_and_opens_locked_directories(tmp_path: Path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_text("kept")
+    data = tmp_path / "data"
+    (data / "a" / "b" / "c").mkdir(parents=True)
+    (data / "a" / "link").symlink_to(outside)
+    (data / "link").symlink_to(outside)
+    (data / "a" / "b" / "file").write_text("x")
+    os.mkfifo(data / "fifo")
+    (data / "a" / "b").chmod(0)
+    remove_tree(data)
+    assert not data.exists()
+    assert (outside / "kept").read_text() == "kept"
+
+
+async def test_a_data_directory_is_removed(tmp_path: Path):
+    (tmp_path / "data" / "home").mkdir(parents=True)
+    await remove_data(tmp_path / "data", None)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.skipif(UID != 0, reason="needs root: files of an id range")
+async def test_files_of_an_id_range_are_removed_without_root_reading_them(tmp_path: Path):
+    base = 0x70000000
+    tmp_path.chmod(0o700)  # the way to the data is closed to the range's ids
+    data = tmp_path / "data"
+    (data / "home" / "x").mkdir(parents=True)
+    for path in (data, data / "home", data / "home" / "x"):
+        os.chown(path, base + 1000, base + 1000)
+    await remove_data(data, base)
+    assert not data.exists()
+
+
+def test_usage_counts_blocks_not_sizes(tmp_path: Path):
+    (tmp_path / "sparse").touch()
+    os.truncate(tmp_path / "sparse", 1 << 40)
+    assert usage_bytes(tmp_path) < 1 << 20
+    (tmp_path / "real").write_bytes(b"x" * (1 << 20))
+    assert usage_bytes(tmp_path) >= 1 << 20
