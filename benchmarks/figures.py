@@ -1,0 +1,71 @@
+"""What a benchmark reports: figures, each with its promise, and distributions of times."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distribution:
+    """Times of one contender, in milliseconds; percentiles by nearest rank."""
+
+    n: int
+    p50: float
+    p95: float
+    p99: float
+    best: float
+    worst: float
+
+
+def distribution(samples_s: Sequence[float]) -> Distribution:
+    """Summarises times given in seconds."""
+    ordered = sorted(samples_s)
+    rank = [ordered[min(len(ordered), math.ceil(len(ordered) * share)) - 1] for share in (0.95, 0.99)]
+    values = (median(ordered), *rank, ordered[0], ordered[-1])
+    p50, p95, p99, best, worst = (round(1000 * value, 4) for value in values)
+    return Distribution(n=len(ordered), p50=p50, p95=p95, p99=p99, best=best, worst=worst)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One number. `bar` is the promise (None: told, not promised); `times` holds the distributions that it was made of."""
+
+    name: str
+    value: float | None  # None: could not be measured, `note` says why
+    unit: str
+    bar: float | None = None
+    at_least: bool = False  # the bar is a least value; otherwise a greatest
+    note: str = ""
+    times: dict[str, Distribution] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        """`met`, `MISSED`, `not measured`, or nothing where nothing is promised."""
+        if self.value is None:
+            return "not measured"
+        if self.bar is None:
+            return ""
+        kept = self.value >= self.bar if self.at_least else self.value <= self.bar
+        return "met" if kept else "MISSED"
+
+    def to_json(self) -> dict[str, Any]:
+        """For the results file."""
+        return {**asdict(self), "verdict": self.verdict}
+
+
+def table(figures: Sequence[Figure]) -> str:
+    """The figures as aligned text."""
+    rows = [("FIGURE", "VALUE", "BAR", "VERDICT", "P50 / P95 / P99 ms (n)")]
+    for figure in figures:
+        value = "-" if figure.value is None else f"{figure.value:,.2f} {figure.unit}"
+        bar = "" if figure.bar is None else f"{'>=' if figure.at_least else '<='} {figure.bar:g} {figure.unit}"
+        details = [f"{name} {each.p50:.2f} / {each.p95:.2f} / {each.p99:.2f} ({each.n})" for name, each in figure.times.items()]
+        details += [figure.note] if figure.note else []
+        rows.append((figure.name, value, bar, figure.verdict, details[0] if details else ""))
+        rows += [("", "", "", "", more) for more in details[1:]]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows) + "\n"
