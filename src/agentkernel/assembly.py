@@ -113,8 +113,8 @@ def _guest_identity() -> str:
 def _image_parts(parts: Any) -> Any:
     return parts.ImageParts(
         host_root=_late("agentkernel.images.hostroot:discover"),
-        is_project=_late("agentkernel.images.detect:is_project"),
-        detect=_late("agentkernel.images.detect:detect_image"),
+        is_project=_late("agentkernel.images.detect:is_project_directory"),
+        image_for=_late("agentkernel.images.detect:detect_image"),
         unpack_argv=_late("agentkernel.images.unpack:arguments"),
     )
 

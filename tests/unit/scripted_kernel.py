@@ -244,7 +244,9 @@ class ScriptedKernel:
 
 
 def from_environment(environment: Mapping[str, str]) -> ScriptedKernel:
-    notices = (Notice(code="no-network", message="the sandbox has no network", hint="--network"),) if environment.get("SCRIPTED_NOTICE") else ()
+    notices = (
+        (Notice(code="no-network", message="the sandbox has no network", hint="--network"),) if environment.get("SCRIPTED_NOTICE") else ()
+    )
     return ScriptedKernel(log_path=environment.get("SCRIPTED_LOG", ""), notices=notices, slow_to_build="SCRIPTED_SLOW" in environment)
 
 

@@ -38,7 +38,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     complete_streams()
     try:
         status = _run(arguments)
-        sys.stdout.flush()
     except SystemExit as request:  # argparse, after --help
         status = request.code if isinstance(request.code, int) else 0
     except AgentKernelError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,8 +44,8 @@ class ImageParts:
     """The functions of the image packages that the engine uses."""
 
     host_root: HostRoot
-    is_project: Callable[[Iterable[str]], bool]  # names of a directory's files -> whether the detection table knows one
-    detect: Callable[[tuple[bytes, ...], Iterable[str]], str | None]  # argv and those names -> the image for it
+    is_project: Callable[[str, str], bool]  # directory, home
+    image_for: Callable[[Sequence[str], str], str]  # argv, directory -> the image of the language table
     unpack_argv: Callable[[str, str, int], tuple[str, ...]]  # tar path, destination, byte limit -> arguments for a Python interpreter
 
 

@@ -44,7 +44,6 @@ def resolve(request: SandboxRequest) -> SandboxRequest:
 def gather(request: SandboxRequest, parts: Parts) -> Surroundings:
     """The facts for a resolved request."""
     home = os.path.realpath(parts.home)
-    names = _names(request.cwd)
     shown = list(dict.fromkeys([request.directory or request.cwd, *(bind.source for bind in request.mounts)]))
     image = request.image
     return Surroundings(
@@ -53,14 +52,14 @@ def gather(request: SandboxRequest, parts: Parts) -> Surroundings:
         root=parts.images.host_root(argv=request.argv, environment=parts.environment, home=home, uid=parts.uid),
         image_directory=image if image is not None and os.path.isdir(image) else None,
         image_is_tar=image is not None and image.endswith(".tar") and os.path.isfile(image),
-        cwd_is_project=parts.images.is_project(names),
+        cwd_is_project=parts.images.is_project(request.cwd, home),
         named_files=_named_files(request),
         protected_present=tuple(_existing(request.directory or request.cwd, protected_paths())),
         protected_in_mounts=tuple(
             (bind.source, name) for bind in request.mounts if bind.writable for name in _existing(bind.source, protected_paths())
         ),
         credentials_found=tuple((directory, name) for directory in shown for name in _credentials(directory)),
-        detected_image=parts.images.detect(request.argv, names),
+        detected_image=parts.images.image_for([os.fsdecode(word) for word in request.argv], request.cwd),
     )
 
 
