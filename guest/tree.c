@@ -190,6 +190,11 @@ bool tree_contains(struct tree *tree, int pid)
     return entry && entry->mark == MARK_INSIDE;
 }
 
+bool tree_knows(struct tree *tree, int pid)
+{
+    return tree_find(tree, pid) != NULL;
+}
+
 static bool is_spared(const struct tree *tree, int pid)
 {
     for (unsigned i = 0; i < tree->spared_count; i++)

@@ -29,7 +29,9 @@ struct tree {
 int tree_open_proc(void);
 /* Reads the process table; false without /proc. */
 bool tree_scan(struct tree *tree);
+/* Both of the last scan: whether the process is a descendant, and whether it is there at all. */
 bool tree_contains(struct tree *tree, int pid);
+bool tree_knows(struct tree *tree, int pid);
 /* Sends `signal` once to each descendant; returns how many got it. Without /proc: the direct children. */
 unsigned tree_signal(struct tree *tree, int signal);
 /* One pass of SIGSTOP; true when nothing in the tree ran and nothing new was found. */

@@ -1,0 +1,62 @@
+/* Everything that the agent's one thread knows. */
+#ifndef AK_STATE_H
+#define AK_STATE_H
+
+#include "agent.h"
+#include "link.h"
+#include "result.h"
+#include "table.h"
+#include "tree.h"
+
+#define LINKS 4u /* the attached one, and connections that have not said HELLO yet */
+
+enum source { SOURCE_LISTEN, SOURCE_SIGNALS, SOURCE_LINK, SOURCE_CONTROL, SOURCE_STDOUT, SOURCE_STDERR, SOURCE_STDIN };
+
+struct agent {
+    int epoll, listen, signals;
+    int proc; /* /proc, -1: none */
+    int null; /* /dev/null, or the reading end of a pipe that nobody writes to */
+    bool is_init, can_switch_user;
+    struct agent_cgroups cgroups;
+    struct rlimit64 files; /* as inherited */
+    uint8_t boot_id[EPOCH_SIZE];
+
+    bool configured;
+    struct configuration configuration, candidate;
+    struct start_request request;
+
+    struct link links[LINKS];
+    struct link *current; /* the attached one, or NULL */
+    struct table table;
+    struct results results;
+    struct process *active_first, *active_last;
+
+    uint64_t now_ms, started_ms;
+    uint64_t earliest_ms; /* no deadline is before it; 0: none */
+    uint64_t retry_ms;    /* accept again, read a lost device again; 0: not set */
+    bool sweeping;        /* the tree of a lost supervisor is being ended */
+    unsigned sweep_passes;
+    uint64_t sweep_at;
+    struct tree sweep;
+    bool ending;
+};
+
+/* Registers a descriptor, edge-triggered for everything but the listening socket. */
+sysret agent_watch(const struct agent *agent, int fd, enum source source, unsigned slot, uint32_t events);
+/* Sees to it that the event loop looks at deadlines at `at_ms`. */
+void agent_wake_at(struct agent *agent, uint64_t at_ms);
+/* Starts ending all that is not under a living supervisor. */
+void agent_sweep(struct agent *agent);
+/* The attach is over; closes the connection unless it has no boundaries. */
+void agent_drop(struct agent *agent, struct link *link);
+
+/* request_handlers.c: carries out one frame of the host; false: not the protocol. */
+void handle_frame(struct agent *agent, const struct frame *frame);
+void reply_done(struct agent *agent, uint64_t id);
+void reply_failed(struct agent *agent, uint64_t id, unsigned error, enum stage stage, const char *text);
+
+/* stats.c: the answers to LIST and STATS. */
+void reply_list(struct agent *agent, uint64_t id);
+void reply_stats(struct agent *agent, uint64_t id);
+
+#endif
