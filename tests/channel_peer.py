@@ -89,11 +89,15 @@ class Peer:
         """Sends an OUTPUT."""
         await self.send(FrameType.OUTPUT, ident, struct.pack("<Q", offset) + data, stream)
 
-    async def exited(self, ident: int, *, ends: tuple[int, int] = (0, 0), kind: int = 0, value: int = 0, cause: int = 0, flags: int = 0) -> None:
+    async def exited(
+        self, ident: int, *, ends: tuple[int, int] = (0, 0), kind: int = 0, value: int = 0, cause: int = 0, flags: int = 0
+    ) -> None:
         """Sends an EXITED."""
         await self.send(FrameType.EXITED, ident, struct.pack("<IIIIQQQQQQ", kind, value, cause, flags, *ends, 1500, 800, 400, 4096))
 
-    async def resumed(self, ident: int, *, state: int = 0, pid: int = 42, first: tuple[int, int] = (0, 0), stdin: tuple[int, int] = (0, 0)) -> None:
+    async def resumed(
+        self, ident: int, *, state: int = 0, pid: int = 42, first: tuple[int, int] = (0, 0), stdin: tuple[int, int] = (0, 0)
+    ) -> None:
         """Sends a RESUMED."""
         await self.send(FrameType.RESUMED, ident, struct.pack("<IIQQQQ", state, pid, *first, *stdin))
 

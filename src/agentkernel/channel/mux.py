@@ -20,7 +20,7 @@ from agentkernel.channel.streams import InputWindow, OutputQueue
 from agentkernel.errors import AgentKernelError, ProtocolViolation, SandboxFailed, SandboxLost
 
 HIGH_WATER_BYTES: Final = 256 * 1024  # above it whoever sends much waits
-_BACKLOG_LIMIT_BYTES = 16 * 1024 * 1024  # above it the agent is not reading at all
+BACKLOG_LIMIT_BYTES = 16 * 1024 * 1024  # above it the agent is not reading at all
 _LOST_HINT = "create the sandbox again"
 
 
@@ -249,7 +249,7 @@ class Channel:
     def _transmit(self, data: bytes) -> None:
         if self._link is not None:
             self._link.send(data)
-            if self._link.backlog_bytes > _BACKLOG_LIMIT_BYTES:
+            if self._link.backlog_bytes > BACKLOG_LIMIT_BYTES:
                 self._loop.call_soon(self.fail, ProtocolViolation("the sandbox's agent does not read what it is sent"))
 
     def _watch_answers(self) -> None:

@@ -36,8 +36,10 @@ class GuestProcess:
         self._start = start
         self._bells = {change: Bell() for change in Change}
         self._claimed = False  # someone iterates the output
+        self._read = False  # someone has begun to, which is possible once
+        self._poured = False  # a sink takes it
         self._waited = False
-        self._discarded = False
+        self._killed = False
         self._forgotten = False
         self._status: ExitStatus | None = None
         self._status_lock = asyncio.Lock()
@@ -88,15 +90,15 @@ class GuestProcess:
 
     def output(self) -> AsyncIterator[tuple[int, bytes]]:
         """Yields (stream, bytes) until the command ends: stream 1 is stdout or the terminal, 2 stderr. Iterate once."""
-        if self._claimed or self._discarded:
+        if self._read or self._poured:
             raise InvalidInput("a process's output can be read once")
-        self._claimed = True
+        self._claimed = self._read = True
         return self._iterate()
 
     async def wait(self) -> ExitStatus:
         """Waits for the end; discards output that nobody iterates."""
         self._waited = True
-        if not (self._claimed or self._discarded):
+        if not (self._claimed or self._poured):
             self.pour(_drop)
         exited = await self.ended()
         self._forget()
@@ -147,8 +149,9 @@ class GuestProcess:
 
     def pour(self, sink: Sink) -> None:
         """Gives all output to `sink` as it comes, without waiting; instead of `output`."""
-        self._discarded = True
+        self._poured = True
         self._execution.pour(sink)
+        self._expect_end()
 
     def _described(self, status: ExitStatus) -> ExitStatus:
         """With what only the host knows."""
@@ -156,8 +159,12 @@ class GuestProcess:
         return replace(status, cause=Cause.TIMEOUT if late else status.cause, output_lost=status.output_lost or self._execution.output.lost)
 
     def _kill(self, cause: KillCause) -> None:
+        self._killed = True
         self._execution.kill(cause)
-        if self._discarded:  # else the output that nobody takes may hold the end up
+        self._expect_end()
+
+    def _expect_end(self) -> None:
+        if self._killed and self._poured:  # else output that nobody takes may hold the end up
             self._channel.end_is_due(self._execution)
 
     async def _iterate(self) -> AsyncIterator[tuple[int, bytes]]:
@@ -173,7 +180,6 @@ class GuestProcess:
             self._forget()
         finally:
             self._claimed = False
-            self._discarded = True
             if self._waited:
                 self.pour(_drop)
 

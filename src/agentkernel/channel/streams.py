@@ -146,6 +146,11 @@ class InputWindow:
         """The offset after the last byte sent."""
         return self._sent
 
+    @property
+    def unconfirmed_bytes(self) -> int:
+        """How much is kept for a repeat."""
+        return len(self._unconfirmed)
+
     def room(self) -> int:
         """How many bytes may be sent now."""
         return max(0, min(self._limit - self._sent, MAX_UNCONFIRMED - len(self._unconfirmed), MAX_STDIN_CHUNK))
