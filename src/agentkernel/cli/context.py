@@ -26,7 +26,7 @@ class Context:
     def cwd(self) -> str:
         """The working directory; raises InvalidInput when it has been removed."""
         try:
-            return os.getcwd()  # noqa: PTH109 - pathlib would cost its import on the hot path
+            return os.getcwd()
         except FileNotFoundError:
             raise InvalidInput("the working directory no longer exists", hint="change to a directory that does") from None
 
@@ -34,5 +34,5 @@ class Context:
         """Where this user's small memories are kept (which notices were said); may not exist yet."""
         base = self.environment.get("XDG_STATE_HOME", "")
         if not base.startswith("/"):
-            base = os.path.join(self.environment.get("HOME", "") or "/nonexistent", ".local", "state")  # noqa: PTH118
+            base = os.path.join(self.environment.get("HOME", "") or "/nonexistent", ".local", "state")
         return base + "/agentkernel"

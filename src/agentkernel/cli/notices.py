@@ -34,7 +34,7 @@ def _read(path: str) -> set[str]:
 
 def _remember(path: str, directory: str, code: str) -> None:
     try:
-        os.makedirs(directory, mode=0o700, exist_ok=True)  # noqa: PTH103 - pathlib would cost its import on the hot path
+        os.makedirs(directory, mode=0o700, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             os.write(descriptor, f"{code}\n".encode())  # one append is atomic beside other runs

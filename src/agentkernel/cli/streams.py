@@ -95,7 +95,7 @@ def has_input(descriptor: int) -> bool:
         return False
     if stat.S_ISDIR(status.st_mode):
         return False
-    return not (stat.S_ISCHR(status.st_mode) and status.st_rdev == os.stat(os.devnull).st_rdev)  # noqa: PTH116
+    return not (stat.S_ISCHR(status.st_mode) and status.st_rdev == os.stat(os.devnull).st_rdev)
 
 
 async def read_chunks(descriptor: int) -> AsyncIterator[bytes]:

@@ -81,10 +81,10 @@ class FingerprintCache:
         """Replaces the file as a whole; of two writers at once one wins, which costs the other a probe."""
         temporary = f"{self._path}.{os.getpid()}"
         try:
-            os.makedirs(self._directory, mode=0o700, exist_ok=True)  # noqa: PTH103 - pathlib would cost its import on the hot path
+            os.makedirs(self._directory, mode=0o700, exist_ok=True)
             with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w") as file:
                 json.dump(entries, file)
-            os.replace(temporary, self._path)  # noqa: PTH105
+            os.replace(temporary, self._path)
         except OSError:
             return
 

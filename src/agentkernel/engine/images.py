@@ -5,9 +5,6 @@ images/<sha256>.lock       held while it is made
 images/known/<identity>    the digest of a tar file, by device, inode, size and times: a gigabyte is hashed once
 """
 
-# ruff: noqa: PTH100, PTH103, PTH104, PTH105, PTH112, PTH120
-# (paths stay strings here)
-
 from __future__ import annotations
 
 import asyncio

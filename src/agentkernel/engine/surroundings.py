@@ -1,8 +1,5 @@
 """Gathers the facts of the host that a decision needs. All reading of the host's files for policy happens here."""
 
-# ruff: noqa: PTH110, PTH112, PTH113, PTH118, PTH208
-# (paths stay strings here)
-
 from __future__ import annotations
 
 import os

@@ -1,0 +1,74 @@
+"""What the fast paths import is frozen: a new import there is a decision, not an accident."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from unit.cli_harness import environment_in
+
+OWN = {
+    "agentkernel",
+    "agentkernel.assembly",
+    "agentkernel.cli",
+    "agentkernel.cli.context",
+    "agentkernel.cli.main",
+    "agentkernel.cli.output",
+    "agentkernel.cli.suggest",
+    "agentkernel.cli.verbs",
+    "agentkernel.errors",
+}
+FOREIGN = {"__future__", "collections.abc", "importlib", "typing"}
+FOR_RUN_NEVER = {
+    "agentkernel.cli.completion",
+    "agentkernel.cli.host",
+    "agentkernel.testing",
+    "email",
+    "http.client",
+    "importlib.metadata",
+    "logging.config",
+    "pytest",
+    "urllib.request",
+}
+_PROGRAM = """
+import sys
+before = set(sys.modules)
+from agentkernel.cli.main import main
+main(sys.argv[1:])
+print("\\n".join(sorted(set(sys.modules) - before)), file=sys.stderr)
+"""
+
+
+def _imported_by(directory: Path, *arguments: str) -> set[str]:
+    process = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, *arguments], capture_output=True, text=True, env=environment_in(directory), cwd=directory
+    )
+    return set(process.stderr.splitlines())
+
+
+def _bare(directory: Path) -> set[str]:
+    """What the few modules of the standard library that are allowed bring with them, on this version of Python."""
+    names = ", ".join(sorted(FOREIGN))
+    program = f"import sys; before = set(sys.modules); import {names}; print(*sorted(set(sys.modules) - before))"
+    return set(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=directory).stdout.split())
+
+
+def test_version_and_help_import_nothing_more(tmp_path: Path) -> None:
+    for argument in ("--version", "--help"):
+        imported = _imported_by(tmp_path, argument)
+        own = {name for name in imported if name.startswith("agentkernel")}
+        assert own == OWN
+        assert imported - own <= _bare(tmp_path)
+
+
+def test_no_verb_is_imported_for_another(tmp_path: Path) -> None:
+    imported = _imported_by(tmp_path, "completions", "--help")
+    verbs = {name for name in imported if name.startswith("agentkernel.cli.verbs.")}
+    assert verbs == {"agentkernel.cli.verbs.completions"}
+
+
+def test_run_imports_nothing_of_other_verbs(tmp_path: Path) -> None:
+    imported = _imported_by(tmp_path, "run", "--help")
+    assert imported & FOR_RUN_NEVER == set()
+    assert "agentkernel.cli.verbs.run" in imported
