@@ -96,7 +96,15 @@ def test_a_value_holds_anything_but_nul() -> None:
 
 @pytest.mark.parametrize(
     ("path", "normal"),
-    [("/", "/"), ("/a", "/a"), ("/a/", "/a"), ("//a//b", "/a/b"), ("/a/./b", "/a/b"), ("/a/..b/c..", "/a/..b/c.."), ("/" + "x" * 4094, "/" + "x" * 4094)],
+    [
+        ("/", "/"),
+        ("/a", "/a"),
+        ("/a/", "/a"),
+        ("//a//b", "/a/b"),
+        ("/a/./b", "/a/b"),
+        ("/a/..b/c..", "/a/..b/c.."),
+        ("/" + "x" * 4094, "/" + "x" * 4094),
+    ],
 )
 def test_an_inside_path_is_normalised(path: str, normal: str) -> None:
     assert validate_inside_path(path) == normal

@@ -41,7 +41,28 @@ def test_a_size_is_read_as_its_unit_says(text: str, size_bytes: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "m", "-1", "-5m", "1x", "1 2", "1,5g", "nan", "inf", "1e3", "0x10", "1.m", ".5g", "٣m", "1gg", "--", "1.5.2g", "1  g", "1\n2"],
+    [
+        "",
+        " ",
+        "m",
+        "-1",
+        "-5m",
+        "1x",
+        "1 2",
+        "1,5g",
+        "nan",
+        "inf",
+        "1e3",
+        "0x10",
+        "1.m",
+        ".5g",
+        "٣m",
+        "1gg",
+        "--",
+        "1.5.2g",
+        "1  g",
+        "1\n2",
+    ],
 )
 def test_what_is_not_a_size_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(InvalidInput) as refused:
@@ -81,7 +102,9 @@ def test_a_duration_is_read_in_seconds(text: str, duration_s: float) -> None:
     assert parse_duration(text) == pytest.approx(duration_s)
 
 
-@pytest.mark.parametrize("text", ["", "s", "-1", "-5s", "1w", "nan", "inf", "1e3", "30m1h", "1m1m", "1h 30m", "1h30", "5 m", "٣s", "1.s", "h1"])
+@pytest.mark.parametrize(
+    "text", ["", "s", "-1", "-5s", "1w", "nan", "inf", "1e3", "30m1h", "1m1m", "1h 30m", "1h30", "5 m", "٣s", "1.s", "h1"]
+)
 def test_what_is_not_a_duration_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         parse_duration(text)
@@ -108,7 +131,16 @@ def test_what_is_not_a_number_of_processors_is_refused_with_an_example(text: str
 
 @pytest.mark.parametrize(
     ("size_bytes", "text"),
-    [(0, "0B"), (100, "100B"), (1024, "1KiB"), (1536, "1.5KiB"), (512 * 2**20, "512MiB"), (3 * 2**29, "1.5GiB"), (2**40, "1TiB"), (2**30 + 1, "1GiB")],
+    [
+        (0, "0B"),
+        (100, "100B"),
+        (1024, "1KiB"),
+        (1536, "1.5KiB"),
+        (512 * 2**20, "512MiB"),
+        (3 * 2**29, "1.5GiB"),
+        (2**40, "1TiB"),
+        (2**30 + 1, "1GiB"),
+    ],
 )
 def test_a_size_is_shown_in_its_largest_unit(size_bytes: int, text: str) -> None:
     assert format_size(size_bytes) == text
@@ -116,7 +148,18 @@ def test_a_size_is_shown_in_its_largest_unit(size_bytes: int, text: str) -> None
 
 @pytest.mark.parametrize(
     ("duration_s", "text"),
-    [(0, "0s"), (0.25, "250ms"), (0.9999, "1s"), (1.5, "1.5s"), (30, "30s"), (59.99, "1m"), (90, "1m30s"), (5400, "1h30m"), (172800, "2d"), (3600.4, "1h")],
+    [
+        (0, "0s"),
+        (0.25, "250ms"),
+        (0.9999, "1s"),
+        (1.5, "1.5s"),
+        (30, "30s"),
+        (59.99, "1m"),
+        (90, "1m30s"),
+        (5400, "1h30m"),
+        (172800, "2d"),
+        (3600.4, "1h"),
+    ],
 )
 def test_a_duration_is_shown_in_units(duration_s: float, text: str) -> None:
     assert format_duration(duration_s) == text
