@@ -89,17 +89,10 @@ static void reset_signals(void)
     (void)SYS(umask, 022);
 }
 
-static void drop_bounding_set(void)
-{
-    for (int capability = 0; SYS(prctl, PR_CAPBSET_DROP, capability, 0, 0, 0) == 0; capability++)
-        ;
-}
-
 static void become_user(const struct child *child)
 {
     const struct start_request *request = child->spawn->request;
     sysret error = SYS(setgroups, request->group_count, request->groups);
-    drop_bounding_set();
     /* A namespace with one id denies setgroups; then there are no groups to be dropped, and none to be asked for. */
     if (error < 0 && !(error == -EPERM && request->group_count == 0))
         fail(child, STAGE_USER, error);

@@ -246,8 +246,9 @@ static void start_main(struct supervisor *s, const struct spawn *spawn)
 
 static void keep_own_descriptors(const struct spawn *spawn, int control, int proc)
 {
-    int keep[16] = {control, proc, spawn->input, spawn->output, spawn->error, spawn->cgroups->v2_directory, spawn->cgroups->v2_procs};
-    unsigned n = 7;
+    /* 0-2 stay taken, so that nothing that the child still needs is where its own 0-2 go. */
+    int keep[18] = {0, 1, 2, control, proc, spawn->input, spawn->output, spawn->error, spawn->cgroups->v2_directory, spawn->cgroups->v2_procs};
+    unsigned n = 10;
     for (unsigned i = 0; i < spawn->cgroups->v1_count; i++)
         keep[n++] = spawn->cgroups->v1_procs[i];
     descriptor_close_others(keep, n);
