@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import select
 import signal
 import socket
 import struct
-from dataclasses import dataclass, field
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
@@ -57,30 +60,15 @@ class Record:
 
 
 @dataclass
-class Launch:
-    """A started launcher; `finish` waits until it has reported, `close` leaves no process behind."""
+class Outcome:
+    """What a launcher has reported."""
 
-    enter: int
-    status: int
-    listener: socket.socket
     records: list[Record] = field(default_factory=list)
     exit_code: int | None = None
 
-    def finish(self, timeout_s: float = 10.0) -> Launch:
-        data = b""
-        while True:
-            if not select.select([self.status], [], [], timeout_s)[0]:
-                raise TimeoutError("the launcher hangs")
-            chunk = os.read(self.status, 4096)
-            if not chunk:
-                break
-            data += chunk
-        self.records = [Record(*fields) for fields in struct.iter_unpack("<IIII", data)]
-        self.exit_code = os.waitstatus_to_exitcode(os.waitpid(self.enter, 0)[1])
-        return self
-
     @property
     def pid(self) -> int:
+        """The sandbox's first process."""
         return next(record.value for record in self.records if record.kind == STARTED)
 
     @property
@@ -91,6 +79,28 @@ class Launch:
     def failure(self) -> Record:
         (record,) = [record for record in self.records if record.kind in (FAILED, MALFORMED)]
         return record
+
+
+@dataclass(kw_only=True)
+class Launch(Outcome):
+    """A started launcher; `finish` waits until it has reported, `close` leaves no process behind."""
+
+    enter: int
+    status: int
+    listener: socket.socket
+
+    def finish(self, timeout_s: float = 10.0) -> Launch:
+        data = b""
+        while True:
+            if not select.select([self.status], [], [], timeout_s)[0]:
+                raise TimeoutError("the launcher hangs")
+            chunk = os.read(self.status, 4096)
+            if not chunk:
+                break
+            data += chunk
+        self.records += [Record(*fields) for fields in struct.iter_unpack("<IIII", data)]
+        self.exit_code = os.waitstatus_to_exitcode(os.waitpid(self.enter, 0)[1])
+        return self
 
     def close(self) -> None:
         self.listener.close()
@@ -124,7 +134,7 @@ def start(binary: Path, plan: bytes, *, leaked: tuple[tuple[int, int], ...] = ()
     finally:
         for fd in (plan_fd, write_end, *(copy for copy, _ in copies)):
             os.close(fd)
-    return Launch(enter, read_end, listener)
+    return Launch(enter=enter, status=read_end, listener=listener)
 
 
 def run(binary: Path, steps: list[Step]) -> Launch:
@@ -135,3 +145,36 @@ def run(binary: Path, steps: list[Step]) -> Launch:
     except BaseException:
         launch.close()
         raise
+
+
+@contextlib.contextmanager
+def run_as(uid: int, binary: Path, steps: list[Step], prepare: Callable[[], None] = lambda: None) -> Iterator[Outcome]:
+    """Runs `enter` as the child of a process of its own, which first calls `prepare` and becomes this user, and which lives as long as the context."""
+    read_end, write_end = os.pipe()
+    stay_read, stay_write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(stay_write)
+            prepare()
+            if uid != os.geteuid():
+                os.setgroups([])
+                os.setresgid(uid, uid, uid)
+                os.setresuid(uid, uid, uid)
+            launch = run(binary, steps)
+            os.write(write_end, json.dumps([launch.exit_code, [astuple(record) for record in launch.records]]).encode())
+            os.read(stay_read, 1)
+            launch.close()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    os.close(stay_read)
+    os.close(write_end)
+    try:
+        exit_code, records = json.loads(os.read(read_end, 1 << 16) or b"[null, []]")
+        yield Outcome([Record(*fields) for fields in records], exit_code)
+    finally:
+        os.close(read_end)
+        os.close(stay_write)
+        os.waitpid(pid, 0)

@@ -1,0 +1,48 @@
+"""Fixtures of the launcher's tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+GUEST = "AGENTKERNEL_GUEST"
+CGROUP_ROOTS = {1: Path("/sys/fs/cgroup/pids"), 2: Path("/sys/fs/cgroup/unified")}
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that every user may pass through: pytest's own are root's alone."""
+    path = Path(tempfile.mkdtemp(prefix="agentkernel-test-", dir="/tmp"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def guest(request: pytest.FixtureRequest, place: Path) -> Path:
+    """A copy of the guest binary of its own: which every user may execute, and whose processes can be told from all others."""
+    binary = os.environ.get(GUEST) or request.getfixturevalue("guest_binary")
+    copy = place / "guest"
+    shutil.copy(binary, copy)
+    copy.chmod(0o755)
+    return copy
+
+
+@pytest.fixture
+def cgroups() -> Iterator[dict[int, Path]]:
+    """An empty cgroup of each kind: 1 (pids of v1) and 2."""
+    if not all(root.is_dir() for root in CGROUP_ROOTS.values()):
+        pytest.skip("needs hybrid cgroups: a v1 pids hierarchy, and v2 at /sys/fs/cgroup/unified")
+    name = f"agentkernel-test-{uuid.uuid4().hex[:8]}"
+    made = {kind: root / name for kind, root in CGROUP_ROOTS.items()}
+    for path in made.values():
+        path.mkdir()
+    yield made
+    for path in made.values():
+        path.rmdir()
