@@ -24,8 +24,9 @@ def _guest(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _private_temporary_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _private_temporary_files(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What appears among the temporary files is ours; the name is short, because paths of sockets have 107 bytes."""
+    tmp_path_factory.getbasetemp()  # pytest's own directory stays where it is
     with tempfile.TemporaryDirectory(prefix="ak-", dir="/tmp") as directory:
         monkeypatch.setattr(tempfile, "tempdir", directory)
         monkeypatch.setenv("TMPDIR", directory)

@@ -15,7 +15,7 @@ import pytest
 
 from agentkernel.abc import Backend, Process, Sandbox
 from agentkernel.model.isolation import Feature, Fingerprint, Support
-from agentkernel.model.spec import Resources, SandboxSpec
+from agentkernel.model.spec import Resources, SandboxSpec, WorkspaceMode
 from agentkernel.testing.probe import PROBE_SOURCE, Probe, compile_static, install
 
 MIB = 1024 * 1024
@@ -53,13 +53,13 @@ class ConformanceBase(ABC):
         async with self.running(backend) as made:
             yield made
 
-    @pytest.fixture(scope="session")
+    @pytest.fixture
     def probe_binary(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """The suite's static program, compiled once."""
-        binary = compile_static(PROBE_SOURCE, tmp_path_factory.mktemp("probe") / "probe")
-        if binary is None:
+        """The suite's static program, compiled once per run."""
+        target = tmp_path_factory.getbasetemp() / "agentkernel-probe"
+        if not target.exists() and compile_static(PROBE_SOURCE, target) is None:
             pytest.skip("this host has no C compiler for the suite's program")
-        return binary
+        return target
 
     @pytest.fixture
     async def probe(self, sandbox: Sandbox, probe_binary: Path) -> Probe:
@@ -90,9 +90,15 @@ def need(fingerprint: Fingerprint, feature: Feature) -> Support:
     return provision.support
 
 
+def scratch(sandbox: Sandbox) -> str:
+    """Where commands run that name no directory: the workspace, or HOME where there is none; both are the sandbox's to write."""
+    workspace = sandbox.spec.workspace
+    return sandbox.spec.user.home if workspace.mode is WorkspaceMode.NONE else workspace.target
+
+
 def here(sandbox: Sandbox, name: str) -> str:
-    """A path in the sandbox's working directory."""
-    return f"{sandbox.spec.workspace.target.rstrip('/')}/{name}"
+    """A path in that directory."""
+    return f"{scratch(sandbox).rstrip('/')}/{name}"
 
 
 def shell(text: str) -> tuple[bytes, ...]:

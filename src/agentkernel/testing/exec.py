@@ -16,7 +16,7 @@ from agentkernel.abc import Backend, Sandbox
 from agentkernel.errors import CommandNotExecutable, CommandNotFound, CommandNotStarted, TimedOut
 from agentkernel.model.command import Cause, Command
 from agentkernel.model.isolation import Fingerprint
-from agentkernel.testing.base import MIB, ConformanceBase, eventually, here, noise, read_until, shell
+from agentkernel.testing.base import MIB, ConformanceBase, eventually, here, noise, read_until, scratch, shell
 from agentkernel.testing.probe import Probe, stderr_pattern, stdout_pattern
 
 STOPPED_OR_IGNORED = {
@@ -59,8 +59,8 @@ class InputConformance(ConformanceBase):
             result = await sandbox.exec(Command(argv=shell('echo "$COLOUR $SIZE"'), environment={b"COLOUR": b"red"}))
         assert result.stdout == b"red 9\n"
 
-    async def test_the_working_directory_is_the_sandboxs_unless_the_command_names_one(self, sandbox: Sandbox) -> None:
-        assert (await sandbox.exec(Command(argv=shell("pwd -P")))).stdout.strip().decode() == sandbox.spec.workspace.target
+    async def test_commands_run_in_the_sandboxs_directory_unless_they_name_one(self, sandbox: Sandbox) -> None:
+        assert (await sandbox.exec(Command(argv=shell("pwd -P")))).stdout.strip().decode() == scratch(sandbox)
         assert (await sandbox.exec(Command(argv=shell("pwd -P"), cwd="/"))).stdout == b"/\n"
 
     async def test_a_missing_working_directory_is_not_a_missing_command(self, sandbox: Sandbox) -> None:
@@ -179,7 +179,7 @@ class EndConformance(ConformanceBase):
             await sandbox.exec(Command(argv=(b"/",)))
 
     async def test_a_program_without_a_slash_is_searched_in_the_commands_path(self, probe: Probe) -> None:
-        target = probe.sandbox.spec.workspace.target.encode()
+        target = probe.sandbox.spec.user.home.encode()
         command = replace(probe.command("exit", "7"), argv=(b".probe", b"exit", b"7"), environment={b"PATH": b"/absent:" + target})
         assert (await probe.sandbox.exec(command)).exit_code == 7
 

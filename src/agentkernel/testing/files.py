@@ -14,7 +14,7 @@ from agentkernel.abc import Files, Sandbox
 from agentkernel.errors import CommandNotStarted, FileOperationFailed, OutputTooLarge
 from agentkernel.model.command import Command, WatchEvent
 from agentkernel.model.isolation import Feature, Fingerprint
-from agentkernel.testing.base import MIB, ConformanceBase, here, need, noise, read_until, shell
+from agentkernel.testing.base import MIB, ConformanceBase, here, need, noise, read_until, scratch, shell
 from agentkernel.testing.probe import Probe
 
 IN_MODIFY, IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x2, 0x40, 0x80, 0x100, 0x200
@@ -142,7 +142,7 @@ class FilesConformance(ConformanceBase):
         script = "i=0; while [ $i -lt 400 ]; do mkdir dddddddddddd && cd -P dddddddddddd 2>/dev/null || exit 1; i=$((i+1)); done; : > leaf"
         assert (await sandbox.exec(Command(argv=shell(script)))).exit_code == 0
         await files.remove(here(sandbox, "dddddddddddd"), recursive=True)
-        assert b"dddddddddddd" not in {record.name for record in await files.list(sandbox.spec.workspace.target)}
+        assert b"dddddddddddd" not in {record.name for record in await files.list(scratch(sandbox))}
 
     async def test_errors_carry_the_kernels_number(self, files: Files, sandbox: Sandbox) -> None:
         await files.write(here(sandbox, "file"), b"x")
@@ -150,7 +150,7 @@ class FilesConformance(ConformanceBase):
         await _fails(errno.ENOENT, files.read(here(sandbox, "absent")))
         await _fails(errno.ENOTDIR, files.read(here(sandbox, "file/below")))
         await _fails(errno.ENOTDIR, files.list(here(sandbox, "file")))
-        await _fails(errno.EISDIR, files.write(sandbox.spec.workspace.target, b"x"))
+        await _fails(errno.EISDIR, files.write(scratch(sandbox), b"x"))
         await _fails(errno.ELOOP, files.read(here(sandbox, "loop")))
         await _fails(errno.ENOENT, files.move(here(sandbox, "absent"), here(sandbox, "other")))
         await _fails(errno.ENOENT, files.remove(here(sandbox, "absent")))

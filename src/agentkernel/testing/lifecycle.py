@@ -13,7 +13,7 @@ from agentkernel.errors import AgentKernelError, SandboxFailed
 from agentkernel.model.command import Command, TerminalSize
 from agentkernel.model.isolation import Fingerprint
 from agentkernel.model.spec import RootFilesystem, RootKind
-from agentkernel.testing.base import ConformanceBase, here, read_until, shell
+from agentkernel.testing.base import ConformanceBase, here, read_until, scratch, shell
 from agentkernel.testing.host import HostSnapshot, become_subreaper, leftovers, take
 from agentkernel.testing.probe import install
 
@@ -45,7 +45,7 @@ class LifecycleConformance(ConformanceBase):
             await sandbox.start(probe.command("beat", here(sandbox, "more"), timeout_s=None))
             await sandbox.start(Command(argv=shell("sleep 600"), terminal=TerminalSize(rows=9, columns=9)))
             await sandbox.start(Command(argv=shell("trap '' TERM HUP INT; sleep 601"), detached=True))
-            await anext(sandbox.files.watch(sandbox.spec.workspace.target))
+            await anext(sandbox.files.watch(scratch(sandbox)))
             await sandbox.exec(
                 Command(argv=shell("mkdir -p a/b/c; chmod 000 a/b; mkfifo fifo; mkdir closed; : > closed/file; chmod 500 closed"))
             )

@@ -63,7 +63,7 @@ class Probe:
 
 
 async def install(sandbox: Sandbox, binary: Path) -> Probe:
-    """Copies the program into the sandbox's working directory by the files interface."""
-    path = f"{sandbox.spec.workspace.target.rstrip('/')}/.probe"
+    """Copies the program into HOME by the files interface."""
+    path = f"{sandbox.spec.user.home.rstrip('/')}/.probe"
     await sandbox.files.write(path, await asyncio.to_thread(binary.read_bytes), mode=0o755)
     return Probe(sandbox=sandbox, path=path)

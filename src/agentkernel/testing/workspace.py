@@ -17,7 +17,6 @@ from agentkernel.model.isolation import Feature, Fingerprint
 from agentkernel.model.spec import Bind, Workspace, WorkspaceMode
 from agentkernel.testing.base import ConformanceBase, here, need, shell
 
-
 ATTEMPTS_ON_PROTECTED = (
     "echo x > .git/hooks/pre-commit",
     "echo x > .git/hooks/new",
