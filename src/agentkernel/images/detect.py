@@ -1,15 +1,14 @@
 """Which language a command or a project is of, and which image has it. The table is data; rows match in order."""
 
-
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from agentkernel.images.procfile import commands_of
 
-DEFAULT_IMAGE = "alpine:3.20"
+DEFAULT_IMAGE = "alpine:3.20"  # where nothing tells the language
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +34,8 @@ def _row(name: str, image: str, files: str, commands: str = "") -> Language:
 
 # fmt: off
 LANGUAGES: tuple[Language, ...] = (
-    _row("node", "node:22-alpine", "package.json package-lock.json yarn.lock pnpm-lock.yaml bun.lockb", "node npm npx yarn pnpm bun tsx ts-node"),
+    _row("node", "node:22-alpine", "package.json package-lock.json yarn.lock pnpm-lock.yaml bun.lockb",
+         "node npm npx yarn pnpm bun tsx ts-node"),
     _row("rust", "rust:1.85-alpine", "Cargo.toml Cargo.lock", "cargo rustc rustup rustfmt clippy"),
     _row("go", "golang:1.23-alpine", "go.mod go.sum", "go gofmt"),
     _row("python", "python:3.12-alpine", "pyproject.toml requirements.txt setup.py setup.cfg Pipfile poetry.lock uv.lock",
@@ -72,19 +72,26 @@ def detect_project(directory: str) -> Language | None:
     return next((language for word in words if (language := detect_command(word)) is not None), None)
 
 
-def detect_image(argv: Sequence[str], directory: str) -> str:
-    """The image for a run: of the command's language, else the project's, else the default."""
-    language = (detect_command(argv[0]) if argv else None) or detect_project(directory)
-    return language.image if language is not None else DEFAULT_IMAGE
+def detect_image(argv: Sequence[bytes], names: Iterable[str]) -> str | None:
+    """The image for a run, by its command, else by the names in the project's top directory; None when neither tells."""
+    language = detect_command(os.fsdecode(argv[0])) if argv else None
+    present = frozenset(names)
+    language = language or next((one for one in LANGUAGES if one.has_file(present)), None)
+    return language.image if language is not None else None
+
+
+def is_project(names: Iterable[str]) -> bool:
+    """Whether a directory with these names in it is a project's."""
+    present = frozenset(names)
+    return any(language.has_file(present) for language in LANGUAGES)
 
 
 def is_project_directory(directory: str, home: str) -> bool:
-    """Whether `directory` holds any of the table's files; never the home directory, what holds it, or the root."""
+    """Whether `directory` is a project's; never the home directory, what holds it, or the root."""
     resolved, resolved_home = os.path.realpath(directory), os.path.realpath(home)
     if resolved == "/" or resolved == resolved_home or resolved_home.startswith(resolved + "/"):
         return False
-    names = _names(resolved)
-    return any(language.has_file(names) for language in LANGUAGES)
+    return is_project(_names(resolved))
 
 
 def _names(directory: str) -> frozenset[str]:

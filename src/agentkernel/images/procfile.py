@@ -1,6 +1,5 @@
 """Procfiles: one `type: command` per line. They come with code that somebody else wrote; only the programs' names are read."""
 
-
 from __future__ import annotations
 
 import os

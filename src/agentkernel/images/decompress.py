@@ -1,0 +1,155 @@
+"""An archive's bytes as a stream, decompressed with limits. Imports only the standard library: it runs inside a sandbox."""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import zlib
+from typing import BinaryIO, Protocol
+
+CHUNK_BYTES = 256 * 1024
+MAX_RATIO = 250  # archives of file systems reach 10; 42.zip and its like reach a million
+RATIO_FREE_BYTES = 64 * 1024 * 1024  # below this a high ratio does no harm
+LZMA_MEMORY_BYTES = 256 * 1024 * 1024
+
+ZSTD_MAGIC, ZIP_MAGIC = b"\x28\xb5\x2f\xfd", b"PK\x03\x04"
+
+
+class BadArchiveError(Exception):
+    """The archive is damaged, hostile, or of a kind that is not read; `hint` says what to do."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class _Decompressor(Protocol):
+    """What bz2 and lzma offer, and zlib with a little help."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def needs_input(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+
+
+class _Gzip:
+    """zlib's decompressor, keeping the input that did not fit into the output."""
+
+    def __init__(self) -> None:
+        self._zlib = zlib.decompressobj(wbits=31)
+        self.needs_input = True
+
+    @property
+    def eof(self) -> bool:
+        return self._zlib.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._zlib.unused_data
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+        output = self._zlib.decompress(self._zlib.unconsumed_tail + data, max(max_length, 0))
+        self.needs_input = len(output) < max_length  # a full output may leave more behind
+        return output
+
+
+class Source:
+    """The archive's bytes, decompressed as they are asked for; never holds more than a chunk."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self._pending = raw.read(CHUNK_BYTES)  # compressed bytes that were read and not used
+        self._ready = b""
+        self._read = len(self._pending)
+        self._given = 0
+        self._kind = _compression(self._pending)
+        self._decompressor = self._fresh()
+
+    def read(self, size: int) -> bytes:
+        """Exactly `size` bytes; raises BadArchiveError when the archive ends before."""
+        parts = []
+        while size:
+            part = self.read_some(size)
+            if not part:
+                raise BadArchiveError("the archive is cut short")
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def read_some(self, limit: int) -> bytes:
+        """At least one and at most `limit` bytes; none at the archive's end."""
+        if not self._ready:
+            self._ready = self._more()
+        part, self._ready = self._ready[:limit], self._ready[limit:]
+        return part
+
+    def skip(self, size: int) -> None:
+        """Discards `size` bytes."""
+        while size:
+            part = self.read_some(min(size, CHUNK_BYTES))
+            if not part:
+                raise BadArchiveError("the archive is cut short")
+            size -= len(part)
+
+    def _fresh(self) -> _Decompressor | None:
+        if self._kind == "gzip":
+            return _Gzip()
+        if self._kind == "bzip2":
+            return bz2.BZ2Decompressor()
+        return lzma.LZMADecompressor(memlimit=LZMA_MEMORY_BYTES) if self._kind == "xz" else None
+
+    def _more(self) -> bytes:
+        """The next bytes; none at the end."""
+        while True:
+            decompressor = self._decompressor
+            wants = decompressor is None or decompressor.eof or decompressor.needs_input
+            if wants and not self._pending:
+                self._pending = self._raw.read(CHUNK_BYTES)
+                self._read += len(self._pending)
+                if not self._pending:
+                    if decompressor is not None and not decompressor.eof:
+                        raise BadArchiveError(f"the {self._kind} stream is cut short")
+                    return b""
+            data, self._pending = self._pending, b""
+            if decompressor is not None:
+                data = self._decompressed(decompressor, data)
+            if data:
+                return data
+
+    def _decompressed(self, decompressor: _Decompressor, data: bytes) -> bytes:
+        if decompressor.eof:  # archives may be several streams, one after the other
+            data = data.lstrip(b"\0")
+            fresh = self._fresh() if data else None
+            if fresh is None:
+                return b""
+            decompressor = self._decompressor = fresh
+        try:
+            output = decompressor.decompress(data, CHUNK_BYTES)
+        except (zlib.error, lzma.LZMAError, OSError, ValueError, EOFError) as error:
+            raise BadArchiveError(f"the {self._kind} stream is damaged: {error}") from None
+        if decompressor.eof:
+            self._pending = decompressor.unused_data
+        self._given += len(output)
+        if self._given > RATIO_FREE_BYTES and self._given > MAX_RATIO * self._read:
+            raise BadArchiveError(f"the archive unpacks to more than {MAX_RATIO} times its size: it is a decompression bomb")
+        return output
+
+
+def _compression(head: bytes) -> str:
+    if head.startswith(b"\x1f\x8b"):
+        return "gzip"
+    if head.startswith(b"BZh"):
+        return "bzip2"
+    if head.startswith(b"\xfd7zXZ\0"):
+        return "xz"
+    if head.startswith(ZSTD_MAGIC):
+        raise BadArchiveError("the archive is compressed with zstd, which is not supported", "decompress it first: zstd -d FILE")
+    if head.startswith(ZIP_MAGIC):
+        raise BadArchiveError("this is a zip file, not a tar archive")
+    return "plain"
