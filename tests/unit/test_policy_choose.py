@@ -64,6 +64,13 @@ def test_clusters_and_the_test_backend_are_only_used_when_named(name: str) -> No
     assert name in refused.value.hint
 
 
+def test_a_stranger_that_isolates_nothing_is_only_used_when_named() -> None:
+    nothing = fingerprint("stranger", IsolationLevel.NONE)
+    assert chosen(nothing, backend="stranger") == "stranger"
+    with pytest.raises(BackendUnavailable):
+        chosen(nothing)
+
+
 @pytest.mark.parametrize("level", [IsolationLevel.VM_EMULATED, IsolationLevel.PROCESS])
 def test_an_emulated_machine_or_a_bare_process_is_only_used_when_asked_for(level: IsolationLevel) -> None:
     only = fingerprint("qemu", level)

@@ -54,6 +54,14 @@ def test_such_a_directory_is_refused_when_it_is_asked_for(profile: str, director
         granted(profile=profile, cwd=directory, mount_cwd=True)
 
 
+@pytest.mark.parametrize(
+    ("directory", "reason"), [("/", "the host's root directory"), (HOME, "is the home directory"), ("/home", "holds the home directory")]
+)
+def test_a_refusal_says_what_the_directory_is(directory: str, reason: str) -> None:
+    with pytest.raises(Refused, match=reason):
+        granted(directory=directory)
+
+
 def test_a_refusal_names_the_credential() -> None:
     with pytest.raises(Refused, match=r"/home/ada/\.config/age"):
         granted(directory="/home/ada/.config")

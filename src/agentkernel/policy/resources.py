@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from agentkernel.errors import InvalidInput
 from agentkernel.model.request import SandboxRequest
 from agentkernel.model.spec import Resources
@@ -26,7 +24,7 @@ def resources(request: SandboxRequest, profile: Profile) -> Resources:
     disk = profile.disk_bytes if request.disk_bytes is None else request.disk_bytes
     if memory is not None and not MIN_MEMORY_BYTES <= memory <= MAX_MEMORY_BYTES:
         raise _out_of_range("memory", format_size(memory), format_size(MIN_MEMORY_BYTES), format_size(MAX_MEMORY_BYTES))
-    if cpus is not None and not (math.isfinite(cpus) and MIN_CPUS <= cpus <= MAX_CPUS):
+    if cpus is not None and not MIN_CPUS <= cpus <= MAX_CPUS:
         raise _out_of_range("cpus", str(cpus), str(MIN_CPUS), f"{MAX_CPUS:g}")
     if not MIN_PIDS <= pids <= MAX_PIDS:
         raise _out_of_range("pids", str(pids), str(MIN_PIDS), str(MAX_PIDS))
