@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import posixpath
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from agentkernel.backends.namespaces import landlock
 from agentkernel.backends.namespaces.cgroups import CgroupPlan
@@ -19,7 +20,10 @@ from agentkernel.model.spec import Bind, NetworkMode, RootKind, SandboxSpec, Sto
 
 AGENT_SOCKET_FD = 10
 
-_HARD = MountAttr.NOSUID | MountAttr.NODEV
+# Plain integers: arithmetic with enum flags is twenty times slower, and a launch does much of it.
+_NONE, _RDONLY, _NOSUID = int(MountAttr.NONE), int(MountAttr.RDONLY), int(MountAttr.NOSUID)
+_NODEV, _NOEXEC = int(MountAttr.NODEV), int(MountAttr.NOEXEC)
+_HARD = _NOSUID | _NODEV
 _CAP_CHOWN, _CAP_KILL, _CAP_SETGID, _CAP_SETUID = 0, 5, 6, 7
 _KEEP_SEPARATED = 1 << _CAP_CHOWN | 1 << _CAP_KILL | 1 << _CAP_SETGID | 1 << _CAP_SETUID
 
@@ -45,6 +49,11 @@ class Surroundings:
     resolved: dict[str, str] = field(default_factory=dict)  # source -> the same without symlinks, which the launcher follows nowhere
 
 
+def _step(op: Op, *arguments: int | str | bytes, why: str) -> Step:
+    wire = tuple([Text(argument) if isinstance(argument, str) else argument for argument in arguments])
+    return Step(op=op, arguments=wire, description=why)
+
+
 @dataclass(slots=True)
 class _Builder:
     """Collects outer and inner steps; the slots of prepared trees are numbered as they are asked for."""
@@ -68,15 +77,14 @@ class _Builder:
         return f"{self.around.mount_point}/root"
 
     def do(self, op: Op, *arguments: int | str | bytes, why: str) -> None:
-        wire = tuple(Text(argument) if isinstance(argument, str) else argument for argument in arguments)
-        self.inner.append(Step(op=op, arguments=wire, description=why))
+        self.inner.append(_step(op, *arguments, why=why))
 
     def next_slot(self) -> int:
         """Numbers the next prepared tree."""
         self.slots += 1
         return self.slots - 1
 
-    def mount_host(self, source: str, target: str, attributes: MountAttr, *, as_user: bool = False) -> None:
+    def mount_host(self, source: str, target: str, attributes: int, *, as_user: bool = False) -> None:
         """Shows a host path at `target`.
 
         With an id range, the tree is prepared outside: there root's rights reach any source, and an id-mapped mount gives the files their
@@ -84,17 +92,15 @@ class _Builder:
         """
         where = self.around.resolved.get(source, source)
         if not self.separated:
-            self.do(Op.BIND, where, _relative(target), int(attributes), 1, why=f"bind {source} at {target}")
+            self.do(Op.BIND, where, _relative(target), attributes, 1, why=f"bind {source} at {target}")
             return
         slot = self.next_slot()
         if as_user:
             mapping = self._owner_mapping(self.around.owners.get(source, 0))
-            arguments: tuple[int | Text, ...] = (slot, Text(where), int(attributes), 1, Text(mapping))
+            arguments: tuple[int | Text, ...] = (slot, Text(where), attributes, 1, Text(mapping))
             self.outer.append(Step(op=Op.IDMAP_TREE, arguments=arguments, description=f"id-map {source} for the sandbox's user"))
         else:
-            self.outer.append(
-                Step(op=Op.TREE, arguments=(slot, Text(where), int(attributes), 1, 1), description=f"clone the mount of {source}")
-            )
+            self.outer.append(Step(op=Op.TREE, arguments=(slot, Text(where), attributes, 1, 1), description=f"clone the mount of {source}"))
         self.do(Op.ATTACH, slot, _relative(target), why=f"mount {source} at {target}")
 
     def _owner_mapping(self, owner_uid: int) -> str:
@@ -126,7 +132,7 @@ def build_plan(spec: SandboxSpec, around: Surroundings) -> tuple[Step, ...]:
     _identity(build)
     _data_root(build)
     _new_root(build)
-    _kernel_file_systems(build)
+    build.inner.extend(_kernel_file_systems(around.facts))
     _writable_directories(build)
     _workspace(build)
     _mounts(build)
@@ -190,20 +196,20 @@ def _data_root(build: _Builder) -> None:
         _directory(build, "image", 0o755, user=False)
         for name in ("image-upper", "image-work"):
             _directory(build, name, 0o755, user=False)
-        build.mount_host(spec.root.directory, "image", _HARD | MountAttr.RDONLY)
+        build.mount_host(spec.root.directory, "image", _HARD | _RDONLY)
     if spec.workspace.mode is WorkspaceMode.COPY_ON_WRITE:
         for name in ("work-lower", "work-upper", "work-work"):
             _directory(build, name, 0o755, user=True)
-        build.mount_host(spec.workspace.source, "work-lower", _HARD | MountAttr.RDONLY, as_user=True)
+        build.mount_host(spec.workspace.source, "work-lower", _HARD | _RDONLY, as_user=True)
 
 
 def _disk_root(build: _Builder) -> None:
     why = "mount the sandbox's directory on disk"
     if not build.separated:
-        build.do(Op.ROOT_BIND, build.around.data_directory, build.data, int(_HARD), why=why)
+        build.do(Op.ROOT_BIND, build.around.data_directory, build.data, _HARD, why=why)
         return
     slot = build.next_slot()
-    build.outer.append(Step(op=Op.TREE, arguments=(slot, Text(build.around.data_directory), int(_HARD), 0, 0), description=why))
+    build.outer.append(Step(op=Op.TREE, arguments=(slot, Text(build.around.data_directory), _HARD, 0, 0), description=why))
     build.do(Op.ROOT_SLOT, slot, build.data, why=why)
 
 
@@ -215,29 +221,30 @@ def _new_root(build: _Builder) -> None:
     else:
         build.do(Op.ROOT_TMPFS, build.new_root, "size=4m,nr_inodes=4096,mode=755", why="mount the root")
     for bind in spec.root.binds:
-        build.mount_host(bind.source, bind.target, _HARD | MountAttr.RDONLY)
+        build.mount_host(bind.source, bind.target, _HARD | _RDONLY)
     for path, target in spec.root.symlinks:
         build.do(Op.SYMLINK, target, _relative(path), why=f"link {path} to {target}")
     for file in spec.root.files:
         build.do(Op.FILE, _relative(file.path), file.mode, file.content, why=f"write {file.path}")
 
 
-def _kernel_file_systems(build: _Builder) -> None:
-    build.do(Op.PROC, "proc", "", int(_HARD | MountAttr.NOEXEC), why="mount /proc")
-    for name in PROC_MASKED:
-        build.do(Op.MASK, f"proc/{name}", why=f"mask /proc/{name}")
-    for name in PROC_READ_ONLY:
-        build.do(Op.READ_ONLY, f"proc/{name}", why=f"make /proc/{name} read-only")
-    build.do(Op.TMPFS, "sys", "size=64k,nr_inodes=64,mode=755", int(_HARD | MountAttr.NOEXEC), why="mount an empty /sys")
-    for source in build.around.facts.sys_binds:
-        build.do(Op.BIND, source, _relative(source), int(_HARD | MountAttr.NOEXEC | MountAttr.RDONLY), 1, why=f"show {source}")
-    build.do(Op.TMPFS, "dev", "size=64k,nr_inodes=128,mode=755", int(MountAttr.NOSUID | MountAttr.NOEXEC), why="mount /dev")
-    for name in build.around.facts.devices:
-        build.do(Op.BIND, f"/dev/{name}", f"dev/{name}", int(MountAttr.NOSUID | MountAttr.NOEXEC), 0, why=f"bind /dev/{name}")
-    build.do(Op.DEVPTS, "dev/pts", "newinstance,ptmxmode=0666,mode=620", int(MountAttr.NOSUID | MountAttr.NOEXEC), why="mount /dev/pts")
+@lru_cache(maxsize=4)
+def _kernel_file_systems(facts: HostFacts) -> tuple[Step, ...]:
+    """/proc, /sys and /dev: the same in every sandbox of a host."""
+    steps = [_step(Op.PROC, "proc", "", _HARD | _NOEXEC, why="mount /proc")]
+    steps += [_step(Op.MASK, f"proc/{name}", why=f"mask /proc/{name}") for name in PROC_MASKED]
+    steps += [_step(Op.READ_ONLY, f"proc/{name}", why=f"make /proc/{name} read-only") for name in PROC_READ_ONLY]
+    steps.append(_step(Op.TMPFS, "sys", "size=64k,nr_inodes=64,mode=755", _HARD | _NOEXEC, why="mount an empty /sys"))
+    for source in facts.sys_binds:
+        steps.append(_step(Op.BIND, source, _relative(source), _HARD | _NOEXEC | _RDONLY, 1, why=f"show {source}"))
+    steps.append(_step(Op.TMPFS, "dev", "size=64k,nr_inodes=128,mode=755", _NOSUID | _NOEXEC, why="mount /dev"))
+    for name in facts.devices:
+        steps.append(_step(Op.BIND, f"/dev/{name}", f"dev/{name}", _NOSUID | _NOEXEC, 0, why=f"bind /dev/{name}"))
+    steps.append(_step(Op.DEVPTS, "dev/pts", "newinstance,ptmxmode=0666,mode=620", _NOSUID | _NOEXEC, why="mount /dev/pts"))
     for target, name in (("pts/ptmx", "ptmx"), ("/proc/self/fd", "fd"), ("fd/0", "stdin"), ("fd/1", "stdout"), ("fd/2", "stderr")):
-        build.do(Op.SYMLINK, target, f"dev/{name}", why=f"link /dev/{name}")
-    build.do(Op.MQUEUE, "dev/mqueue", int(_HARD | MountAttr.NOEXEC), why="mount /dev/mqueue")
+        steps.append(_step(Op.SYMLINK, target, f"dev/{name}", why=f"link /dev/{name}"))
+    steps.append(_step(Op.MQUEUE, "dev/mqueue", _HARD | _NOEXEC, why="mount /dev/mqueue"))
+    return tuple(steps)
 
 
 def _writable_directories(build: _Builder) -> None:
@@ -245,19 +252,19 @@ def _writable_directories(build: _Builder) -> None:
     if spec.root.kind is RootKind.HOST:
         for path in ("/run", "/var", "/mnt", "/opt", "/root", "/srv"):
             _directory(build, path, 0o755, user=False)
-    sealed = MountAttr.RDONLY if spec.read_only_root else MountAttr.NONE
+    sealed = _RDONLY if spec.read_only_root else _NONE
     for name, target, attributes in (
-        ("shm", "/dev/shm", _HARD | MountAttr.NOEXEC),  # noqa: S108 - the sandbox's own
+        ("shm", "/dev/shm", _HARD | _NOEXEC),  # noqa: S108 - the sandbox's own
         ("tmp", "/tmp", _HARD),  # noqa: S108 - the sandbox's own
         ("vartmp", "/var/tmp", _HARD | sealed),  # noqa: S108 - the sandbox's own
     ):
-        build.do(Op.BIND, f"{build.data}/{name}", _relative(target), int(attributes), 0, why=f"mount {target}")
+        build.do(Op.BIND, f"{build.data}/{name}", _relative(target), attributes, 0, why=f"mount {target}")
     if spec.home_source:
-        build.mount_host(spec.home_source, spec.user.home, _HARD | MountAttr.RDONLY, as_user=True)
+        build.mount_host(spec.home_source, spec.user.home, _HARD | _RDONLY, as_user=True)
         for path in spec.home_denied:
             build.do(Op.MASK, f"{_relative(spec.user.home)}/{path}", why=f"hide {path} of the home directory")
     else:
-        build.do(Op.BIND, f"{build.data}/home", _relative(spec.user.home), int(_HARD | sealed), 0, why=f"mount {spec.user.home}")
+        build.do(Op.BIND, f"{build.data}/home", _relative(spec.user.home), _HARD | sealed, 0, why=f"mount {spec.user.home}")
 
 
 def _workspace(build: _Builder) -> None:
@@ -265,23 +272,23 @@ def _workspace(build: _Builder) -> None:
     target = _relative(workspace.target)
     if workspace.mode is WorkspaceMode.COPY_ON_WRITE:
         options = f"lowerdir={build.data}/work-lower,upperdir={build.data}/work-upper,workdir={build.data}/work-work,userxattr"
-        build.do(Op.OVERLAY, target, options, int(_HARD), why=f"mount a private view of {workspace.source}")
+        build.do(Op.OVERLAY, target, options, _HARD, why=f"mount a private view of {workspace.source}")
         return
     if workspace.mode is WorkspaceMode.WRITABLE:
         build.mount_host(workspace.source, workspace.target, _HARD, as_user=True)
         _protect(build, target, workspace.protected)
         return
-    attributes = _HARD | (MountAttr.RDONLY if build.spec.read_only_root and not workspace.files else MountAttr.NONE)
-    build.do(Op.BIND, f"{build.data}/work", target, int(attributes), 0, why=f"mount {workspace.target}")
+    attributes = _HARD | (_RDONLY if build.spec.read_only_root and not workspace.files else _NONE)
+    build.do(Op.BIND, f"{build.data}/work", target, attributes, 0, why=f"mount {workspace.target}")
     for name in workspace.files:
-        build.mount_host(posixpath.join(workspace.source, name), f"{workspace.target}/{name}", _HARD | MountAttr.RDONLY, as_user=True)
+        build.mount_host(posixpath.join(workspace.source, name), f"{workspace.target}/{name}", _HARD | _RDONLY, as_user=True)
 
 
 def _protect(build: _Builder, target: str, protected: tuple[str, ...]) -> None:
     """Makes paths of a writable workspace read-only, and their parents mount points, which cannot be renamed away."""
     parents = sorted({posixpath.dirname(path) for path in protected if "/" in path})
     for parent in parents:
-        build.do(Op.BIND_WITHIN, f"{target}/{parent}", f"{target}/{parent}", int(_HARD), why=f"pin {parent} of the workspace")
+        build.do(Op.BIND_WITHIN, f"{target}/{parent}", f"{target}/{parent}", _HARD, why=f"pin {parent} of the workspace")
     for path in protected:
         build.do(Op.READ_ONLY, f"{target}/{path}", why=f"protect {path} of the workspace")
 
@@ -291,19 +298,19 @@ def _mounts(build: _Builder) -> None:
         build.mount_host(bind.source, bind.target, mount_attributes(bind), as_user=True)
 
 
-def mount_attributes(bind: Bind) -> MountAttr:
+def mount_attributes(bind: Bind) -> int:
     """The attributes of a mount that the user asked for."""
     attributes = _HARD
     if not bind.writable:
-        attributes |= MountAttr.RDONLY
+        attributes |= _RDONLY
     if not bind.executable:
-        attributes |= MountAttr.NOEXEC
+        attributes |= _NOEXEC
     return attributes
 
 
 def _finish_root(build: _Builder) -> None:
     if build.spec.read_only_root or build.spec.root.kind is RootKind.HOST:
-        build.do(Op.REMOUNT_ROOT, int(_HARD | MountAttr.RDONLY), why="make the root read-only")
+        build.do(Op.REMOUNT_ROOT, _HARD | _RDONLY, why="make the root read-only")
     build.do(Op.PIVOT, why="change the root")
     build.do(Op.HOSTNAME, build.spec.hostname, why="set the host name")
     if build.spec.network is NetworkMode.NONE:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from functools import lru_cache
 
 MAGIC = b"AKPLAN1\n"
 
@@ -105,13 +106,17 @@ class Step:
 
 def encode(steps: tuple[Step, ...]) -> bytes:
     """Returns the plan's bytes; raises ValueError for a string with NUL."""
-    parts = [MAGIC, struct.pack("<I", len(steps))]
-    for step in steps:
-        parts.append(struct.pack("<HH", step.op, len(step.arguments)))
-        for argument in step.arguments:
-            payload = _payload(argument)
-            parts.append(struct.pack("<I", len(payload)))
-            parts.append(payload)
+    return b"".join((MAGIC, struct.pack("<I", len(steps)), *map(_encode_step, steps)))
+
+
+@lru_cache(maxsize=1024)
+def _encode_step(step: Step) -> bytes:
+    """Most steps of a plan are the same from one sandbox to the next."""
+    parts = [struct.pack("<HH", step.op, len(step.arguments))]
+    for argument in step.arguments:
+        payload = _payload(argument)
+        parts.append(struct.pack("<I", len(payload)))
+        parts.append(payload)
     return b"".join(parts)
 
 
