@@ -19,10 +19,10 @@ SOURCES = Path(__file__).resolve().parent
 BINARY = "agentkernel-guest"
 
 FLAGS = (
-    "-std=c11 -O2 -Wall -Wextra -Werror -Wshadow -Wpointer-arith -Wstrict-prototypes -Wvla"
-    " -ffreestanding -fno-stack-protector -fno-asynchronous-unwind-tables -ffunction-sections -fdata-sections"
-    " -nostdlib -static -Wl,--gc-sections -Wl,--build-id=none -Wl,-z,noexecstack -s"
-).split()
+    "-std=c11", "-O2", "-Wall", "-Wextra", "-Wshadow", "-Wpointer-arith", "-Wstrict-prototypes", "-Wvla",
+    "-ffreestanding", "-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-ffunction-sections", "-fdata-sections",
+    "-nostdlib", "-static", "-Wl,--gc-sections", "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-s",
+)  # fmt: skip
 
 
 class BuildFailed(Exception):
@@ -43,11 +43,15 @@ def compiler_command(requested: str | None = None) -> list[str]:
     )
 
 
-def build(output: Path, requested_compiler: str | None = None) -> Path:
-    """Compiles the guest into `output`/agentkernel-guest and returns that path; raises BuildFailed."""
+def build(output: Path, requested_compiler: str | None = None, *, strict: bool = False) -> Path:
+    """Compiles the guest into `output`/agentkernel-guest and returns that path; raises BuildFailed.
+
+    `strict` makes warnings errors: for our own checks, not for users, whose compiler may be younger than this code.
+    """
     output.mkdir(parents=True, exist_ok=True)
     target = output / BINARY
-    argv = [*compiler_command(requested_compiler), *FLAGS, f"-I{SOURCES}", "-o", str(target), *sorted(str(p) for p in SOURCES.glob("*.c"))]
+    flags = (*FLAGS, "-Werror") if strict else FLAGS
+    argv = [*compiler_command(requested_compiler), *flags, f"-I{SOURCES}", "-o", str(target), *sorted(str(p) for p in SOURCES.glob("*.c"))]
     try:
         done = subprocess.run(argv, capture_output=True, text=True)
     except OSError as error:
@@ -61,9 +65,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="compile the guest binary")
     parser.add_argument("--output", type=Path, required=True, help="directory for the binary")
     parser.add_argument("--compiler", help="compiler command (default: $CC, cc, gcc or clang)")
+    parser.add_argument("--strict", action="store_true", help="warnings are errors")
     arguments = parser.parse_args()
     try:
-        print(build(arguments.output, arguments.compiler))
+        print(build(arguments.output, arguments.compiler, strict=arguments.strict))
     except BuildFailed as error:
         print(error, file=sys.stderr)
         return 1

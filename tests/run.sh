@@ -12,6 +12,19 @@ missing=""
 need() { # need COMMAND PACKAGE
     command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
 }
+supply() { # installs what is missing where that is possible, else says so; tests that need it are then skipped with that reason
+    [ -n "$missing" ] || return 0
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        say "installing$missing"
+        # shellcheck disable=SC2086
+        if { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing; } >/dev/null; then
+            missing=""
+            return 0
+        fi
+    fi
+    echo "tests want these Debian packages, which are not here:$missing (tests that need one will be skipped, and say so)"
+    missing=""
+}
 need cc gcc
 need clang clang
 need bwrap bubblewrap
@@ -21,17 +34,11 @@ need strace strace
 need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
 need qemu-aarch64-static qemu-user-static
 [ -e /usr/lib/x86_64-linux-gnu/libc.a ] || [ -e /usr/lib/aarch64-linux-gnu/libc.a ] || [ -e /usr/lib/libc.a ] || missing="$missing libc6-dev"
-ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a >/dev/null 2>&1 || missing="$missing libclang-rt-14-dev"
 "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null || missing="$missing python3-venv"
-if [ -n "$missing" ]; then
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-        say "installing$missing"
-        apt-get update -qq >/dev/null
-        # shellcheck disable=SC2086
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
-    else
-        echo "tests want these Debian packages, which are not here:$missing (tests that need one will be skipped, and say so)"
-    fi
+supply
+if command -v clang >/dev/null 2>&1 && ! [ -e "$(clang -print-file-name="libclang_rt.fuzzer-$(uname -m).a")" ]; then
+    missing=" libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev" # its sanitizers and its fuzzer
+    supply
 fi
 
 say "virtual environment"
@@ -43,6 +50,13 @@ say "linters and types"
 "$VENV/bin/ruff" format --check .
 "$VENV/bin/mypy"
 "$VENV/bin/lint-imports"
+
+say "guest: no warnings"
+for compiler in cc gcc clang aarch64-linux-gnu-gcc; do
+    if command -v "$compiler" >/dev/null 2>&1; then
+        "$VENV/bin/python" guest/build.py --strict --compiler "$compiler" --output "guest/build/strict/$compiler"
+    fi
+done
 
 say "guest: unit tests with sanitizers, bounded fuzzing"
 "$VENV/bin/python" guest/tests/run.py --fuzz-seconds "${FUZZ_SECONDS:-15}"
