@@ -15,6 +15,7 @@ import pytest
 from agent_process import CuttingAgent
 
 from agentkernel.channel.mux import Deadlines
+from agentkernel.channel.process import GuestProcess
 from agentkernel.channel.sandbox import GuestSandbox, open_sandbox
 from agentkernel.model.command import Command
 
@@ -71,9 +72,9 @@ async def test_commands_side_by_side_keep_apart(agent: CuttingAgent, sandbox: Gu
 
 
 async def test_no_output_is_lost_or_doubled(agent: CuttingAgent, sandbox: GuestSandbox) -> None:
-    expected = b"".join(b"%d\n" % number for number in range(1, 150_001))
-    while agent.cuts < 100:
-        process = await sandbox.start(shell("seq 1 150000; seq 1 150000 >&2"))
+    expected = b"".join(b"%d\n" % number for number in range(1, 60_001))
+    while agent.cuts < 80:
+        process = await sandbox.start(shell("seq 1 60000; seq 1 60000 >&2"))
         got = {1: bytearray(), 2: bytearray()}
         async for stream, data in process.output():
             got[stream] += data
@@ -82,21 +83,22 @@ async def test_no_output_is_lost_or_doubled(agent: CuttingAgent, sandbox: GuestS
         assert got[2] == expected
 
 
+async def write_in_pieces(process: GuestProcess, data: bytes, source: random.Random) -> None:
+    at = 0
+    while at < len(data):
+        size = source.randint(1, 100_000)
+        await process.write_stdin(data[at : at + size])
+        at += size
+    await process.close_stdin()
+
+
 async def test_no_input_is_lost_or_doubled(agent: CuttingAgent, sandbox: GuestSandbox) -> None:
     source = random.Random(SEED)
     while agent.cuts < 100:
         data = source.randbytes(source.randint(1, 600_000))
         process = await sandbox.start(Command(argv=(b"cat",), stdin=True))
 
-        async def write(process: object = process, data: bytes = data) -> None:
-            at = 0
-            while at < len(data):
-                size = source.randint(1, 100_000)
-                await process.write_stdin(data[at : at + size])  # type: ignore[attr-defined]
-                at += size
-            await process.close_stdin()  # type: ignore[attr-defined]
-
-        writing = asyncio.create_task(write())
+        writing = asyncio.create_task(write_in_pieces(process, data, source))
         got = bytearray()
         async for _, chunk in process.output():
             got += chunk
@@ -107,8 +109,8 @@ async def test_no_input_is_lost_or_doubled(agent: CuttingAgent, sandbox: GuestSa
 
 async def test_files_arrive_whole(agent: CuttingAgent, sandbox: GuestSandbox, tmp_path: Path) -> None:
     source = random.Random(SEED)
-    for number in range(10):
-        data = source.randbytes(300_000)
+    for number in range(5):
+        data = source.randbytes(100_000)
         path = str(tmp_path / f"file{number}")
         await sandbox.files.write(path, data, exclusive=True)
         assert await sandbox.files.read(path) == data
@@ -134,7 +136,8 @@ async def test_signals_are_sent_once(agent: CuttingAgent, sandbox: GuestSandbox,
 
 
 async def test_nothing_is_left_in_the_agent_afterwards(agent: CuttingAgent, sandbox: GuestSandbox) -> None:
-    for _ in range(60):
+    agent.largest = 2000
+    for _ in range(25):
         await sandbox.exec(shell("echo done"))
     agent.cuts_left = 0
     while agent.tasks:

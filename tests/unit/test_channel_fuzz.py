@@ -97,7 +97,9 @@ def test_no_stream_makes_the_decoder_fail_otherwise_than_by_refusing() -> None:
     reply = encode_hello_reply(HelloReply(epoch, 1, 1, 7, BOOT))
     kinds = sorted(AGENT_TYPES)
     decoder, greeting, refused = FrameDecoder(epoch), reply, 0
-    for _ in range(INPUTS // 5):
+    for number in range(INPUTS // 5):
+        if number % 16 == 0:  # a length gone wrong would swallow thousands
+            decoder, greeting = FrameDecoder(epoch), reply
         frame = encode_frame(tag_of(epoch), source.choice(kinds), source.randrange(2**64), PATTERN[: source.randrange(64)])
         data = greeting + (mutated(source, frame) if source.random() < 0.7 else frame)
         greeting = b""
@@ -108,7 +110,7 @@ def test_no_stream_makes_the_decoder_fail_otherwise_than_by_refusing() -> None:
             refused += 1
             decoder = FrameDecoder(epoch)
             greeting = mutated(source, reply) + reply if source.random() < 0.1 else reply
-    assert refused > INPUTS // 20
+    assert refused > INPUTS // 50
 
 
 class Agent:
@@ -271,7 +273,7 @@ class Agent:
     def check(self) -> None:
         for execution in self.exchange.executions.values():
             held = [end - done for end, done in zip(execution.output.received, execution.output.consumed, strict=True)]
-            assert 0 <= min(held) and max(held) <= RING
+            assert min(held) >= 0 and max(held) <= RING
             assert 0 <= execution.stdin.unconfirmed_bytes <= MAX_UNCONFIRMED
 
 

@@ -115,7 +115,7 @@ async def test_input_goes_on_where_the_agent_stands(boundary: FakeBoundary, peer
 
 
 async def test_nothing_is_sent_before_the_agent_is_known_to_be_the_same(boundary: FakeBoundary, peer: Peer, sandbox: GuestSandbox) -> None:
-    process, ident = await begun(peer, sandbox, CAT)
+    process, _ = await begun(peer, sandbox, CAT)
     peer.close()
     peer = await boundary.attach()
     await peer.receive_hello()
