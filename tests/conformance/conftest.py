@@ -28,6 +28,7 @@ def _private_temporary_files(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: 
     """What appears among the temporary files is ours; the name is short, because paths of sockets have 107 bytes."""
     tmp_path_factory.getbasetemp()  # pytest's own directory stays where it is
     with tempfile.TemporaryDirectory(prefix="ak-", dir="/tmp") as directory:
+        os.chmod(directory, 0o711)  # root's sandboxes walk to their mount point as ids of their own
         monkeypatch.setattr(tempfile, "tempdir", directory)
         monkeypatch.setenv("TMPDIR", directory)
         yield

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from agentkernel.model.spec import NetworkMode, RootFilesystem, RootKind, User
 from agentkernel.testing.base import ConformanceBase, here, need, shell
 from agentkernel.testing.probe import Probe
 
+ROOT = User(uid=0, gid=0, name="root", home="/root")
 NOT_TO_BE_WRITTEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 NOT_TO_BE_SEEN = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 BUSY_HOST_PORT_TEXT = b"of the host"
@@ -88,7 +90,7 @@ class RootConformance(ConformanceBase):
         image = image_with(probe_binary, tmp_path)
         (image / "etc").mkdir()
         (image / "etc" / "os-release").write_text("NAME=image\n")
-        async with self.image(backend, image) as probe:
+        async with self.image(backend, image, user=ROOT) as probe:
             assert await probe.sandbox.files.read("/etc/os-release") == b"NAME=image\n"
             for path in ("/made", "/bin/made"):
                 assert (await probe.facts("open", path, "w"))["open"] == [0], "the root is the sandbox's own to write"
@@ -112,10 +114,10 @@ class RootConformance(ConformanceBase):
             assert on_terminal.stdout == b"78\r\n"
 
     @asynccontextmanager
-    async def image(self, backend: Backend, directory: Path) -> AsyncIterator[Probe]:
+    async def image(self, backend: Backend, directory: Path, **changes: Any) -> AsyncIterator[Probe]:
         """A sandbox whose root is the image in `directory`, with the suite's program at /bin/probe."""
         root = RootFilesystem(kind=RootKind.DIRECTORY, directory=str(directory), label="test")
-        async with self.running(backend, root=root) as sandbox:
+        async with self.running(backend, root=root, **changes) as sandbox:
             yield Probe(sandbox=sandbox, path="/bin/probe")
 
 
@@ -194,7 +196,7 @@ class KernelConformance(ConformanceBase):
         need(fingerprint, Feature.USER_SWITCH)
         if fingerprint.support(Feature.AGENT_SEPARATION) is Support.REFUSED:
             pytest.skip(f"{backend.name} has no users of its own")
-        async with self.probing(backend, probe_binary, user=User(uid=0, gid=0, name="root", home="/root")) as probe:
+        async with self.probing(backend, probe_binary, user=ROOT) as probe:
             facts = await probe.facts("identity")
             assert (facts["uid"], facts["gid"], facts["capabilities"]) == ([0], [0], [0])
             assert (await probe.facts("open", here(probe.sandbox, "made"), "w"))["open"] == [0]

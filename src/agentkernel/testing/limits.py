@@ -63,7 +63,8 @@ class LimitsConformance(ConformanceBase):
         if need(fingerprint, Feature.DISK_LIMIT) is Support.NATIVE:
             async with self.probing(backend, probe_binary, resources=self.resources(disk_bytes=16 * MIB)) as probe:
                 total = 0
-                for place in (probe.sandbox.spec.workspace.target, probe.sandbox.spec.user.home, *SHARED_PLACES):
+                spec = probe.sandbox.spec
+                for place in (spec.workspace.target, spec.user.home, *SHARED_PLACES):
                     facts = await probe.run("fill", f"{place}/big", "64")
                     total += next((int(line.split()[1]) for line in facts.stdout.decode().splitlines() if line.startswith("written")), 0)
                 assert total <= 16 * MIB * TOLERANCE

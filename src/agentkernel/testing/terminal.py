@@ -85,7 +85,7 @@ class TerminalConformance(ConformanceBase):
         await asyncio.sleep(0.3)
         await typed(SUSPEND, b"prompt> ")
         await typed(b"jobs\n", b"Stopped")
-        await typed(b"kill %1; echo $((40 + 2))\n", b"\r\n42\r\n")
+        await typed(b"kill -9 %1; wait; echo $((40 + 2))\n", b"\n42\r\n")
         await process.write_stdin(b"exit 3\n")
         assert (await asyncio.wait_for(process.wait(), 10)).exit_code == 3
         await follower

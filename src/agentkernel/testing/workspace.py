@@ -15,7 +15,7 @@ from agentkernel.errors import AgentKernelError
 from agentkernel.model.command import Command
 from agentkernel.model.isolation import Feature, Fingerprint
 from agentkernel.model.spec import Bind, Workspace, WorkspaceMode
-from agentkernel.testing.base import ConformanceBase, here, need, shell
+from agentkernel.testing.base import ConformanceBase, need, shell
 
 ATTEMPTS_ON_PROTECTED = (
     "echo x > .git/hooks/pre-commit",
@@ -75,7 +75,7 @@ class WorkspaceConformance(ConformanceBase):
     async def test_without_a_source_the_workspace_is_empty_and_private(self, backend: Backend, fingerprint: Fingerprint) -> None:
         async with self.running(backend) as first, self.running(backend) as second:
             assert await first.files.list(first.spec.workspace.target) == []
-            await first.files.write(here(first, "mine"), b"1")
+            await first.files.write(f"{first.spec.workspace.target}/mine", b"1")
             assert await second.files.list(second.spec.workspace.target) == []
 
     async def test_a_copy_on_write_view_shows_the_files_and_changes_none(
