@@ -77,7 +77,15 @@ def test_an_emulated_machine_or_a_bare_process_is_only_used_when_asked_for(level
     with pytest.raises(BackendUnavailable):
         chosen(only)
     assert chosen(only, min_isolation=level) == "qemu"
-    assert chosen(only, backend="qemu") == "qemu"
+
+
+def test_naming_a_backend_accepts_emulation_but_never_a_bare_process() -> None:
+    assert chosen(fingerprint("qemu", IsolationLevel.VM_EMULATED), backend="qemu") == "qemu"
+    bare = fingerprint("namespaces", IsolationLevel.PROCESS)
+    with pytest.raises(BackendUnavailable, match="level 'process' only") as caught:
+        chosen(bare, backend="namespaces")
+    assert "--min-isolation process" in caught.value.hint
+    assert chosen(bare, backend="namespaces", min_isolation=IsolationLevel.PROCESS) == "namespaces"
 
 
 def test_one_that_was_not_asked_for_is_still_preferred_over_an_emulated_one() -> None:

@@ -41,10 +41,7 @@ def add_refused(parser: argparse.ArgumentParser, flags: Mapping[tuple[str, ...],
 def _add(parser: argparse.ArgumentParser, setting: Setting) -> None:
     shown = setting.help.replace("%", "%%")
     if setting.type is SWITCH:
-        for flags, value, word in ((setting.flags, True, "with"), (setting.off_flags, False, "without")):
-            parser.add_argument(
-                *flags, action="store_const", const=value, dest=setting.key, default=argparse.SUPPRESS, help=f"{word} {shown}"
-            )
+        parser.add_argument(*setting.flags, action=argparse.BooleanOptionalAction, dest=setting.key, default=argparse.SUPPRESS, help=shown)
         return
     many = setting.type.merge is not Merge.REPLACE
     parser.add_argument(

@@ -1,6 +1,5 @@
 """Reads one configuration file: safely, strictly, with the line of what is wrong."""
 
-# ruff: noqa: PTH120
 # (descriptors and O_ flags: the file is checked and read through one descriptor)
 
 from __future__ import annotations

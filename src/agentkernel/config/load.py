@@ -5,7 +5,6 @@ may only tighten what the user would have without it. Naming a file with `--conf
 the same place. Only a file in the user's own configuration directory speaks for the user.
 """
 
-# ruff: noqa: PTH118, PTH120
 # (paths stay strings here)
 
 from __future__ import annotations

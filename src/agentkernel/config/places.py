@@ -1,6 +1,5 @@
 """Where the files of settings are, and whose word counts."""
 
-# ruff: noqa: PTH118
 # (paths stay strings here)
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """The request that settings make: the last step before policy decides."""
 
-# ruff: noqa: PTH112, PTH113
 # (the host's paths are looked at once, as strings)
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ def _file(entry: FileEntry) -> Bind:
     source = _existing(entry.source)
     if not os.path.isfile(source):
         raise InvalidInput(f"{entry.source} is not a regular file", hint="[[files]] names files; for a directory use mounts")
-    executable = bool(stat.S_IMODE(os.stat(source).st_mode) & 0o111)  # noqa: PTH116
+    executable = bool(stat.S_IMODE(os.stat(source).st_mode) & 0o111)
     if entry.mode is not None and bool(entry.mode & 0o111) != executable:
         wanted, flag = ("", "+x") if entry.mode & 0o111 else (" not", "-x")
         raise InvalidInput(

@@ -1,6 +1,5 @@
 """The user's list of trusted project files: each by absolute path and digest, so that any change of a file ends its trust."""
 
-# ruff: noqa: PTH103, PTH105, PTH120
 # (descriptors and modes)
 
 from __future__ import annotations

@@ -4,7 +4,6 @@
 InvalidInput with a message that the caller prefixes with the value's place.
 """
 
-# ruff: noqa: PTH118
 # (paths stay strings here: lexical work on values that may not exist, for contracts that carry strings)
 
 from __future__ import annotations

@@ -29,6 +29,8 @@ def choose(request: SandboxRequest, needed: Sequence[Feature], fingerprints: Seq
         asked = _asked(request.backend, fingerprints)
         if asked.level < request.min_isolation:
             raise _too_weak(f"backend {asked.backend!r} isolates at level {asked.level.label!r}, which is", request, fingerprints)
+        if asked.level is IsolationLevel.PROCESS and request.min_isolation is not IsolationLevel.PROCESS:
+            raise _only_process(asked)
         _require(asked, needed, fingerprints)
         return asked, BackendKind.ASKED
     candidates = sorted((each for each in fingerprints if _is_candidate(each, request.min_isolation)), key=_rank)
@@ -102,11 +104,21 @@ def _none_left(request: SandboxRequest, fingerprints: Sequence[Fingerprint]) -> 
     if request.min_isolation > IsolationLevel.NONE and any(each.ready for each in fingerprints):
         return _too_weak("every backend that is ready here is", request, fingerprints)
     reasons = "; ".join(f"{each.backend}: {each.reason}" for each in fingerprints if not each.ready and each.reason)
+    bare = next((each for each in fingerprints if each.ready and each.level is IsolationLevel.PROCESS), None)
+    if bare is not None:
+        return _only_process(bare)
     by_name = [each.backend for each in fingerprints if each.ready]
     if by_name:
         return BackendUnavailable("no backend is chosen by itself here", hint=f"ready when asked for with --backend: {', '.join(by_name)}")
     remedy = next((each.remedy for each in fingerprints if each.remedy), "run `agentkernel doctor`")
     return BackendUnavailable(f"no backend can run here{': ' + reasons if reasons else ''}", hint=remedy)
+
+
+def _only_process(found: Fingerprint) -> BackendUnavailable:
+    """Naming the backend is no consent to less than it usually gives: the level must be asked for."""
+    remedy = f"{found.remedy}; or " if found.remedy else ""
+    accept = "accept Landlock and seccomp alone with --min-isolation process"
+    return BackendUnavailable(f"backend {found.backend!r} isolates at level 'process' only here: {found.reason}", hint=f"{remedy}{accept}")
 
 
 def _too_weak(what: str, request: SandboxRequest, fingerprints: Sequence[Fingerprint]) -> Unsupported:

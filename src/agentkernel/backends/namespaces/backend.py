@@ -117,6 +117,7 @@ class NamespacesBackend:
         holdings.process_level = True
         uid, gid = (facts.uid, facts.gid) if holdings.id_base is None else (holdings.id_base + 1000, holdings.id_base + 1000)
         relocated = process_level.relocate(spec, str(holdings.state.data), uid, gid)
+        holdings.state.path.chmod(0o711)  # there is no mount namespace: the workload walks to its data by this path
         _make_data(holdings.state, None if holdings.id_base is None else uid)
         for path in process_level.directories(str(holdings.state.data)):
             os.mkdir(path, 0o700)

@@ -75,8 +75,7 @@ def process_only(facts: HostFacts, cgroups: CgroupHost, obstacle: SandboxFailed)
     features.update(
         dict.fromkeys((Feature.HOST_ROOT, Feature.MOUNTS, Feature.NETWORK_NONE, Feature.AGENT_SEPARATION, Feature.DISK_LIMIT), emulated)
     )
-    reason = f"only isolation level `process` is possible: {_reason(obstacle)}"
-    return replace(full, level=IsolationLevel.PROCESS, features=features, reason=reason, remedy=_remedy(obstacle))
+    return replace(full, level=IsolationLevel.PROCESS, features=features, reason=_reason(obstacle), remedy=_remedy(obstacle))
 
 
 def _reason(failure: SandboxFailed) -> str:

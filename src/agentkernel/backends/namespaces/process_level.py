@@ -129,12 +129,14 @@ def build_process_plan(spec: SandboxSpec, facts: HostFacts, cgroup_directories: 
         Step(op=Op.CLONE, arguments=(0,), description="start the first process"),
         Step(op=Op.GO),
         Step(op=Op.SETID, arguments=(spec.user.uid, spec.user.gid), description=f"become uid {spec.user.uid}"),
-        Step(op=Op.CAPABILITIES, arguments=(0,), description="drop capabilities"),
+        *([Step(op=Op.CAPABILITIES, arguments=(0,), description="drop capabilities")] if facts.uid == 0 else []),  # others have none
         Step(op=Op.NO_NEW_PRIVS, description="set no_new_privs"),
         Step(op=Op.LANDLOCK, arguments=(landlock.handled(abi), 0, landlock.scoped(abi)), description="create the Landlock ruleset"),
     ]
     for path, access in _rules(spec, abi):
-        steps.append(Step(op=Op.LANDLOCK_PATH, arguments=(Text(path), access), description=f"add the Landlock rule for {path}"))
+        steps.append(
+            Step(op=Op.LANDLOCK_PATH, arguments=(Text(os.path.realpath(path)), access), description=f"add the Landlock rule for {path}")
+        )
     steps.append(Step(op=Op.LANDLOCK_APPLY, description="apply the Landlock ruleset"))
     steps.append(Step(op=Op.AGENT, arguments=(AGENT_SOCKET_FD,), description="become the agent"))
     return tuple(steps)

@@ -63,19 +63,20 @@ def state_base(uid: int, environment: dict[str, str]) -> Path:
 def open_state_root(base: Path, uid: int) -> StateRoot:
     """Makes the base directory where needed; refuses one that somebody else made (the name in /tmp is predictable)."""
     root = StateRoot(path=base)
-    # A sandbox's first process walks to the mount point as an id of its range, so root's base lets others search (not list) it.
+    # A sandbox's processes walk to their directories as ids of its range, so root's directories let others search (not list) them.
     mode = 0o711 if uid == 0 else 0o700
     try:
-        for directory, wanted in ((base, mode), (root.sandboxes, 0o700), (root.ranges, 0o700), (root.mount_point, mode)):
+        for directory, wanted in ((base, mode), (root.sandboxes, mode), (root.ranges, 0o700), (root.mount_point, mode)):
             with contextlib.suppress(FileExistsError):
                 directory.mkdir(mode=wanted)
-                directory.chmod(wanted)  # whatever the umask is
             found = directory.lstat()
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != uid or found.st_mode & 0o022:
                 raise LaunchFailed(
                     f"{directory} is not a directory that only uid {uid} can write",
                     hint=f"someone else made it; remove it (rm -rf {base}) or set XDG_RUNTIME_DIR",
                 )
+            if stat.S_IMODE(found.st_mode) != wanted:  # the umask, or an earlier version
+                directory.chmod(wanted)
     except OSError as error:
         raise LaunchFailed(
             f"cannot prepare the state directory {base}: {error}", hint="set XDG_RUNTIME_DIR to a directory of yours"
