@@ -8,6 +8,7 @@
 #include "table.h"
 #include "tree.h"
 
+#define RETRY_MS 1000u
 #define LINKS 4u /* the attached one, and connections that have not said HELLO yet */
 
 enum source { SOURCE_LISTEN, SOURCE_SIGNALS, SOURCE_LINK, SOURCE_CONTROL, SOURCE_STDOUT, SOURCE_STDERR, SOURCE_STDIN };
@@ -35,7 +36,7 @@ struct agent {
     uint64_t earliest_ms; /* no deadline is before it; 0: none */
     uint64_t retry_ms;    /* accept again, read a lost device again; 0: not set */
     bool sweeping;        /* the tree of a lost supervisor is being ended */
-    unsigned sweep_passes;
+    unsigned sweep_passes, sweeps;
     uint64_t sweep_at;
     struct tree sweep;
     bool ending;
@@ -45,12 +46,27 @@ struct agent {
 sysret agent_watch(const struct agent *agent, int fd, enum source source, unsigned slot, uint32_t events);
 /* Sees to it that the event loop looks at deadlines at `at_ms`. */
 void agent_wake_at(struct agent *agent, uint64_t at_ms);
-/* Starts ending all that is not under a living supervisor. */
-void agent_sweep(struct agent *agent);
+/* prepare.c: everything but the stream to the host; false if the agent cannot work here. */
+bool agent_prepare(struct agent *agent, const struct agent_cgroups *cgroups);
+
+/* hosts.c */
+void hosts_add(struct agent *agent, int in, int out, bool boundless);
+void hosts_accept(struct agent *agent);
+/* Takes and carries out what hosts sent; returns whether there may be more to do without waiting. */
+bool hosts_serve(struct agent *agent);
+/* Tries again what failed for want of descriptors, or because a device had nobody at its other end. */
+void hosts_retry(struct agent *agent);
 /* The attach is over; closes the connection unless it has no boundaries. */
 void agent_drop(struct agent *agent, struct link *link);
 
-/* request_handlers.c: carries out one frame of the host; false: not the protocol. */
+/* children.c */
+void children_reap(struct agent *agent);
+/* Starts ending all that is not under a living supervisor. */
+void agent_sweep(struct agent *agent);
+/* One step of it: a pass over the process table, so that the agent stays responsive. */
+void children_sweep(struct agent *agent);
+
+/* request_handlers.c: carries out one frame of the host. */
 void handle_frame(struct agent *agent, const struct frame *frame);
 void reply_done(struct agent *agent, uint64_t id);
 void reply_failed(struct agent *agent, uint64_t id, unsigned error, enum stage stage, const char *text);

@@ -1,0 +1,123 @@
+/* What the agent makes of itself before it serves: descriptors, signals, limits, identity. */
+#include "state.h"
+
+#include "clock.h"
+#include "descriptor.h"
+
+#include <asm/stat.h>
+#include <linux/eventpoll.h>
+#include <linux/prctl.h>
+#include <linux/random.h>
+
+#define NULL_DEVICE 0x103u /* major 1, minor 3 */
+
+static void make_boot_id(struct agent *agent)
+{
+    uint64_t mixed[2] = {clock_us(CLOCK_REALTIME) ^ (uint64_t)(uintptr_t)&mixed, clock_us(CLOCK_MONOTONIC) * 0x9e3779b97f4a7c15u ^ (uint64_t)SYS(getpid)};
+    if (SYS(getrandom, agent->boot_id, EPOCH_SIZE, GRND_NONBLOCK) == (sysret)EPOCH_SIZE)
+        return;
+    /* Early in the boot of a virtual machine there may be no entropy yet; the id need only differ, nothing secret depends on it. */
+    memcpy(agent->boot_id, mixed, EPOCH_SIZE);
+}
+
+/* Whether the ids of usual workloads can be switched to; asked of the file system uid, which can be put back. */
+static bool can_switch_user(void)
+{
+    static const unsigned candidates[] = {1000, 65534, 1};
+    long own = SYS(setfsuid, -1);
+    bool can = false;
+    for (unsigned i = 0; i < 3; i++) {
+        if ((long)candidates[i] == own)
+            continue;
+        (void)SYS(setfsuid, candidates[i]);
+        can = can || SYS(setfsuid, -1) == (long)candidates[i];
+        (void)SYS(setfsuid, own);
+    }
+    return can;
+}
+
+/* The agent executes nothing, so its own capabilities stay; what it starts could gain none. Once here, because each drop costs a started process time. */
+static void drop_bounding_set(void)
+{
+    for (int capability = 0; SYS(prctl, PR_CAPBSET_DROP, capability, 0, 0, 0) == 0; capability++)
+        ;
+}
+
+/* Everything is blocked and nothing ignored but SIGPIPE; started processes get the usual dispositions back. */
+static void set_signals(struct agent *agent)
+{
+    _Alignas(8) char action[64] = {0};
+    uint64_t all = ~0ull;
+    uint64_t wanted = 1ull << (SIGCHLD - 1) | 1ull << (SIGTERM - 1) | (agent->is_init ? 0 : 1ull << (SIGINT - 1) | 1ull << (SIGHUP - 1));
+    (void)SYS(rt_sigprocmask, SIG_SETMASK, &all, NULL, 8);
+    for (int number = 1; number <= 64; number++)
+        (void)SYS(rt_sigaction, number, action, NULL, 8);
+    action[0] = 1; /* SIG_IGN */
+    (void)SYS(rt_sigaction, SIGPIPE, action, NULL, 8);
+    agent->signals = (int)SYS(signalfd4, -1, &wanted, sizeof wanted, O_CLOEXEC | O_NONBLOCK);
+    if (agent->signals >= 0)
+        (void)agent_watch(agent, agent->signals, SOURCE_SIGNALS, 0, EPOLLIN);
+}
+
+static void raise_file_limit(struct agent *agent)
+{
+    struct rlimit64 raised;
+    if (SYS(prlimit64, 0, RLIMIT_NOFILE, NULL, &agent->files))
+        agent->files.rlim_max = 0;
+    raised = agent->files;
+    raised.rlim_cur = raised.rlim_max < DESCRIPTORS_MAX ? raised.rlim_max : DESCRIPTORS_MAX;
+    if (raised.rlim_cur > agent->files.rlim_cur)
+        (void)SYS(prlimit64, 0, RLIMIT_NOFILE, &raised, NULL);
+}
+
+static sysret open_null_device(void)
+{
+    struct stat status;
+    sysret fd = SYS(openat, AT_FDCWD, "/dev/null", O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (fd < 0)
+        return fd;
+    if (SYS(fstat, fd, &status) == 0 && status.st_rdev == NULL_DEVICE)
+        return fd;
+    (void)SYS(close, fd); /* an image may hold anything under that name */
+    return -ENODEV;
+}
+
+/* Something to read nothing from, and to keep 0-2 taken: a pipe to or from the workload must never get such a number. */
+static bool open_null(struct agent *agent)
+{
+    int pair[2] = {-1, -1};
+    pair[0] = (int)open_null_device();
+    if (pair[0] < 0 && descriptor_pipe(pair))
+        return false;
+    agent->null = (int)SYS(fcntl, pair[0], F_DUPFD_CLOEXEC, 3);
+    descriptor_close(&pair[0]);
+    descriptor_close(&pair[1]);
+    for (int low = 0; low < 3 && agent->null >= 0; low++)
+        if (SYS(fcntl, low, F_GETFD) < 0)
+            (void)SYS(dup3, agent->null, low, 0);
+    return agent->null >= 0;
+}
+
+bool agent_prepare(struct agent *agent, const struct agent_cgroups *cgroups)
+{
+    agent->cgroups = cgroups ? *cgroups : (struct agent_cgroups){.v2_directory = -1, .v2_procs = -1};
+    agent->listen = -1;
+    for (unsigned i = 0; i < LINKS; i++)
+        agent->links[i].in = agent->links[i].out = -1;
+    agent->is_init = SYS(getpid) == 1;
+    agent->can_switch_user = can_switch_user();
+    drop_bounding_set();
+    (void)SYS(prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
+    (void)SYS(prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+    agent->now_ms = agent->started_ms = monotonic_ms();
+    make_boot_id(agent);
+    raise_file_limit(agent);
+    if (!open_null(agent))
+        return false;
+    agent->proc = tree_open_proc();
+    agent->epoll = (int)SYS(epoll_create1, O_CLOEXEC);
+    if (agent->epoll < 0)
+        return false;
+    set_signals(agent);
+    return true;
+}
