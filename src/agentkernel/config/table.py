@@ -62,7 +62,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         key="timeout",
         type=DURATION,
-        help="end the command, and all it started, after this time",
+        help="end the command, and all it started, after this time; 0 is never",
         project=tighten.LOWER,
         environment="AGENTKERNEL_TIMEOUT",
         flags=("--timeout",),

@@ -97,7 +97,8 @@ ANYTHING = Rule(says="free", allows=lambda _value, _without: True)
 NOTHING = Rule(says="needs trust", allows=_equal_or(lambda _value, _without: False))
 OFF = Rule(says="may turn off", allows=_equal_or(lambda value, _: value is False))
 ON = Rule(says="may turn on", allows=_equal_or(lambda value, _: value is True))
-LOWER = Rule(says="may lower", allows=lambda value, without: _number(value, UNLIMITED) <= _number(without, UNLIMITED))
+# A timeout of 0 is none.
+LOWER = Rule(says="may lower", allows=lambda value, without: _number(value or None, UNLIMITED) <= _number(without or None, UNLIMITED))
 HIGHER = Rule(says="may raise", allows=lambda value, without: _number(value, 0) >= _number(without, 0))
 # An image by name gives away nothing of the host; one by path shows a part of the host that a project must not choose.
 NO_PATH = Rule(says="names, not paths", allows=_equal_or(lambda value, _: not is_path_image(str(value))))

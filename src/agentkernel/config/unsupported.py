@@ -44,9 +44,11 @@ UNSUPPORTED_FLAGS: Mapping[tuple[str, ...], str] = {
 # Variables that other parts read; every other AGENTKERNEL_ variable that nearly is a setting's name is taken for a slip.
 OTHER_VARIABLES = (
     "AGENTKERNEL_API_KEY",
+    "AGENTKERNEL_AUDIT",
     "AGENTKERNEL_BASE_URL",
+    "AGENTKERNEL_DAEMON",
+    "AGENTKERNEL_DEBUG",
+    "AGENTKERNEL_GUEST",
     "AGENTKERNEL_HOST",
     "AGENTKERNEL_PORT",
-    "AGENTKERNEL_DAEMON",
-    "AGENTKERNEL_AUDIT",
 )

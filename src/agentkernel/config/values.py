@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeVar
 
 from agentkernel.errors import InvalidInput, UnknownKey
 from agentkernel.model.isolation import IsolationLevel
@@ -23,7 +22,6 @@ from agentkernel.units import format_duration, format_size, parse_duration, pars
 
 Read = Callable[[object, str], object]
 Write = Callable[[object], object]
-Amount = TypeVar("Amount", int, float)
 
 MAX_PIDS = 4 * 1024 * 1024  # the kernel's PID_MAX_LIMIT
 MAX_CPUS = 4096.0
@@ -104,7 +102,7 @@ def _read_size(value: object, _base: str) -> int:
     return _above_zero(parse_size(str(value)))
 
 
-def _above_zero(amount: Amount) -> Amount:
+def _above_zero(amount: int) -> int:
     if amount <= 0:
         raise InvalidInput("must be above zero", hint="leave it out for what the profile gives")
     return amount
@@ -120,7 +118,7 @@ def read_mebibytes(value: object, _base: str) -> int:
 def _read_duration(value: object, _base: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise InvalidInput(f"wants a duration, not {describe(value)}", hint='write it like "30s"')
-    return _above_zero(parse_duration(value if isinstance(value, str) else f"{value:f}"))
+    return parse_duration(value if isinstance(value, str) else f"{value:f}")  # 0 is legal: none, as in timeout(1)
 
 
 def _read_name(value: object, _base: str) -> str:
