@@ -111,6 +111,7 @@ def test_a_missing_guest_binary_names_the_whole_way_to_it(monkeypatch: pytest.Mo
     def missing() -> str:
         raise BackendUnavailable("the guest binary is missing")
 
+    monkeypatch.delenv("AGENTKERNEL_GUEST", raising=False)
     monkeypatch.setattr(assembly, "guest_path", missing)
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/apt-get" if name == "apt-get" else None)
     fact = host.guest_binary()

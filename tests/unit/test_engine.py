@@ -392,14 +392,21 @@ async def test_concurrent_runs_unpack_an_image_once(world: World, backend: FakeB
     assert sum(not one.spec.root.directory for one in backend.made) == 1
 
 
-async def test_an_image_that_cannot_be_unpacked_leaves_nothing(world: World, backend: FakeBackend, tar: Path) -> None:
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [(b'{"ok": false, "error": "no tar file", "hint": "do this"}\n', "do this"), (b"garbage", "make it with"), (b"[1]", "make it with")],
+)
+async def test_an_image_that_cannot_be_unpacked_leaves_nothing(
+    said: bytes, hint: str, world: World, backend: FakeBackend, tar: Path
+) -> None:
     def fail(sandbox: FakeSandbox, command: Command) -> ExecResult:
         _unpacks(sandbox, command)
-        return ExecResult(status=ExitStatus(exit_code=1), stdout=b"", stderr=b"noise\nnot a tar file\n")
+        return ExecResult(status=ExitStatus(exit_code=1), stdout=said, stderr=b"noise\nno tar file\n")
 
     backend.run = fail
-    with pytest.raises(InvalidInput, match="not a tar file"):
+    with pytest.raises(InvalidInput, match="no tar file") as caught:
         await _build(world, image=str(tar))
+    assert caught.value.hint.startswith(hint)
     assert all(one.destroyed for one in backend.made)
     left = [path for path in (world.directory / "cache" / "images").iterdir() if path.is_dir() and path.name != "known"]
     assert left == []

@@ -97,9 +97,15 @@ def guest_binary() -> Fact:
     try:
         return Fact(name="guest binary", value=assembly.guest_path())
     except BackendUnavailable as error:
-        found = compiler()
-        remedy = "pip install --force-reinstall --no-deps --no-binary agentkernel agentkernel"
-        return Fact(name="guest binary", value=error.message, good=False, remedy=remedy if found.good else f"{found.remedy} && {remedy}")
+        return Fact(name="guest binary", value=error.message, good=False, remedy=_guest_remedy(error))
+
+
+def _guest_remedy(error: BackendUnavailable) -> str:
+    if "AGENTKERNEL_GUEST" in os.environ:
+        return error.hint
+    reinstall = "pip install --force-reinstall --no-deps --no-binary agentkernel agentkernel"
+    needed = compiler()
+    return reinstall if needed.good else f"{needed.remedy} && {reinstall}"
 
 
 def compiler() -> Fact:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -30,6 +31,8 @@ UNPACK_TIMEOUT_S = 1800.0
 _MEMORY_BYTES = 512 * 1024**2
 _LOCK_POLL_S = 0.05
 _CHUNK_BYTES = 1024 * 1024
+_MAX_SAID_BYTES = 4096
+_HINT = "make it with `docker export CONTAINER -o image.tar`"
 _TAR_INSIDE, _DESTINATION_INSIDE, _PACKAGE_INSIDE = "/mnt/image.tar", "/mnt/rootfs", "/mnt/python/agentkernel"
 
 
@@ -76,16 +79,14 @@ class TarImages:
     async def _unpack(self, tar_path: str, destination: str, backend: Backend) -> ExecResult:
         """The tar is hostile: it is parsed in a sandbox that sees it, the destination, and the unpacker's own code."""
         argv = self._parts.images.unpack_argv(_TAR_INSIDE, _DESTINATION_INSIDE, MAX_UNPACKED_BYTES)
-        root = self._parts.images.host_root(
-            argv=(os.fsencode(sys.executable),), environment=self._parts.environment, home=self._parts.home, uid=self._parts.uid
-        )
+        python = _interpreter()
+        root = self._parts.images.host_root(argv=(python,), environment=self._parts.environment, home=self._parts.home, uid=self._parts.uid)
         if root is None:
             raise Unsupported("images cannot be unpacked: the Python that runs agentkernel cannot be shown in a sandbox")
         sandbox = await backend.create(self._spec(root, tar_path, destination))
         try:
-            return await sandbox.exec(
-                Command(argv=tuple(os.fsencode(word) for word in (sys.executable, *argv)), timeout_s=UNPACK_TIMEOUT_S)
-            )
+            words = tuple(os.fsencode(word) for word in argv)
+            return await sandbox.exec(Command(argv=(python, *words), timeout_s=UNPACK_TIMEOUT_S))
         finally:
             await to_the_end(sandbox.destroy())
 
@@ -132,6 +133,11 @@ class TarImages:
         return digest
 
 
+def _interpreter() -> bytes:
+    """The Python that runs this, without its virtual environment: the unpacker needs only the standard library."""
+    return os.fsencode(os.path.realpath(sys.executable))
+
+
 def _is_there(directory: str) -> bool:
     return os.path.isdir(directory)
 
@@ -154,6 +160,12 @@ async def _locked(path: str) -> AsyncIterator[None]:
 
 
 def _failed(tar_path: str, result: ExecResult) -> InvalidInput:
-    lines = result.stderr.decode(errors="replace").strip().splitlines()
-    said = lines[-1][:300] if lines else f"exit status {result.exit_code}"
-    return InvalidInput(f"cannot unpack the image {tar_path!r}: {said}", hint="make it with `docker export CONTAINER -o image.tar`")
+    """What the unpacker said in its one line of JSON. It parsed hostile bytes, so its words are text to show and nothing else."""
+    said, hint = f"exit status {result.exit_code}", ""
+    try:
+        record = json.loads(result.stdout[:_MAX_SAID_BYTES])
+        said, hint = str(record["error"]), str(record["hint"])
+    except (ValueError, KeyError, TypeError):
+        lines = result.stderr[-_MAX_SAID_BYTES:].decode(errors="replace").strip().splitlines()
+        said = lines[-1] if lines else said
+    return InvalidInput(f"cannot unpack the image {tar_path!r}: {said[:300]}", hint=hint[:300] or _HINT)

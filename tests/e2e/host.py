@@ -1,0 +1,78 @@
+"""What sandboxes may not leave on the host."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+SETTLE_S = 5.0  # the kernel removes namespaces and cgroups after the last process, not with it
+
+
+class Host:
+    """Looks for state of sandboxes that nobody holds any more, and for mounts and cgroups that belong to no sandbox."""
+
+    def __init__(self) -> None:
+        uid = os.geteuid()
+        self._state = Path("/run/agentkernel") if uid == 0 else Path(os.environ.get("XDG_RUNTIME_DIR", f"/tmp/agentkernel-{uid}"))
+
+    def leftovers(self) -> list[str]:
+        """Waits a little for what is still going away."""
+        deadline = time.monotonic() + SETTLE_S
+        while (found := self._found()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return found
+
+    def _found(self) -> list[str]:
+        live = self._live()
+        mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        left = [path for path in mounts if path.startswith(str(self._state))]
+        groups = [path for path in Path("/sys/fs/cgroup").glob("**/agentkernel-*") if path.is_dir()]
+        left += [str(path) for path in groups if len(path.name) == len("agentkernel-") + 16 and path.name[-16:] not in live]
+        left += [str(path) for path in self._sandboxes() if path.name not in live]
+        return left
+
+    def _sandboxes(self) -> list[Path]:
+        try:
+            return list((self._state / "sandboxes").iterdir())
+        except FileNotFoundError:
+            return []
+
+    def _live(self) -> set[str]:
+        """Sandboxes whose lease somebody holds: of other programs on this host."""
+        return {path.name for path in self._sandboxes() if _is_leased(path)}
+
+
+def _is_leased(sandbox: Path) -> bool:
+    try:
+        with open(sandbox / "lease", "rb") as lease:
+            fcntl.flock(lease, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def processes_named(marker: str) -> list[int]:
+    """Processes on the host whose command line holds `marker`, this one not counted."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if any(word == marker.encode() for word in words):
+                found.append(int(entry.name))
+    return found
+
+
+def wait_until(condition: object, deadline_s: float = 20.0) -> None:
+    """Polls a function until it is true."""
+    assert callable(condition)
+    deadline = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.02)
