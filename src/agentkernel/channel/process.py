@@ -10,7 +10,7 @@ from typing import Final
 
 from agentkernel.channel.bell import Bell
 from agentkernel.channel.boundary import Boundary
-from agentkernel.channel.commands import checked_size, exit_code, exit_status, start_error
+from agentkernel.channel.commands import checked_size, exit_status, start_error
 from agentkernel.channel.execution import Change, Execution, Phase
 from agentkernel.channel.frames import FrameType
 from agentkernel.channel.messages import SIGNAL, Exited, Failure, KillCause, Start, StartFlag, encode_start
@@ -104,7 +104,7 @@ class GuestProcess:
         self._forget()
         async with self._status_lock:
             if self._status is None:
-                limits = await self._boundary.limits_hit() if exit_code(exited) else ()
+                limits = await self._boundary.limits_hit()
                 self._status = self._described(exit_status(exited, limits))
         return self._status
 
@@ -155,8 +155,9 @@ class GuestProcess:
 
     def _described(self, status: ExitStatus) -> ExitStatus:
         """With what only the host knows."""
-        late = self._timed_out and status.cause is Cause.KILLED
-        return replace(status, cause=Cause.TIMEOUT if late else status.cause, output_lost=status.output_lost or self._execution.output.lost)
+        if self._timed_out and status.cause is Cause.KILLED:
+            status = replace(status, cause=Cause.TIMEOUT)
+        return replace(status, output_lost=True) if self._execution.output.lost else status
 
     def _kill(self, cause: KillCause) -> None:
         self._killed = True

@@ -67,7 +67,7 @@ class NamespacesBoundary:
     def __init__(self, spec: SandboxSpec, holdings: Holdings, seccomp: bytes) -> None:
         self.spec = spec
         self.seccomp = seccomp
-        self.rlimits = workload_limits(spec)
+        self.rlimits = workload_limits(spec, pids_by_group=bool(holdings.cgroups and holdings.cgroups.limits("pids")))
         self._holdings = holdings
         self._destroyed = False
 
@@ -120,10 +120,10 @@ class NamespacesBoundary:
         await asyncio.shield(self._holdings.release())
 
 
-def workload_limits(spec: SandboxSpec) -> tuple[tuple[int, int, int], ...]:
+def workload_limits(spec: SandboxSpec, *, pids_by_group: bool) -> tuple[tuple[int, int, int], ...]:
     """The resource limits of every process of the workload: (resource, soft, hard), never above what this process may set."""
     wanted = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, spec.resources.open_files), (resource.RLIMIT_MEMLOCK, 8 * 1024 * 1024)]
-    if spec.resources.pids is not None:
+    if spec.resources.pids is not None and not pids_by_group:  # it would strike first, and nobody would know
         wanted.append((resource.RLIMIT_NPROC, spec.resources.pids))
     limits = []
     for number, value in wanted:

@@ -122,6 +122,7 @@ class Cgroups:
         self._version = host.version
         self._directories = {controller: Path(parent, PREFIX + sandbox_id) for controller, parent in host.parents.items()}
         self._seen: dict[LimitHit, int] = {}
+        self._counters: dict[LimitHit, _Counter] = {}
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -145,6 +146,7 @@ class Cgroups:
                 self._limit_v1(resources)
             elif self._version == 2:
                 self._limit_v2(resources)
+            self._open_counters()
         except OSError as error:
             raise LaunchFailed(f"cannot set the limits of the sandbox: {error}", hint="run `agentkernel doctor`") from error
 
@@ -174,25 +176,53 @@ class Cgroups:
     def limits_hit(self) -> tuple[LimitHit, ...]:
         """Which limits ended or refused something since the last call."""
         hits = []
-        for limit, count in self._counters().items():
+        for limit, counter in self._counters.items():
+            count = counter.read()
             if count > self._seen.get(limit, 0):
                 hits.append(limit)
             self._seen[limit] = count
         return tuple(hits)
 
-    def _counters(self) -> dict[LimitHit, int]:
+    def _open_counters(self) -> None:
         memory, pids = self._directories.get("memory"), self._directories.get("pids")
-        counters = {}
         if memory:
             name = "memory.oom_control" if self._version == 1 else "memory.events"
-            counters[LimitHit.MEMORY] = _keyed(memory / name, "oom_kill")
+            self._counters[LimitHit.MEMORY] = _Counter(memory / name, b"oom_kill")
         if pids:
-            counters[LimitHit.PIDS] = _keyed(pids / "pids.events", "max")
-        return counters
+            self._counters[LimitHit.PIDS] = _Counter(pids / "pids.events", b"max")
 
     async def remove(self) -> None:
         """Removes the groups, waiting a moment for dying processes to leave them; what cannot be removed is found again by its prefix."""
+        for counter in self._counters.values():
+            counter.close()
+        self._counters.clear()
         await remove_groups(self.paths)
+
+
+class _Counter:
+    """One number of a `key value` file, kept open: it is read after every command."""
+
+    def __init__(self, path: Path, key: bytes) -> None:
+        self._key = key
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # this kernel does not count it
+            self._fd = -1
+
+    def read(self) -> int:
+        """The number; 0 where the kernel does not count it."""
+        if self._fd < 0:
+            return 0
+        for line in os.pread(self._fd, 4096, 0).splitlines():
+            name, _, value = line.partition(b" ")
+            if name == self._key:
+                return int(value)
+        return 0
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 async def remove_groups(paths: tuple[str, ...]) -> None:
@@ -222,18 +252,6 @@ def _kill_members(path: str) -> None:
     for pid in _words(Path(path, "cgroup.procs")):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(int(pid), 9)
-
-
-def _keyed(path: Path, key: str) -> int:
-    """Reads one number of a `key value` file; 0 where it is missing."""
-    try:
-        for line in path.read_text().splitlines():
-            name, _, value = line.partition(" ")
-            if name == key:
-                return int(value)
-    except (OSError, ValueError):
-        return 0
-    return 0
 
 
 def _words(path: Path) -> list[str]:
