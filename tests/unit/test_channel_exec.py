@@ -74,11 +74,13 @@ async def test_a_signal_becomes_128_plus_its_number_with_the_limits_hit(boundary
     assert (status.exit_code, status.signal, status.limits_hit, status.survivors) == (137, 9, (LimitHit.MEMORY,), True)
 
 
-async def test_limits_are_not_asked_for_when_the_command_succeeds(boundary: FakeBoundary, peer: Peer, sandbox: GuestSandbox) -> None:
+async def test_a_limit_that_only_hindered_a_command_is_told_with_its_success(
+    boundary: FakeBoundary, peer: Peer, sandbox: GuestSandbox
+) -> None:
     boundary.limits = (LimitHit.PIDS,)
     running = asyncio.create_task(sandbox.exec(TRUE))
     await peer.exited(await peer.started())
-    assert (await running).status.limits_hit == ()
+    assert (await running).status.limits_hit == (LimitHit.PIDS,)
 
 
 async def test_output_beyond_the_limit_is_drained_and_said(peer: Peer, sandbox: GuestSandbox) -> None:

@@ -127,7 +127,7 @@ class Agent:
 
     def begin(self) -> None:
         self.hello = b""
-        self.exchange = Exchange(self.transmitted, lambda: 0.0, 30)
+        self.exchange = Exchange(self.transmitted, self.transmitted, lambda: 0.0, 30)
         self.outputs: dict[int, list[int]] = {}  # sent on this attach
         self.produced: dict[int, list[int]] = {}
         self.inputs_known: dict[int, tuple[int, int]] = {}

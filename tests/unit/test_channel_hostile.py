@@ -77,6 +77,10 @@ async def output_of_an_unknown_process(peer: Peer, ident: int) -> None:
     await peer.output(ident ^ 1, 0, b"y")
 
 
+async def output_at_the_end_of_all_numbers(peer: Peer, ident: int) -> None:
+    await peer.output(ident, 2**64 - 2, b"abc")
+
+
 async def an_unknown_answer(peer: Peer, ident: int) -> None:
     await peer.send(FrameType.REPLY, 77)
 
@@ -149,6 +153,7 @@ ATTACKS = [
     output_without_an_offset,
     output_longer_than_a_frame_may_be,
     output_of_an_unknown_process,
+    output_at_the_end_of_all_numbers,
     an_unknown_answer,
     a_reply_for_a_process,
     a_second_start,
@@ -188,6 +193,19 @@ async def test_a_violation_closes_the_channel(
         while True:
             await peer.frame()
     assert boundary.connects == 1  # a hostile agent is not attached to again
+
+
+@pytest.mark.parametrize("attack", [too_much_output, output_again, output_at_the_end_of_all_numbers], ids=lambda attack: attack.__name__)
+async def test_a_detached_process_may_drop_output_but_no_more(
+    peer: Peer, sandbox: GuestSandbox, attack: Callable[[Peer, int], Awaitable[None]]
+) -> None:
+    starting = asyncio.create_task(sandbox.start(Command(argv=(b"x",), detached=True)))
+    ident = await peer.started()
+    process = await starting
+    await attack(peer, ident)
+    with pytest.raises(errors.ProtocolViolation):
+        async with asyncio.timeout(2):
+            await process.ended()
 
 
 async def test_a_second_end_is_a_violation(peer: Peer, sandbox: GuestSandbox) -> None:

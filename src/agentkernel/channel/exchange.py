@@ -36,15 +36,17 @@ class Exchange:
 
     Args:
         transmit: takes bytes for the current stream.
+        transmit_later: takes bytes that may wait for the next ones, in order.
         clock: seconds, monotonic.
         answer_s: how long the agent may take to answer anything.
     """
 
-    def __init__(self, transmit: Transmit, clock: Callable[[], float], answer_s: float) -> None:
+    def __init__(self, transmit: Transmit, transmit_later: Transmit, clock: Callable[[], float], answer_s: float) -> None:
         self.executions: dict[int, Execution] = {}
         self.hello: HelloReply | None = None  # of the latest attach that was answered
         self.established = False
         self._transmit = transmit
+        self._transmit_later = transmit_later
         self._clock = clock
         self._answer_s = answer_s
         self._requests: dict[int, tuple[int, bytes, Callable[[Answer], None]]] = {}
@@ -94,7 +96,8 @@ class Exchange:
     def forget(self, ident: int) -> None:
         """Tells the agent that a process's result is no longer needed."""
         self._forgotten.append(ident)
-        self.send(FrameType.FORGET, ident)
+        if self.established:
+            self._transmit_later(encode_frame(self._tag, FrameType.FORGET, ident))
 
     def expect(self, ident: int) -> None:
         """From now on the agent has `answer_s` to send what ends the wait for `ident`."""

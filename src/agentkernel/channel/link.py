@@ -10,6 +10,7 @@ import socket
 from collections import deque
 from typing import Protocol
 
+_LATER_S = 0.02
 _DRAIN_READS = 64  # reads of what a dead peer left in the socket
 
 
@@ -38,13 +39,14 @@ class Link:
 
     def __init__(self, sock: socket.socket, reader: Reader, loop: asyncio.AbstractEventLoop) -> None:
         self.backlog_bytes = 0
-        self.written_bytes = 0
         self._sock = sock
         self._fd = sock.fileno()
         self._reader = reader
         self._loop = loop
         self._backlog: deque[memoryview] = deque()
         self._corked = False
+        self._later: asyncio.TimerHandle | None = None
+        self._urgent = False  # something in the backlog is waited for
         self._waiting = False  # for room in the kernel
         self._open = True
         loop.add_reader(self._fd, self._readable)
@@ -55,7 +57,20 @@ class Link:
             return
         self._backlog.append(memoryview(data))
         self.backlog_bytes += len(data)
-        if not self._corked and len(self._backlog) == 1:
+        self.flush()
+
+    def send_later(self, data: bytes) -> None:
+        """Writes with what is sent next, or soon: what nobody waits for is not worth a system call of its own."""
+        if self._open:
+            self._backlog.append(memoryview(data))
+            self.backlog_bytes += len(data)
+            if self._later is None:
+                self._later = self._loop.call_later(_LATER_S, self._flush_later)
+
+    def flush(self) -> None:
+        """Writes what the kernel takes now."""
+        self._urgent = True
+        if self._backlog and not (self._corked or self._waiting):
             self._flush()
 
     def drain(self) -> None:
@@ -71,6 +86,8 @@ class Link:
             self._loop.remove_reader(self._fd)
             if self._waiting:
                 self._loop.remove_writer(self._fd)
+            if self._later is not None:
+                self._later.cancel()
             self._sock.close()
             self._backlog.clear()
             self.backlog_bytes = 0
@@ -89,8 +106,8 @@ class Link:
         self._corked = True  # answers to one batch of frames leave in one write
         self._reader.received(count)
         self._corked = False
-        if self._backlog:
-            self._flush()
+        if self._urgent:
+            self.flush()
         return True
 
     def _flush(self) -> None:
@@ -106,14 +123,18 @@ class Link:
         except OSError as error:
             self._loop.call_soon(self._lost, str(error))
         else:
+            self._urgent = False
             if self._waiting:
                 self._waiting = False
                 self._loop.remove_writer(self._fd)
                 self._reader.drained()
 
+    def _flush_later(self) -> None:
+        self._later = None
+        self.flush()
+
     def _written(self, count: int) -> None:
         self.backlog_bytes -= count
-        self.written_bytes += count
         while count:
             first = self._backlog[0]
             if count < len(first):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 from typing import Final, NamedTuple
 
 from agentkernel.channel.frames import CRITICAL, MAX_PAYLOAD, decode_fields, encode_fields
@@ -56,7 +56,7 @@ class Builtin(IntEnum):
     CHANGE_MODE = 11
 
 
-class StartFlag(IntFlag):
+class StartFlag(IntEnum):
     """FLAGS of START."""
 
     DETACHED = 1
@@ -165,7 +165,7 @@ def encode_start(start: Start) -> bytes:
     fields += [(_ENV, variable) for variable in start.environment]
     if start.cwd != b"/":
         fields.append((_CWD, start.cwd))
-    if any(b"\0" in value for _, value in fields):
+    if b"\0" in b"".join([value for _, value in fields]):
         raise InvalidInput("a command's arguments, environment and directory cannot hold NUL bytes")
     for key, number in ((_UID, start.uid), (_GID, start.gid)):
         if number is not None:

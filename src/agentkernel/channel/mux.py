@@ -43,7 +43,7 @@ class Channel:
         self._boundary = boundary
         self._deadlines = deadlines
         self._loop = asyncio.get_running_loop()
-        self._exchange = Exchange(self._transmit, self._loop.time, deadlines.answer_s)
+        self._exchange = Exchange(self._transmit, self._transmit_later, self._loop.time, deadlines.answer_s)
         self._link: Link | None = None
         self._drained = Bell()
         self._configured = Bell()
@@ -137,6 +137,8 @@ class Channel:
 
     async def close(self) -> None:
         """Closes the connection; what still waits gets SandboxLost. Repeating it is fine."""
+        if self._link is not None:
+            self._link.flush()
         self.fail(SandboxLost("the sandbox was closed", hint=_LOST_HINT))
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         if tasks:
@@ -251,6 +253,10 @@ class Channel:
             self._link.send(data)
             if self._link.backlog_bytes > BACKLOG_LIMIT_BYTES:
                 self._loop.call_soon(self.fail, ProtocolViolation("the sandbox's agent does not read what it is sent"))
+
+    def _transmit_later(self, data: bytes) -> None:
+        if self._link is not None:
+            self._link.send_later(data)
 
     def _watch_answers(self) -> None:
         if self._answer_timer is None and self.error is None and (deadline := self._exchange.next_deadline()) is not None:

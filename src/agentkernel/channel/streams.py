@@ -14,6 +14,7 @@ from agentkernel.errors import ProtocolViolation
 
 Sink = Callable[[int, memoryview | bytes], None]
 
+MAX_OFFSET: Final = 2**62  # no process gets there; sums stay within the wire's u64
 MAX_STDIN_CHUNK: Final = 65_536
 MAX_UNCONFIRMED: Final = 262_144  # input kept for a repeat, whatever limit the agent states
 _SMALL = 4096  # a chunk below it is joined with its neighbour: a drip of single bytes must not cost an object each
@@ -111,6 +112,8 @@ class OutputQueue:
         self.lost = True
 
     def _skip(self, stream: int, offset: int) -> None:
+        if offset > MAX_OFFSET:
+            raise ProtocolViolation("no process has that much output")
         self.lose()
         self._received[stream] = max(offset, self._received[stream])
 
