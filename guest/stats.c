@@ -6,7 +6,7 @@
 #include <linux/mman.h>
 #include <linux/resource.h>
 
-#define PROCESS_FIXED 36u
+#define PROCESS_FIXED 32u
 #define STATS_SIZE 40u
 #define STAT_FIELD_RSS 24 /* of /proc/PID/stat, in pages */
 
