@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 from pathlib import Path
 
@@ -118,3 +120,20 @@ def inside(pid: int, script: str, *, uid: int | None = 0) -> str:
     identity = ["--preserve-credentials"] if uid is None else [f"--setuid={uid}", f"--setgid={uid}"]
     argv = ["nsenter", "-t", str(pid), "-U", "-m", "-p", "-n", "-u", "-i", *identity, "/bin/sh", "-c", script]
     return subprocess.run(argv, check=True, capture_output=True, text=True, env={"PATH": "/usr/bin:/usr/sbin"}).stdout.strip()
+
+
+def processes(guest: Path) -> set[int]:
+    """Processes of this copy of the guest that are not zombies."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if os.readlink(entry / "exe").startswith(str(guest)):
+                    found.add(int(entry.name))
+    return found
+
+
+def host_mounts(place: Path) -> list[str]:
+    """The host's own mounts and those at the test's place; others come and go by other hands."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line for line in lines if line.split()[4] in ("/", "/proc", "/sys", "/dev", "/dev/pts", "/dev/shm") or str(place) in line]

@@ -116,8 +116,11 @@ class Launch(Outcome):
                     os.waitpid(record.value, 0)
 
 
-def start(binary: Path, plan: bytes, *, leaked: tuple[tuple[int, int], ...] = ()) -> Launch:
-    """Starts `enter` on the plan's bytes, with a listening socket at LISTEN_FD; `leaked` are (descriptor, number) pairs that it also inherits."""
+def start(binary: Path, plan: bytes, *, leaked: tuple[tuple[int, int], ...] = (), wrapper: tuple[str, ...] = ()) -> Launch:
+    """Starts `enter` on the plan's bytes, with a listening socket at LISTEN_FD.
+
+    `leaked` are (descriptor, number) pairs that it also inherits; `wrapper` is a command line that runs it.
+    """
     listener = socket.socket(socket.AF_UNIX)
     listener.bind("")  # an abstract name that the kernel chooses
     listener.listen()
@@ -127,7 +130,7 @@ def start(binary: Path, plan: bytes, *, leaked: tuple[tuple[int, int], ...] = ()
     read_end, write_end = os.pipe()
     wanted = ((listener.fileno(), LISTEN_FD), (plan_fd, PLAN_FD), (write_end, STATUS_FD), *leaked)
     copies = [(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 500), number) for fd, number in wanted]
-    argv = [str(binary), "enter", "--plan-fd", str(PLAN_FD), "--status-fd", str(STATUS_FD)]
+    argv = [*wrapper, str(binary), "enter", "--plan-fd", str(PLAN_FD), "--status-fd", str(STATUS_FD)]
     try:
         actions = [(os.POSIX_SPAWN_DUP2, copy, number) for copy, number in copies]
         enter = os.posix_spawn(argv[0], argv, {"SECRET": "of-the-host"}, file_actions=actions)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from unit.launch_samples import HARD, PLAIN_UID, root_steps, status, user_steps
+from unit.launch_samples import HARD, PLAIN_UID, host_mounts, processes, root_steps, status, user_steps
 from unit.plan_wire import FAILED, LISTEN_FD, MALFORMED, NEWUTS, PLAN_FD, RDONLY, STARTED, Launch, Record, Step, encode, run, run_as, start
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: id ranges, and other users to become")
@@ -22,27 +22,16 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: id ranges
 OUTSIDE, INSIDE = 0, 1
 
 
-def processes(guest: Path) -> set[int]:
-    """Processes of this copy of the guest that are not zombies."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if os.readlink(entry / "exe").startswith(str(guest)):
-                    found.add(int(entry.name))
-    return found
-
-
 @pytest.fixture(autouse=True)
-def _nothing_is_left(guest: Path) -> Iterator[None]:
+def _nothing_is_left(guest: Path, place: Path) -> Iterator[None]:
     """No test may change the host's mounts or leave a process or a zombie."""
-    before = Path("/proc/self/mountinfo").read_text()
+    before = host_mounts(place)
     yield
     deadline = time.monotonic() + 5
     while processes(guest) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert processes(guest) == set()
-    assert Path("/proc/self/mountinfo").read_text() == before
+    assert host_mounts(place) == before
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
 
