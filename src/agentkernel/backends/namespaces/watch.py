@@ -19,7 +19,7 @@ from agentkernel.model.command import LimitHit, SandboxStatistics
 
 INTERVAL_S = 0.1
 FREE_SPACE_RESERVE_BYTES = 512 * 1024 * 1024
-PATIENCE_SAMPLES = 5  # still above the limit so many samples after killing the commands: the whole sandbox ends
+PATIENCE_SAMPLES = 5  # still exceeding it so many samples after killing the commands: the whole sandbox ends
 
 
 class Watched(Protocol):
@@ -53,6 +53,7 @@ class LimitWatch:
         self._pidfd = first_process
         self._hits: set[LimitHit] = set()
         self._task: asyncio.Task[None] | None = None
+        self._used_bytes = 0
 
     def start(self, sandbox: Watched) -> None:
         """Begins to sample."""
@@ -92,9 +93,13 @@ class LimitWatch:
         limits = self._limits
         if limits.memory_bytes is not None and (await sandbox.statistics()).rss_bytes > limits.memory_bytes:
             exceeded.add(LimitHit.MEMORY)
-        if limits.disk_bytes is not None and limits.data is not None:
-            free = os.statvfs(limits.data)
-            used = await asyncio.to_thread(usage_bytes, limits.data)
-            if used > limits.disk_bytes or free.f_bavail * free.f_frsize < FREE_SPACE_RESERVE_BYTES:
-                exceeded.add(LimitHit.DISK)
+        if limits.disk_bytes is not None and limits.data is not None and await self._disk_is_exceeded(limits.data, limits.disk_bytes):
+            exceeded.add(LimitHit.DISK)
         return exceeded
+
+    async def _disk_is_exceeded(self, data: Path, limit_bytes: int) -> bool:
+        """Only while the usage grows: what is above the limit stays above it until somebody removes files, which must be possible."""
+        free = os.statvfs(data)
+        used = await asyncio.to_thread(usage_bytes, data)
+        grows, self._used_bytes = used > self._used_bytes, used
+        return grows and (used > limit_bytes or free.f_bavail * free.f_frsize < FREE_SPACE_RESERVE_BYTES)
