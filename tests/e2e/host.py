@@ -18,18 +18,20 @@ class Host:
         self._state = Path("/run/agentkernel") if uid == 0 else Path(os.environ.get("XDG_RUNTIME_DIR", f"/tmp/agentkernel-{uid}"))
 
     def leftovers(self) -> list[str]:
-        """Waits a little for what is still going away."""
+        """Waits a little for what is still going away; what comes and goes meanwhile belongs to other programs."""
         deadline = time.monotonic() + SETTLE_S
-        while (found := self._found()) and time.monotonic() < deadline:
+        left = set(self._found())
+        while left and time.monotonic() < deadline:
             time.sleep(0.05)
-        return found
+            left &= set(self._found())
+        return sorted(left)
 
     def _found(self) -> list[str]:
         live = self._live()
         mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
         left = [path for path in mounts if path.startswith(str(self._state))]
-        groups = [path for path in Path("/sys/fs/cgroup").glob("**/agentkernel-*") if path.is_dir()]
-        left += [str(path) for path in groups if len(path.name) == len("agentkernel-") + 16 and path.name[-16:] not in live]
+        groups = [path for path in Path("/sys/fs/cgroup").glob("**/agentkernel-*") if len(path.name) == len("agentkernel-") + 16]
+        left += [str(path) for path in groups if path.name[-16:] not in live and _is_empty(path)]
         left += [str(path) for path in self._sandboxes() if path.name not in live]
         return left
 
@@ -42,6 +44,14 @@ class Host:
     def _live(self) -> set[str]:
         """Sandboxes whose lease somebody holds: of other programs on this host."""
         return {path.name for path in self._sandboxes() if _is_leased(path)}
+
+
+def _is_empty(group: Path) -> bool:
+    """A cgroup without processes is one that somebody forgot."""
+    try:
+        return not (group / "cgroup.procs").read_text()
+    except OSError:
+        return False
 
 
 def _is_leased(sandbox: Path) -> bool:
