@@ -413,7 +413,7 @@ def test_relative_paths_count_from_the_file_that_holds_them(host: Host) -> None:
     assert settings.get("dir") == str(base / "src")
     assert settings.get("mounts")[0].source == str(base / "data")
     assert (settings.get("files")[0].source, settings.get("files")[0].mode) == (str(base / "key"), 0o755)
-    assert settings.get("sandbox.base_image") == f"{host.project}/./rootfs"
+    assert settings.get("sandbox.base_image") == f"{host.project}/rootfs"
 
 
 def test_a_name_that_exists_beside_the_file_is_a_path(host: Host) -> None:

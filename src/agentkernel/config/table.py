@@ -107,7 +107,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         key="sandbox.runtime",
         type=choice(*RUNTIMES),
-        help="language of the project, in place of what its files say",
+        help="language of the project; noted only, until images are chosen by it",
         project=tighten.ANYTHING,
         default="base",
     ),
@@ -124,7 +124,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         key="agent.preferred",
         type=TEXT,
-        help="coding agent that the project is used with",
+        help="coding agent that the project is used with; noted only",
         project=tighten.ANYTHING,
         default="claude",
     ),

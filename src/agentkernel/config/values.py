@@ -139,7 +139,7 @@ def read_path(value: object, base: str) -> str:
         raise InvalidInput("is an empty path")
     if path.startswith("~"):
         raise InvalidInput(f"{path!r}: ~ is not expanded here", hint="write the whole path, or let the shell expand it")
-    return os.path.join(base, path)
+    return os.path.join(base, path.removeprefix("./"))
 
 
 def is_path_image(image: str) -> bool:
