@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 from agentkernel.abc import Backend
+from agentkernel.errors import SandboxFailed
 from agentkernel.model.command import Command, LimitHit
 from agentkernel.model.isolation import Feature, Fingerprint, Support
 from agentkernel.model.spec import StorageKind
@@ -74,7 +75,10 @@ class LimitsConformance(ConformanceBase):
             changes = {"resources": self.resources(disk_bytes=16 * MIB), "storage": StorageKind.DISK}
             async with self.probing(backend, probe_binary, **changes) as probe:
                 for number in range(40):
-                    result = await probe.run("fill", here(probe.sandbox, f"part{number}"), "4")
+                    try:
+                        result = await probe.run("fill", here(probe.sandbox, f"part{number}"), "4")
+                    except SandboxFailed:
+                        return  # ended as a whole
                     if result.exit_code != 0 or f"written {4 * MIB}".encode() not in result.stdout:
                         return
                     await asyncio.sleep(0.25)

@@ -18,6 +18,7 @@ from agentkernel.errors import AgentKernelError
 from agentkernel.model.command import LimitHit, SandboxStatistics
 
 INTERVAL_S = 0.1
+DISK_OVERSHOOT = 1.5  # many short commands can each write between two samples: beyond this share of the limit the sandbox ends
 FREE_SPACE_RESERVE_BYTES = 512 * 1024 * 1024
 PATIENCE_SAMPLES = 5  # still exceeding it so many samples after killing the commands: the whole sandbox ends
 
@@ -81,12 +82,16 @@ class LimitWatch:
                 if not exceeded:
                     continue
                 self._hits |= exceeded
-                if above > PATIENCE_SAMPLES:
+                if above > PATIENCE_SAMPLES or self._is_far_over():
                     signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
                     return
                 await sandbox.kill_commands()
             except AgentKernelError:
                 return  # the sandbox is gone; whoever uses it learns it from the channel
+
+    def _is_far_over(self) -> bool:
+        limit = self._limits.disk_bytes
+        return limit is not None and self._used_bytes > limit * DISK_OVERSHOOT
 
     async def _sample(self, sandbox: Watched) -> set[LimitHit]:
         exceeded = set()
