@@ -45,7 +45,7 @@ def _named_paths(document: Path) -> Iterator[tuple[str, str]]:
     """Paths in code spans, with the name after the colon in `path:name`."""
     for span in re.findall(r"`([^`\n]+)`", _prose(document)):
         path, _, name = span.partition(":")
-        is_directory = path.endswith("/") and path.count("/") > 1
+        is_directory = path.endswith("/") and any((place / path.split("/")[0]).is_dir() for place in PLACES)
         if _PATH.match(path) and (is_directory or (path.endswith(_SUFFIXES) and ("/" in path or name))):
             yield path, name
 
