@@ -26,6 +26,7 @@ class Host:
             operator=str(directory / "etc/config.toml"),
             user=str(directory / "user/config.toml"),
             trusted=str(directory / "data/trusted.json"),
+            operator_owner=os.geteuid(),
         )
         self.project = directory / "project"
         self.project.mkdir()

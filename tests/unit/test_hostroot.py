@@ -447,7 +447,7 @@ def needs_bwrap() -> bool:
     "command",
     [
         ["python3", "-c", "import ssl, sqlite3, json; print('works')"],
-        [sys.executable, "-c", "import pytest; print('works')"],
+        [sys.executable, "-c", "import json, ssl; print('works')"],
         ["node", "-e", "console.log('works')"],
         ["cargo", "--version"],
         ["go", "version"],

@@ -137,7 +137,7 @@ def collect(
     """Like `load_settings`, but leaves it to the caller what to do about an untrusted file that loosens."""
     places = places or find_places(environment)
     layers = [
-        *_policy_layer(OriginKind.OPERATOR, places.operator, frozenset({0})),
+        *_policy_layer(OriginKind.OPERATOR, places.operator, frozenset({places.operator_owner})),
         *_policy_layer(OriginKind.USER, places.user, frozenset({0, os.geteuid()})),
     ]
     document, of_user = _project_document(cwd, config_path, places)

@@ -24,6 +24,7 @@ class Places:
     operator: str
     user: str
     trusted: str
+    operator_owner: int = 0  # who the operator's file must belong to
 
 
 def find_places(environment: Mapping[str, str]) -> Places:
