@@ -474,6 +474,7 @@ def test_directories_come_from_the_environment_as_xdg_says() -> None:
     assert find_places({"HOME": "/home/me", "XDG_CONFIG_HOME": "/c", "XDG_DATA_HOME": "/d"}).trusted == "/d/agentkernel/trusted.json"
     assert find_places({"HOME": "/home/me", "XDG_CONFIG_HOME": "relative"}).user == "/home/me/.config/agentkernel/config.toml"
     assert find_places({"HOME": "/home/me"}).operator == "/etc/agentkernel/config.toml"
+    assert find_places({"HOME": "/home/me"}).operator_owner == 0
 
 
 COLUMNS = {
