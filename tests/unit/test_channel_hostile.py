@@ -219,6 +219,15 @@ async def test_a_second_end_is_a_violation(peer: Peer, sandbox: GuestSandbox) ->
         await sandbox.exec(TRUE)
 
 
+async def test_a_malformed_list_is_a_violation(peer: Peer, sandbox: GuestSandbox) -> None:
+    listing = asyncio.create_task(sandbox.processes())
+    await peer.send(FrameType.REPLY, (await peer.expect(FrameType.LIST)).id, b"\1\0\0\0\5\0\0\0x")
+    with pytest.raises(errors.ProtocolViolation):
+        await listing
+    with pytest.raises(errors.ProtocolViolation):
+        await sandbox.exec(TRUE)
+
+
 async def test_output_before_the_start_is_a_violation(peer: Peer, sandbox: GuestSandbox) -> None:
     running = asyncio.create_task(sandbox.exec(TRUE))
     await peer.output((await peer.expect(FrameType.START)).id, 0, b"x")

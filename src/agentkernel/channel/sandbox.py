@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from agentkernel.channel.boundary import Boundary
 from agentkernel.channel.collect import Collector, feed
@@ -15,9 +16,11 @@ from agentkernel.channel.frames import FrameType
 from agentkernel.channel.messages import SIGNAL, Builtin, Failure, Start, StartFlag, parse_processes, parse_statistics
 from agentkernel.channel.mux import Channel, Deadlines, open_channel
 from agentkernel.channel.process import GuestProcess, adopt, launch
-from agentkernel.errors import InvalidInput, SandboxFailed, TimedOut
+from agentkernel.errors import InvalidInput, ProtocolViolation, SandboxFailed, TimedOut
 from agentkernel.model.command import Cause, Command, ExecResult, ProcessRecord, SandboxStatistics
 from agentkernel.model.spec import SandboxSpec
+
+Answer = TypeVar("Answer")
 
 
 class GuestSandbox:
@@ -117,7 +120,7 @@ class GuestSandbox:
 
     async def processes(self) -> Sequence[ProcessRecord]:
         """What the agent started and still remembers."""
-        return parse_processes(await self._ask(FrameType.LIST))
+        return await self._ask(FrameType.LIST, parse_processes)
 
     async def kill_commands(self) -> None:
         """SIGKILL for the whole tree of every running command, whoever started it."""
@@ -127,7 +130,7 @@ class GuestSandbox:
 
     async def statistics(self) -> SandboxStatistics:
         """Numbers from inside."""
-        return parse_statistics(await self._ask(FrameType.STATS))
+        return await self._ask(FrameType.STATS, parse_statistics)
 
     async def close(self) -> None:
         """Lets go of the sandbox without ending anything in it; foreground commands end later as orphans."""
@@ -138,11 +141,15 @@ class GuestSandbox:
         await self._channel.close()
         await self._boundary.destroy()
 
-    async def _ask(self, kind: FrameType) -> bytes:
+    async def _ask(self, kind: FrameType, parse: Callable[[bytes], Answer]) -> Answer:
         answer = await self._channel.request(kind)
         if isinstance(answer, Failure):
             raise SandboxFailed(f"the sandbox's agent refused {kind.name}: {os.strerror(answer.errno)}")
-        return answer
+        try:
+            return parse(answer)
+        except ProtocolViolation as error:
+            self._channel.fail(error)
+            raise
 
 
 async def _when_started(process: GuestProcess) -> GuestProcess:
