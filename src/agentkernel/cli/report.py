@@ -50,14 +50,18 @@ def say_why(outcome: Outcome, timeout_s: float | None, environment: Mapping[str,
 
 
 def _limit(limit: LimitHit, resources: Resources) -> tuple[str, str]:
+    """The message and the flag that doubles the limit. A sandbox without a limit of its own met the host's."""
+    memory, pids, disk = resources.memory_bytes, resources.pids, resources.disk_bytes
     match limit:
-        case LimitHit.MEMORY:
-            size = format_size(resources.memory_bytes) if resources.memory_bytes else "the host"
-            return f"the sandbox ran out of memory (limit: {size}) and processes in it were killed", "--memory 2GiB allows more"
-        case LimitHit.PIDS:
-            return f"the sandbox reached its limit of {resources.pids} processes and threads", "--pids 2048 allows more"
+        case LimitHit.MEMORY if memory is not None:
+            said = f"the sandbox ran out of memory (limit: {format_size(memory)}) and processes in it were killed"
+            return said, f"--memory {format_size(2 * memory)} allows more"
+        case LimitHit.PIDS if pids is not None:
+            return f"the sandbox reached its limit of {pids} processes and threads", f"--pids {2 * pids} allows more"
         case LimitHit.DISK:
-            return f"the sandbox's own files reached their limit of {format_size(resources.disk_bytes)}", "--disk 4GiB allows more"
+            return f"the sandbox's own files reached their limit of {format_size(disk)}", f"--disk {format_size(2 * disk)} allows more"
+        case _:
+            return f"the host ran out of {limit.value}", "the sandbox has no limit of its own; give it one"
 
 
 def print_outcome(outcome: Outcome, output: Collector) -> None:

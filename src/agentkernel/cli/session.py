@@ -100,9 +100,11 @@ async def _work(kernel: Kernel, job: Job, sink: Sink, interrupts: Interrupts, pr
 
 async def _attend(process: Process, job: Job, sink: Sink, progress: _Progress) -> None:
     with ExitStack() as stack:
-        if job.command.terminal is not None:
-            _follow_terminal(process, job.raw, stack)
-        async with _background(feed(process, STDIN) if job.command.stdin else None):
+        resized = _own_terminal(job.raw, stack) if job.command.terminal is not None else None
+        async with (
+            _background(_follow_size(process, resized) if resized is not None else None),
+            _background(feed(process, STDIN) if job.command.stdin else None),
+        ):
             try:
                 async for stream, data in process.output():
                     await sink.write(stream, data)
@@ -115,22 +117,24 @@ async def _attend(process: Process, job: Job, sink: Sink, progress: _Progress) -
             progress.status = await process.wait()
 
 
-def _follow_terminal(process: Process, raw: bool, stack: ExitStack) -> None:
-    """Raw mode, and the user's window size inside whenever it changes."""
+def _own_terminal(raw: bool, stack: ExitStack) -> asyncio.Event:
+    """Puts the user's terminal into raw mode until `stack` ends; returns what is set whenever the window's size changes."""
     loop = asyncio.get_running_loop()
-    resizes: set[asyncio.Task[None]] = set()
-
-    def resize() -> None:
-        task = loop.create_task(process.resize(terminal_size()))
-        resizes.add(task)
-        task.add_done_callback(resizes.discard)
-
-    loop.add_signal_handler(signal.SIGWINCH, resize)
+    resized = asyncio.Event()
+    loop.add_signal_handler(signal.SIGWINCH, resized.set)
     stack.callback(loop.remove_signal_handler, signal.SIGWINCH)
     if raw:
         terminal = stack.enter_context(RawTerminal(STDIN))
         loop.add_signal_handler(signal.SIGTSTP, terminal.suspend)
         stack.callback(loop.remove_signal_handler, signal.SIGTSTP)
+    return resized
+
+
+async def _follow_size(process: Process, resized: asyncio.Event) -> None:
+    while True:
+        await resized.wait()
+        resized.clear()
+        await process.resize(terminal_size())
 
 
 @asynccontextmanager

@@ -12,10 +12,13 @@ from agentkernel.engine.fingerprints import FingerprintCache
 from agentkernel.engine.images import TarImages
 from agentkernel.engine.parts import Parts
 from agentkernel.engine.surroundings import gather, resolve
-from agentkernel.errors import BackendUnavailable, LaunchFailed, NotFound
+from agentkernel.errors import AgentKernelError, LaunchFailed, NotFound
 from agentkernel.model.isolation import Fingerprint, IsolationLevel
 from agentkernel.model.request import Grant, SandboxRequest
 from agentkernel.policy.decide import decide
+
+
+LINGER_S = 15.0  # a killed engine's sandboxes end by themselves; longer than the channel tries to re-attach
 
 
 class Engine:
@@ -74,7 +77,7 @@ class Engine:
 
     async def _create(self, backend: Backend, grant: Grant) -> Sandbox:
         try:
-            return await backend.create(grant.spec)
+            return await backend.create(replace(grant.spec, linger_s=LINGER_S))
         except LaunchFailed:
             self._cache.forget(grant.backend)  # the host is not what the probe found
             raise
@@ -82,7 +85,7 @@ class Engine:
     async def _probe(self, name: str) -> Fingerprint:
         try:
             found = await self._backend(name).probe()
-        except BackendUnavailable as error:
+        except AgentKernelError as error:
             return Fingerprint(backend=name, ready=False, level=IsolationLevel.NONE, reason=error.message, remedy=error.hint)
         self._cache.put(found)
         self._levels[name] = found.level
