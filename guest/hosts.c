@@ -7,6 +7,13 @@
 #include <linux/eventpoll.h>
 
 #define FRAMES_PER_TURN 64
+#define UNCONFIGURED_MS 60000 /* nobody wants a sandbox that nobody configures */
+
+void hosts_await(struct agent *agent)
+{
+    uint32_t patience = agent->configured ? agent->configuration.linger_ms : UNCONFIGURED_MS;
+    agent->alone_until_ms = patience ? agent->now_ms + patience : 0;
+}
 
 static void detach(struct agent *agent)
 {
@@ -14,6 +21,7 @@ static void detach(struct agent *agent)
         return;
     agent->current->attached = false;
     agent->current = NULL;
+    hosts_await(agent);
     for (unsigned i = 0; i < agent->table.used; i++)
         if (agent->table.slots[i])
             process_unsubscribe(agent, agent->table.slots[i]);
@@ -48,8 +56,10 @@ static void attach(struct agent *agent, struct link *link, const struct hello *h
     link_commit(link, HELLO_REPLY_SIZE);
     link->attached = accepted;
     link->tag = hello->tag;
-    if (accepted)
+    if (accepted) {
         agent->current = link;
+        agent->alone_until_ms = 0;
+    }
     if (!link_flush(link))
         agent_drop(agent, link);
 }

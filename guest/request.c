@@ -3,7 +3,7 @@
 
 #include "builtin.h"
 
-enum configure_key { CONFIGURE_SECCOMP = 1, CONFIGURE_ORPHAN_MS, CONFIGURE_RLIMIT };
+enum configure_key { CONFIGURE_SECCOMP = 1, CONFIGURE_ORPHAN_MS, CONFIGURE_RLIMIT, CONFIGURE_LINGER_MS };
 enum start_key {
     KEY_ARGV = 1,
     KEY_ENV,
@@ -55,6 +55,11 @@ static int configure_field(struct configuration *out, const struct field *field)
         if (field->length != 4)
             return -EINVAL;
         out->orphan_ms = ak_get_u32(field->bytes);
+        return 0;
+    case CONFIGURE_LINGER_MS:
+        if (field->length != 4)
+            return -EINVAL;
+        out->linger_ms = ak_get_u32(field->bytes);
         return 0;
     case CONFIGURE_RLIMIT:
         return configure_limit(out, field);

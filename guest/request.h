@@ -23,7 +23,8 @@ struct configuration {
     uint8_t filter[MAX_FILTER * 8u];
     uint32_t filter_length; /* instructions */
     uint32_t orphan_ms;
-    uint32_t limit_count, zero;
+    uint32_t limit_count;
+    uint32_t linger_ms; /* without a host; 0: for ever */
     struct limit limits[MAX_LIMITS];
 };
 

@@ -34,6 +34,7 @@ struct agent {
 
     uint64_t now_ms, started_ms;
     uint64_t earliest_ms; /* no deadline is before it; 0: none */
+    uint64_t alone_until_ms; /* without a host by then, the sandbox ends; 0: it has one, or waits for ever */
     uint64_t retry_ms;    /* accept again, read a lost device again; 0: not set */
     bool sweeping;        /* the tree of a lost supervisor is being ended */
     unsigned sweep_passes, sweeps;
@@ -54,6 +55,8 @@ void hosts_add(struct agent *agent, int in, int out, bool boundless);
 void hosts_accept(struct agent *agent);
 /* Takes and carries out what hosts sent; returns whether there may be more to do without waiting. */
 bool hosts_serve(struct agent *agent);
+/* Starts the time after which a sandbox without a host ends. */
+void hosts_await(struct agent *agent);
 /* Tries again what failed for want of descriptors, or because a device had nobody at its other end. */
 void hosts_retry(struct agent *agent);
 /* The attach is over; closes the connection unless it has no boundaries. */

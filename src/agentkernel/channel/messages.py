@@ -35,7 +35,7 @@ _RESUMED = struct.Struct("<IIQQQQ")
 _PROCESS = struct.Struct("<QIIIIQ")
 _STATISTICS = struct.Struct("<QIIQQQ")
 
-_SECCOMP, _ORPHAN_MS, _RLIMITS = 1, 2, 3
+_SECCOMP, _ORPHAN_MS, _RLIMITS, _LINGER_MS = 1, 2, 3, 4
 _ARGV, _ENV, _CWD, _UID, _GID, _GROUP, _TERMINAL, _FLAGS, _RING, _TIMEOUT_MS, _BUILTIN = range(1, 12)
 _REPLY_PROCESS, _REPLY_STATISTICS, _REPLY_ECHO = 1, 2, 3
 
@@ -150,11 +150,13 @@ class Resumed(NamedTuple):
     stdin_limit: int
 
 
-def encode_configure(seccomp: bytes, rlimits: tuple[Rlimit, ...], orphan_ms: int = ORPHAN_MS) -> bytes:
+def encode_configure(seccomp: bytes, rlimits: tuple[Rlimit, ...], orphan_ms: int = ORPHAN_MS, linger_ms: int = 0) -> bytes:
     """The payload of CONFIGURE."""
     fields = [(_SECCOMP, seccomp)] if seccomp else []
     if orphan_ms != ORPHAN_MS:
         fields.append((_ORPHAN_MS, WORD.pack(orphan_ms)))
+    if linger_ms:
+        fields.append((_LINGER_MS, WORD.pack(linger_ms)))
     fields += [(_RLIMITS, _RLIMIT.pack(*limit)) for limit in rlimits]
     return encode_fields(fields)
 

@@ -128,7 +128,9 @@ class Channel:
         self._spawn(self._watch_boundary())
         try:
             self._attach(await self._connect())
-            configuration = encode_configure(self._boundary.seccomp, self._boundary.rlimits)
+            configuration = encode_configure(
+                self._boundary.seccomp, self._boundary.rlimits, linger_ms=int((self._boundary.spec.linger_s or 0) * 1000)
+            )
             self._exchange.request(FrameType.CONFIGURE, configuration, self._on_configured)
             self._watch_answers()
         except BaseException:

@@ -123,4 +123,5 @@ class SandboxSpec:
     hostname: str = "sandbox"
     environment: tuple[tuple[str, str], ...] = ()  # base environment of every command; never holds secrets of the host
     level: IsolationLevel = IsolationLevel.CONTAINER
+    linger_s: float | None = None  # the sandbox ends by itself when no host has been attached for so long; None: never
     labels: dict[str, str] = field(default_factory=dict)

@@ -135,6 +135,7 @@ def build_plan(spec: SandboxSpec, around: Surroundings) -> tuple[Step, ...]:
     build.inner.extend(_kernel_file_systems(around.facts))
     _writable_directories(build)
     _workspace(build)
+    _root_binds(build, late=True)
     _mounts(build)
     _finish_root(build)
     _walls(build)
@@ -220,12 +221,20 @@ def _new_root(build: _Builder) -> None:
         build.do(Op.ROOT_OVERLAY, build.new_root, options, why="mount the image with a private upper layer")
     else:
         build.do(Op.ROOT_TMPFS, build.new_root, "size=4m,nr_inodes=4096,mode=755", why="mount the root")
-    for bind in spec.root.binds:
-        build.mount_host(bind.source, bind.target, _HARD | _RDONLY)
+    _root_binds(build, late=False)
     for path, target in spec.root.symlinks:
         build.do(Op.SYMLINK, target, _relative(path), why=f"link {path} to {target}")
     for file in spec.root.files:
         build.do(Op.FILE, _relative(file.path), file.mode, file.content, why=f"write {file.path}")
+
+
+def _root_binds(build: _Builder, *, late: bool) -> None:
+    """Shows the host root's directories; those beneath a directory of the sandbox's own only after it (a toolchain in /tmp, say)."""
+    spec = build.spec
+    covers = ("/tmp/", "/var/tmp/", f"{spec.user.home}/", f"{spec.workspace.target}/")  # noqa: S108 - inside
+    for bind in spec.root.binds:
+        if bind.target.startswith(covers) is late:
+            build.mount_host(bind.source, bind.target, _HARD | _RDONLY)
 
 
 @lru_cache(maxsize=4)
