@@ -19,6 +19,9 @@ struct status_record {
 };
 
 /* 0, or -errno: the caller is gone. */
-sysret status_send(int fd, struct status_record record);
+static inline sysret status_send(int fd, struct status_record record)
+{
+    return ak_write_all(fd, &record, sizeof record);
+}
 
 #endif
