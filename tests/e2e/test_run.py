@@ -180,6 +180,15 @@ def test_a_command_may_clean_up_when_it_is_interrupted(agentkernel: AgentKernel)
         assert process.wait(DEADLINE_S) == 130
 
 
+def test_after_kill_minus_nine_the_command_ends_by_itself(agentkernel: AgentKernel) -> None:
+    marker = _marker()
+    with agentkernel.start("run", "sleep", marker) as process:
+        wait_until(lambda: len(processes_named(marker)) > 1)
+        process.kill()
+    wait_until(lambda: not processes_named(marker), deadline_s=40)
+    agentkernel("run", "true")  # sweeps what is left of it on the host
+
+
 def test_kill_minus_nine_leaves_nothing_after_the_next_run(agentkernel: AgentKernel) -> None:
     marker = _marker()
     with agentkernel.start("run", "sleep", marker) as process:

@@ -160,6 +160,7 @@ async def test_a_sandbox_is_built_as_granted_and_destroyed_at_the_end(world: Wor
         assert grant.chosen is BackendKind.CHOSEN
         assert sandbox.spec == grant.spec
         assert sandbox.spec.resources.memory_bytes == 64 * 2**20
+        assert sandbox.spec.linger_s == 15.0
         assert not backend.made[0].destroyed
     assert backend.made[0].destroyed
 
@@ -362,7 +363,7 @@ async def test_a_tar_image_is_unpacked_in_a_sandbox_once(world: World, backend: 
         assert [path.name for path in rootfs.iterdir()] == ["bin"]
     unpacker, first = backend.made
     assert unpacker.destroyed
-    assert unpacker.spec.network.value == "none"
+    assert (unpacker.spec.network.value, unpacker.spec.linger_s) == ("none", 15.0)
     assert [bind.writable for bind in unpacker.spec.mounts] == [False, True, False]
     await _build(world, image=str(tar))
     assert [one.spec.root.directory for one in backend.made[1:]] == [str(rootfs), str(rootfs)]

@@ -1,10 +1,12 @@
-"""Removal that a cancellation does not cut short."""
+"""How sandboxes end: removal that a cancellation does not cut short, and their own end when the engine was killed."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
 from typing import Any
+
+LINGER_S = 15.0  # a killed engine's sandboxes end by themselves; longer than the channel tries to re-attach
 
 
 async def to_the_end(work: Coroutine[Any, Any, None]) -> None:

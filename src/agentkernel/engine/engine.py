@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 
 from agentkernel.abc import Backend, Caller, Sandbox
-from agentkernel.engine.ending import to_the_end
+from agentkernel.engine.ending import LINGER_S, to_the_end
 from agentkernel.engine.fingerprints import FingerprintCache
 from agentkernel.engine.images import TarImages
 from agentkernel.engine.parts import Parts
@@ -16,9 +16,6 @@ from agentkernel.errors import AgentKernelError, LaunchFailed, NotFound
 from agentkernel.model.isolation import Fingerprint, IsolationLevel
 from agentkernel.model.request import Grant, SandboxRequest
 from agentkernel.policy.decide import decide
-
-
-LINGER_S = 15.0  # a killed engine's sandboxes end by themselves; longer than the channel tries to re-attach
 
 
 class Engine:
@@ -62,6 +59,7 @@ class Engine:
     @asynccontextmanager
     async def _sandbox(self, caller: Caller, request: SandboxRequest) -> AsyncIterator[tuple[Sandbox, Grant]]:
         grant = await self.grant(caller, request)
+        grant = replace(grant, spec=replace(grant.spec, linger_s=LINGER_S))
         backend = self._backend(grant.backend)
         if grant.backend not in self._swept:
             self._swept.add(grant.backend)
@@ -77,7 +75,7 @@ class Engine:
 
     async def _create(self, backend: Backend, grant: Grant) -> Sandbox:
         try:
-            return await backend.create(replace(grant.spec, linger_s=LINGER_S))
+            return await backend.create(grant.spec)
         except LaunchFailed:
             self._cache.forget(grant.backend)  # the host is not what the probe found
             raise

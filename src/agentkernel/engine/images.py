@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager
 
 import agentkernel
 from agentkernel.abc import Backend
-from agentkernel.engine.ending import to_the_end
+from agentkernel.engine.ending import LINGER_S, to_the_end
 from agentkernel.engine.parts import Parts
 from agentkernel.errors import InvalidInput, NotFound, Unsupported
 from agentkernel.model.command import Command, ExecResult
@@ -102,6 +102,7 @@ class TarImages:
                 Bind(source=package, target=_PACKAGE_INSIDE),
             ),
             resources=Resources(memory_bytes=_MEMORY_BYTES, cpus=None),
+            linger_s=LINGER_S,
             environment=(
                 *root.environment,
                 ("PATH", ":".join(root.path_directories)),
