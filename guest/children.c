@@ -39,33 +39,52 @@ void children_reap(struct agent *agent)
 void agent_sweep(struct agent *agent)
 {
     agent->sweeping = true;
-    agent->sweep_passes = agent->sweeps = 0;
+    agent->sweeps = 0;
+    agent->sweep_phase = SWEEP_BEGIN;
     agent->sweep_at = agent->now_ms;
 }
 
-/* One pass over the processes that no living supervisor looks after; a pass per turn, so that the agent stays responsive. */
-void children_sweep(struct agent *agent)
+static void sweep_done(struct agent *agent)
 {
-    struct tree *tree = &agent->sweep;
-    *tree = (struct tree){
-        .proc = agent->proc,
-        .root = (int)SYS(getpid),
-        .spared = agent->table.supervisors,
-        .spared_count = agent->table.used,
-        .entries = tree->entries,
-        .room = tree->room,
-        .fingerprint = tree->fingerprint,
-    };
-    if (agent->sweep_passes++ < STOP_PASSES && !tree_stop(tree))
-        return;
-    agent->sweep_passes = 0;
-    agent->sweep_at = agent->now_ms + (agent->sweeps++ < SWEEPS_FAST ? SWEEP_MS : SWEEP_SLOW_MS);
-    if (tree_kill(tree))
-        return;
     children_reap(agent);
     agent->sweeping = false;
-    tree_free(tree);
+    tree_free(&agent->sweep);
     for (unsigned i = 0; i < agent->table.used; i++)
         if (agent->table.slots[i])
             process_swept(agent, agent->table.slots[i]);
+}
+
+static void sweep_begin(struct agent *agent)
+{
+    struct tree *tree = &agent->sweep;
+    tree->proc = agent->proc;
+    tree->root = (int)SYS(getpid);
+    tree->spared = agent->table.supervisors;
+    tree->spared_count = agent->table.used;
+    agent->sweep_passes = 0;
+    agent->sweep_phase = SWEEP_STOP;
+    (void)tree_begin(tree, agent->proc < 0 ? SIGKILL : SIGSTOP);
+}
+
+/* One pass over the processes that no living supervisor looks after. */
+void children_sweep(struct agent *agent)
+{
+    struct tree *tree = &agent->sweep;
+    unsigned found;
+    if (agent->sweep_phase == SWEEP_BEGIN)
+        sweep_begin(agent);
+    tree->spared_count = agent->table.used;
+    found = tree->proc < 0 || tree->seen ? tree_pass(tree) : 0;
+    if (tree->proc >= 0 && found && ++agent->sweep_passes < STOP_PASSES)
+        return;
+    if (tree->proc >= 0 && agent->sweep_phase == SWEEP_STOP) {
+        agent->sweep_phase = SWEEP_KILL;
+        agent->sweep_passes = 0;
+        (void)tree_begin(tree, SIGKILL);
+        return;
+    }
+    agent->sweep_phase = SWEEP_BEGIN;
+    agent->sweep_at = agent->now_ms + (agent->sweeps++ < SWEEPS_FAST ? SWEEP_MS : SWEEP_SLOW_MS);
+    if ((tree->proc < 0 ? found : tree->alive) == 0)
+        sweep_done(agent);
 }

@@ -2,7 +2,7 @@
 #include "listener.h"
 
 #include "descriptor.h"
-#include "tree.h"
+#include "process_table.h"
 
 #include <asm/ioctls.h>
 #include <asm/stat.h>
@@ -62,15 +62,11 @@ sysret listener_open(const char *path)
  */
 static bool is_workload(int fd, int proc)
 {
-    struct tree tree = {.proc = proc, .root = (int)SYS(getpid)};
     struct peer peer = {0};
     int length = sizeof peer;
-    bool inside;
-    if (SYS(getsockopt, fd, AK_SOL_SOCKET, AK_SO_PEERCRED, &peer, &length) || peer.pid == 0 || !tree_scan(&tree))
+    if (SYS(getsockopt, fd, AK_SOL_SOCKET, AK_SO_PEERCRED, &peer, &length) || peer.pid == 0 || proc < 0)
         return false;
-    inside = tree_contains(&tree, peer.pid) || !tree_knows(&tree, peer.pid);
-    tree_free(&tree);
-    return inside;
+    return process_table_descends(proc, peer.pid, (int)SYS(getpid)) != 0; /* one that is gone already could have been anyone */
 }
 
 sysret listener_accept(int listener, int proc, bool is_init)

@@ -114,7 +114,7 @@ bool agent_prepare(struct agent *agent, const struct agent_cgroups *cgroups)
     raise_file_limit(agent);
     if (!open_null(agent))
         return false;
-    agent->proc = tree_open_proc();
+    agent->proc = process_table_open();
     agent->epoll = (int)SYS(epoll_create1, O_CLOEXEC);
     if (agent->epoll < 0)
         return false;

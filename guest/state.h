@@ -15,7 +15,7 @@ enum source { SOURCE_LISTEN, SOURCE_SIGNALS, SOURCE_LINK, SOURCE_CONTROL, SOURCE
 
 struct agent {
     int epoll, listen, signals;
-    int proc; /* /proc, -1: none */
+    int proc; /* as process_table_open() says; -1: none */
     int null; /* /dev/null, or the reading end of a pipe that nobody writes to */
     bool is_init, can_switch_user;
     struct agent_cgroups cgroups;
@@ -37,6 +37,7 @@ struct agent {
     uint64_t alone_until_ms; /* without a host by then, the sandbox ends; 0: it has one, or waits for ever */
     uint64_t retry_ms;    /* accept again, read a lost device again; 0: not set */
     bool sweeping;        /* the tree of a lost supervisor is being ended */
+    enum sweep_phase { SWEEP_BEGIN, SWEEP_STOP, SWEEP_KILL } sweep_phase;
     unsigned sweep_passes, sweeps;
     uint64_t sweep_at;
     struct tree sweep;

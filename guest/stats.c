@@ -2,13 +2,14 @@
 #include "state.h"
 
 #include "clock.h"
+#include "descriptor.h"
 
 #include <linux/mman.h>
 #include <linux/resource.h>
 
 #define PROCESS_FIXED 32u
 #define STATS_SIZE 40u
-#define STAT_FIELD_RSS 24 /* of /proc/PID/stat, in pages */
+#define PIDS_MAX 65536u /* looked at: an answer must not take for ever */
 
 /* LIST of many records fits into one frame because the command lines are cut shorter then. */
 static uint32_t command_share(const struct table *table)
@@ -60,21 +61,6 @@ static uint64_t page_size(void)
     return size ? size : 4096;
 }
 
-static uint64_t resident_bytes(int proc, int pid)
-{
-    char name[24], text[512];
-    const char *at;
-    uint64_t pages = 0;
-    ak_format_u64(name, (uint64_t)pid);
-    if (!tree_read_stat(proc, name, text, sizeof text, &at))
-        return 0;
-    for (int field = 3; *at && field < STAT_FIELD_RSS; at++)
-        field += *at == ' ';
-    for (; *at >= '0' && *at <= '9'; at++)
-        pages = pages * 10 + (uint64_t)(*at - '0');
-    return pages * page_size();
-}
-
 static uint64_t children_cpu_us(void)
 {
     struct rusage usage;
@@ -85,25 +71,28 @@ static uint64_t children_cpu_us(void)
 
 void reply_stats(struct agent *agent, uint64_t id)
 {
-    struct tree tree = {.proc = agent->proc};
+    struct pid_reader processes;
+    struct process_stat stat;
     uint8_t *memory = link_reserve(agent->current, 128);
-    uint64_t pids = 0, rss = 0;
+    uint64_t pids = 0, pages = 0;
     struct builder b;
+    int pid;
     if (!memory)
         return;
-    if (tree_scan(&tree)) {
-        pids = tree.count;
-        for (size_t i = 0; i < tree.count; i++)
-            rss += resident_bytes(agent->proc, tree.entries[i].pid);
+    (void)pid_reader_open(&processes, agent->proc, ".");
+    while (pids < PIDS_MAX && (pid = pid_reader_next(&processes)) > 0) {
+        pids++;
+        if (process_table_stat(agent->proc, pid, &stat))
+            pages += stat.resident_pages;
     }
-    tree_free(&tree);
+    descriptor_close(&processes.fd);
     builder_begin(&b, memory, 128, FRAME_REPLY, 0, id);
     builder_field(&b, FIELD_STATS, STATS_SIZE);
     builder_u64(&b, agent->now_ms - agent->started_ms);
     builder_u32(&b, agent->table.running);
     builder_u32(&b, agent->table.running + agent->table.ended);
     builder_u64(&b, pids);
-    builder_u64(&b, rss);
+    builder_u64(&b, pages * page_size());
     builder_u64(&b, children_cpu_us());
     link_commit(agent->current, builder_end(&b, agent->current->tag));
 }

@@ -1,5 +1,8 @@
 /*
- * The descendants of a process, found through /proc, and signals to all of them.
+ * The descendants of a process, and signals to all of them.
+ *
+ * They are found through /proc: from parent to child where the kernel lists children, else by everyone's parent. Each is signalled at the
+ * moment when it is found: a process that forks and exits again and again would be gone by the end of a longer look.
  *
  * Where there is no /proc, the direct children are found by asking wait for every pid. As the caller is a subreaper, the children of a killed
  * child become its own, so that killing children again and again ends the whole tree - slower, and a fork bomb may outrun it.
@@ -7,41 +10,30 @@
 #ifndef AK_TREE_H
 #define AK_TREE_H
 
-#include "sys.h"
-
-struct tree_entry {
-    int pid, parent;
-    char state; /* as in /proc/PID/stat */
-    uint8_t mark;
-};
+#include "process_table.h"
 
 struct tree {
-    int proc; /* descriptor of /proc, -1: none */
+    int proc; /* as process_table_open() says; -1: none */
     int root; /* the descendants of this process, without itself */
-    const int *spared; /* these and their descendants are left alone */
+    const int *spared; /* these pids and their descendants are left alone */
     unsigned spared_count;
-    struct tree_entry *entries;
+
+    int signal;
+    bool by_parent; /* the kernel does not list children */
+    uint8_t *seen;  /* bit per pid: signalled in this round */
+    int *found;     /* pids of this round, whose children are looked for */
     size_t count, room;
-    uint64_t fingerprint; /* of the descendants that the last scan found */
+    unsigned alive;
 };
 
-/* Opens /proc if it is one and shows this process's own pid namespace; else -1. */
-int tree_open_proc(void);
-/* Reads the process table; false without /proc. */
-bool tree_scan(struct tree *tree);
-/* Both of the last scan: whether the process is a descendant, and whether it is there at all. */
-bool tree_contains(struct tree *tree, int pid);
-bool tree_knows(struct tree *tree, int pid);
-/* Sends `signal` once to each descendant; returns how many got it. Without /proc: the direct children. */
+/* Begins a round: every descendant is signalled once until the next one begins. False without memory. */
+bool tree_begin(struct tree *tree, int signal);
+/* Looks once for descendants; returns how many new ones were found and signalled. Without /proc: all direct children, each time. */
+unsigned tree_pass(struct tree *tree);
+/* One round of `signal` for all; returns how many got it. */
 unsigned tree_signal(struct tree *tree, int signal);
-/* One pass of SIGSTOP; true when nothing in the tree ran and nothing new was found. */
-bool tree_stop(struct tree *tree);
-/* One pass of SIGKILL; returns how many were alive (not zombies). */
-unsigned tree_kill(struct tree *tree);
-/* SIGSTOP passes until nothing moves, then SIGKILL; returns how many were alive. Call again until nothing is left. */
+/* SIGSTOP until nothing new is found, so that nothing can fork away, then SIGKILL; returns how many were alive. To be repeated until none is. */
 unsigned tree_fell(struct tree *tree);
 void tree_free(struct tree *tree);
-/* Reads field `number` (3: state ...) of /proc/PID/stat; used by the statistics too. */
-bool tree_read_stat(int proc, const char *pid, char *text, size_t room, const char **after_name);
 
 #endif
