@@ -41,10 +41,10 @@ class AgentKernel:
 
 
 @pytest.fixture(scope="session")
-def shared_environment(guest_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def shared_environment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """One home for all tests, so that the host is probed once."""
     home = tmp_path_factory.mktemp("home")
-    guest = os.environ.get("AGENTKERNEL_GUEST", str(guest_binary))
+    guest = os.environ.get("AGENTKERNEL_GUEST") or str(request.getfixturevalue("guest_binary"))
     environment = {"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE), "LANG": "C.UTF-8", "AGENTKERNEL_GUEST": guest}
     if subprocess.run(["unshare", "--user", "--map-root-user", "--mount", "true"], capture_output=True).returncode != 0:
         pytest.skip("this host forbids user namespaces")
