@@ -8,14 +8,14 @@
  */
 #include "enter.h"
 
-#include "beneath.h"
+#include "handover.h"
 #include "kernel.h"
+#include "network.h"
 #include "sandbox.h"
 #include "status.h"
 
 #include <asm/signal.h>
 #include <linux/fcntl.h>
-#include <linux/poll.h>
 #include <linux/prctl.h>
 #include <linux/sched.h>
 
@@ -57,88 +57,87 @@ static step_function *const functions[PLAN_OPS] = {
     [PLAN_AGENT] = step_agent,
 };
 
-/* The pipe that tells the inner process to go on. */
-enum { GO_READ, GO_WRITE, GO_ENDS };
-
-static _Noreturn void fail(const struct sandbox *sandbox, const struct plan_step *step, sysret result, uint32_t inside)
+static _Noreturn void fail(const struct sandbox *sandbox, uint32_t index, sysret result, uint32_t inside)
 {
-    (void)status_send(sandbox->status_fd, (struct status_record){STATUS_STEP_FAILED, step->index, (uint32_t)-result, inside});
+    (void)status_send(sandbox->status_fd, (struct status_record){STATUS_STEP_FAILED, index, (uint32_t)-result, inside});
     ak_exit(1);
 }
 
-/* GO carries the slots, since the inner process has its own memory; EAGAIN: the outer process ended without it. */
-static sysret read_go(struct sandbox *sandbox, const int *go)
+/* Steps that build the root do not touch the network, and are done while it is being made. */
+static bool needs_network(uint32_t op)
 {
-    sysret got = SYS(read, go[GO_READ], sandbox->slots, sizeof sandbox->slots);
-    return got == (sysret)sizeof sandbox->slots ? 0 : got < 0 ? got : -EIO;
+    return op > PLAN_REMOUNT_ROOT;
 }
 
-/* Waits until the outer steps are done; ends the process if they failed, or if there is no caller any more. */
-static void wait_for_go(struct sandbox *sandbox, const int *go)
+static void do_inside(struct sandbox *sandbox, const struct plan_step *step)
 {
-    struct pollfd watched[] = {{.fd = go[GO_READ], .events = POLLIN}, {.fd = sandbox->outer, .events = POLLIN}, {.fd = sandbox->status_fd}};
-    sysret result;
-    do
-        result = SYS(ppoll, watched, sizeof watched / sizeof *watched, NULL, NULL, 0);
-    while (result == -EINTR);
-    if (result < 0 || watched[2].revents || read_go(sandbox, go) < 0)
-        ak_exit(1);
+    sysret result = needs_network(step->op) ? network_join(sandbox) : 0;
+    if (result < 0)
+        fail(sandbox, sandbox->clone_index, result, 1);
+    result = functions[step->op](sandbox, step);
+    if (result < 0)
+        fail(sandbox, step->index, result, 1);
 }
 
-/*
- * `cursor` is behind CLONE, whose step is `clone`. The network namespace is made here, not by clone(2): it takes longer than all the others together, and the outer
- * steps need not wait for it.
- */
-static _Noreturn void run_inside(struct sandbox *sandbox, struct plan_cursor cursor, const struct plan_step *clone, const int *go)
+static _Noreturn void run_inside(struct sandbox *sandbox, struct plan_cursor cursor)
 {
     struct plan_step step = {0};
-    sysret unshared = clone->arguments[0].number & CLONE_NEWNET ? SYS(unshare, CLONE_NEWNET) : 0;
     while (plan_next(&cursor, &step) && step.op != PLAN_GO)
         continue;
-    wait_for_go(sandbox, go);
-    if (unshared < 0)
-        fail(sandbox, clone, unshared, 1);
+    handover_receive(sandbox, sandbox->slots, sizeof sandbox->slots);
     (void)SYS(prctl, PR_SET_DUMPABLE, 0, 0, 0, 0); /* not before: the outer process writes to /proc/<pid>, which would then be root's */
     (void)SYS(setsid);                             /* no way to the caller's terminal */
     (void)SYS(umask, 0);
-    while (plan_next(&cursor, &step)) {
-        sysret result = functions[step.op](sandbox, &step);
-        if (result < 0)
-            fail(sandbox, &step, result, 1);
-    }
+    while (plan_next(&cursor, &step))
+        do_inside(sandbox, &step);
     ak_exit(1); /* not reached: the last step of a checked plan is AGENT */
 }
 
-static void start_inner(struct sandbox *sandbox, const struct plan_cursor *cursor, const struct plan_step *step, const int *go)
+static sysret start_inner(struct sandbox *sandbox, const struct plan_cursor *cursor, const struct plan_step *step)
 {
-    uint64_t namespaces = step->arguments[0].number & ~(uint64_t)CLONE_NEWNET;
-    sysret pid = SYS(clone, CLONE_PARENT | CLONE_FILES | SIGCHLD | namespaces, 0, 0, 0, 0);
+    sysret pid;
+    sandbox->clone_index = step->index;
+    sandbox->namespaces = step->arguments[0].number;
+    pid = SYS(clone, CLONE_PARENT | CLONE_FILES | SIGCHLD | (sandbox->namespaces & ~(uint64_t)CLONE_NEWNET), 0, 0, 0, 0);
     if (pid < 0)
-        fail(sandbox, step, pid, 0);
+        return pid;
     if (pid == 0)
-        run_inside(sandbox, *cursor, step, go);
+        run_inside(sandbox, *cursor);
     sandbox->inner = (int)pid;
     if (status_send(sandbox->status_fd, (struct status_record){.kind = STATUS_STARTED, .value = (uint32_t)pid}) < 0)
         ak_exit(1);
+    return 0;
 }
 
-/* Does the steps up to GO. To fail is to end: the inner process sees it. */
-static void run_outside(struct sandbox *sandbox, struct plan_cursor cursor, const int *go)
+/* The inner process may go on; it has its own memory, so it is told the slots. */
+static sysret go(struct sandbox *sandbox)
 {
-    struct plan_step step;
-    while (plan_next(&cursor, &step)) {
-        sysret result = 0;
-        if (step.op == PLAN_CLONE)
-            start_inner(sandbox, &cursor, &step, go);
-        else if (step.op == PLAN_GO)
-            result = ak_write_all(go[GO_WRITE], sandbox->slots, sizeof sandbox->slots);
-        else
-            result = functions[step.op](sandbox, &step);
-        if (result < 0)
-            fail(sandbox, &step, result, 0);
-        if (step.op == PLAN_GO)
-            return;
+    sysret result = network_prepare(sandbox);
+    return result < 0 ? result : handover_send(sandbox, sandbox->slots, sizeof sandbox->slots);
+}
+
+static sysret do_outside(struct sandbox *sandbox, const struct plan_cursor *cursor, const struct plan_step *step)
+{
+    switch (step->op) {
+    case PLAN_CLONE: return start_inner(sandbox, cursor, step);
+    case PLAN_GO: return go(sandbox);
+    default: return functions[step->op](sandbox, step);
     }
+}
+
+/* Does the steps up to GO, and then the network. To fail is to end: the inner process sees it. */
+static void run_outside(struct sandbox *sandbox, struct plan_cursor cursor)
+{
+    struct plan_step step = {0};
+    sysret result;
+    while (step.op != PLAN_GO && plan_next(&cursor, &step)) {
+        result = do_outside(sandbox, &cursor, &step);
+        if (result < 0)
+            fail(sandbox, step.index, result, 0);
+    }
+    result = network_make(sandbox);
+    if (result < 0)
+        fail(sandbox, sandbox->clone_index, result, 0);
 }
 
 /* Replaces 0-2 by a pipe without another end: nothing to read, nobody to write to, nothing of the host. */
@@ -200,7 +199,6 @@ static int launch(struct sandbox *sandbox, size_t size)
 {
     struct plan_fault fault;
     struct plan_cursor cursor;
-    int go[GO_ENDS];
     sysret result;
     if (!plan_check(sandbox->plan, size, &fault) || !plan_begin(&cursor, sandbox->plan, size)) {
         (void)status_send(sandbox->status_fd, (struct status_record){STATUS_MALFORMED, fault.step, EINVAL, fault.offset});
@@ -208,10 +206,10 @@ static int launch(struct sandbox *sandbox, size_t size)
     }
     result = sandbox->outer = (int)SYS(pidfd_open, SYS(getpid), 0);
     if (result >= 0)
-        result = SYS(pipe2, go, O_CLOEXEC | O_NONBLOCK);
+        result = handover_begin(sandbox);
     if (result < 0)
-        fail(sandbox, &(struct plan_step){0}, result, 0);
-    run_outside(sandbox, cursor, go);
+        fail(sandbox, 0, result, 0);
+    run_outside(sandbox, cursor);
     return 0;
 }
 

@@ -10,6 +10,9 @@
 struct sandbox {
     int status_fd;
     int outer;               /* pidfd of the outer process */
+    int handover[2];         /* the pipe to the inner process */
+    uint32_t clone_index;    /* of the step CLONE */
+    uint64_t namespaces;     /* its flags */
     int inner;               /* outside: pid of the inner process */
     int userns;              /* outside: user namespace of the inner process, once asked for */
     int mapped_userns;       /* outside: throw-away user namespace of the last IDMAP_TREE */

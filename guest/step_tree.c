@@ -3,6 +3,7 @@
 
 #include "mount_tree.h"
 #include "procfs.h"
+#include "userns.h"
 
 #include <asm/signal.h>
 #include <linux/fcntl.h>
@@ -25,15 +26,10 @@ static sysret fill_slot(struct sandbox *sandbox, const struct plan_step *step, i
 
 sysret step_tree(struct sandbox *sandbox, const struct plan_step *step)
 {
-    if (!step->arguments[4].number)
-        return fill_slot(sandbox, step, -1);
-    if (sandbox->userns < 0) {
-        sysret userns = procfs_open(sandbox->inner, "ns/user", O_RDONLY);
-        if (userns < 0)
-            return userns;
-        sandbox->userns = (int)userns;
-    }
-    return fill_slot(sandbox, step, sandbox->userns);
+    sysret userns = step->arguments[4].number ? userns_of_inner(sandbox) : 0;
+    if (userns < 0)
+        return userns;
+    return fill_slot(sandbox, step, step->arguments[4].number ? (int)userns : -1);
 }
 
 /* The process of a throw-away user namespace: waits to be killed, and ends by itself should the outer process end first. */

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from unit.launch_samples import (
     inside,
     mounts,
     process_steps,
+    processes,
     root_steps,
     status,
     user_steps,
@@ -30,6 +32,7 @@ from unit.plan_wire import (
     LISTEN_FD,
     NEWNET,
     NEWNS,
+    NEWUSER,
     RDONLY,
     Launch,
     Step,
@@ -43,6 +46,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: id ranges
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 MS_REC, MS_SHARED = 1 << 14, 1 << 20
+NS_GET_USERNS = 0xB701
 MOUNT_POINTS = {"/", "/usr", "/proc", "/proc/kallsyms", "/proc/acpi", "/proc/sys", "/dev", "/dev/null", "/dev/pts", "/dev/mqueue", "/tmp"}
 
 
@@ -291,7 +295,27 @@ def test_a_closed_standard_stream_is_refused(guest: Path) -> None:
     assert done.returncode == 2
 
 
-def test_no_namespace_but_the_network(guest: Path) -> None:
-    """The network namespace is made by the inner process itself: its failure is CLONE's."""
+def test_a_network_namespace_that_is_not_allowed_is_named(guest: Path) -> None:
+    """It is not made by clone(2) but beside the building of the root: its failure is CLONE's all the same."""
     with run_as(PLAIN_UID if os.geteuid() == 0 else os.geteuid(), guest, [("CLONE", NEWNET), ("GO",), ("AGENT", LISTEN_FD)]) as launch:
-        assert (launch.failure.step, launch.failure.error, launch.failure.value) == (0, 1, 1)
+        assert (launch.failure.step, launch.failure.error, launch.failure.value) == (0, 1, 0)
+    assert not processes(guest)
+
+
+@needs_root
+@pytest.mark.parametrize("namespaces", [NEWNET, NEWNET | NEWUSER])
+def test_the_network_namespace_is_the_sandbox_s_own(guest: Path, launched: list[Launch], namespaces: int) -> None:
+    launch = run(
+        guest, [("CLONE", namespaces), *([("IDMAP", "0 0 1\n", "0 0 1\n", 0)] * bool(namespaces & NEWUSER)), ("GO",), ("AGENT", LISTEN_FD)]
+    )
+    launched.append(launch)
+    assert launch.ready, launch.records
+    for name in ("net", "user"):
+        same = os.readlink(f"/proc/{launch.pid}/ns/{name}") == os.readlink(f"/proc/self/ns/{name}")
+        assert same == (name == "user" and not namespaces & NEWUSER)
+    with open(f"/proc/{launch.pid}/ns/net") as network:
+        owner = fcntl.ioctl(network, NS_GET_USERNS)
+    try:
+        assert os.readlink(f"/proc/self/fd/{owner}") == os.readlink(f"/proc/{launch.pid}/ns/user")
+    finally:
+        os.close(owner)

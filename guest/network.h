@@ -1,0 +1,19 @@
+/*
+ * The network namespace. To make it takes longer than to make all the other namespaces, so the outer process makes it while the inner one builds the root,
+ * in the inner one's user namespace, and hands it over.
+ */
+#ifndef AK_NETWORK_H
+#define AK_NETWORK_H
+
+#include "sandbox.h"
+
+/* All do nothing if the plan has none. Outside, before GO. */
+sysret network_prepare(struct sandbox *sandbox);
+
+/* Outside, after GO, as its last act: it leaves the caller's namespaces. */
+sysret network_make(const struct sandbox *sandbox);
+
+/* Inside: enters it; does nothing when called again. */
+sysret network_join(struct sandbox *sandbox);
+
+#endif
