@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conformance.directories import own_temporary_directory
 
 pytest.register_assert_rewrite("agentkernel.testing")
 
@@ -24,13 +25,10 @@ def _guest(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _private_temporary_files(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What appears among the temporary files is ours; the name is short, because paths of sockets have 107 bytes."""
+def _private_temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What appears among the temporary files is ours."""
     tmp_path_factory.getbasetemp()  # pytest's own directory stays where it is
-    with tempfile.TemporaryDirectory(prefix="ak-", dir="/tmp") as directory:
-        os.chmod(directory, 0o711)  # root's sandboxes walk to their mount point as ids of their own
-        monkeypatch.setattr(tempfile, "tempdir", directory)
-        monkeypatch.setenv("TMPDIR", directory)
+    with own_temporary_directory():
         yield
 
 

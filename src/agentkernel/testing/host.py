@@ -94,7 +94,7 @@ def take(directories: Sequence[Path] = ()) -> HostSnapshot:
     )
 
 
-async def leftovers(before: HostSnapshot, directories: Sequence[Path] = (), *, patience_s: float = 3.0) -> list[str]:
+async def leftovers(before: HostSnapshot, directories: Sequence[Path] = (), *, patience_s: float = 6.0) -> list[str]:
     """What was not there before and does not go away in `patience_s`; empty when all is clean (then it returns at once)."""
     deadline = time.monotonic() + patience_s
     staying = before.new_in(take(directories))

@@ -1,0 +1,41 @@
+"""The planted host, the compiled programs and the outer limits, once per run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from security.catalogue import compile_programs
+from security.guard import outer_limits
+from security.planted import Planted, plant
+
+from agentkernel.testing.host import become_subreaper
+
+
+@pytest.fixture(scope="session")
+def limits_missing() -> Iterator[str]:
+    """Why bombs cannot be tried here; empty when the outer limits hold."""
+    with outer_limits() as missing:
+        yield missing
+
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory: pytest.TempPathFactory, limits_missing: str) -> Iterator[Planted]:
+    """Everything that the programs could find on the host."""
+    become_subreaper()
+    hostile = compile_programs(tmp_path_factory.mktemp("hostile"))
+    if hostile is None:
+        pytest.skip("this host has no C compiler for the hostile programs")
+    with plant(hostile) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def guest(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """The guest of this tree, as every backend of the run uses it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "AGENTKERNEL_GUEST" not in os.environ:
+            patch.setenv("AGENTKERNEL_GUEST", str(request.getfixturevalue("guest_binary")))
+        yield Path(os.environ["AGENTKERNEL_GUEST"])
