@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         WatchEvent,
     )
     from agentkernel.model.isolation import Fingerprint, IsolationLevel
-    from agentkernel.model.request import Grant, SandboxRequest
+    from agentkernel.model.request import Grant, Notice, SandboxRequest
     from agentkernel.model.spec import SandboxSpec
 
 
@@ -90,7 +90,16 @@ class Files(Protocol):
         """Reads in chunks."""
         ...
 
-    async def write(self, path: str, data: bytes | AsyncIterator[bytes], *, mode: int = 0o644, parents: bool = False, exclusive: bool = False, append: bool = False) -> None:
+    async def write(
+        self,
+        path: str,
+        data: bytes | AsyncIterator[bytes],
+        *,
+        mode: int = 0o644,
+        parents: bool = False,
+        exclusive: bool = False,
+        append: bool = False,
+    ) -> None:
         """Creates or replaces (or appends to) a file."""
         ...
 
@@ -215,6 +224,11 @@ class Kernel(Protocol):
 
     def sandbox(self, caller: Caller, request: SandboxRequest) -> AbstractAsyncContextManager[tuple[Sandbox, Grant]]:
         """Builds a sandbox and destroys it at the end of the block."""
+        ...
+
+    async def aftermath(self, caller: Caller, grant: Grant) -> Sequence[Notice]:
+        """What the user should know after the sandbox of a grant has ended: above all files that it made in a writable workspace and that
+        programs on the host run or obey."""
         ...
 
     def isolation_of(self, backend: str) -> IsolationLevel:

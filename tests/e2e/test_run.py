@@ -293,6 +293,13 @@ def test_permissive_writes_to_the_directory_but_not_to_what_the_host_runs(agentk
     assert list((agentkernel.directory / ".git" / "hooks").iterdir()) == []
 
 
+def test_a_new_file_that_the_host_would_run_is_pointed_out(agentkernel: AgentKernel) -> None:
+    done = agentkernel("run", "-q", "--profile", "permissive", "sh", "-c", "echo evil > .envrc; mkdir -p .vscode; echo fine > notes")
+    assert done.returncode == 0
+    assert b"warning: the sandbox made .envrc, .vscode in" in done.stderr
+    assert b"notes" not in done.stderr
+
+
 def test_variables_reach_the_command_and_secrets_do_not(agentkernel: AgentKernel) -> None:
     agentkernel.environment |= {"GIVEN": "by name", "AWS_SECRET_ACCESS_KEY": "leaked"}
     done = agentkernel("run", "-e", "A=1", "-e", "GIVEN", "env")

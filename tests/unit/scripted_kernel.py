@@ -239,6 +239,9 @@ class ScriptedKernel:
             await asyncio.sleep(0)
             self.log("destroyed")
 
+    async def aftermath(self, caller: Caller, grant: Grant) -> tuple[Notice, ...]:
+        return ()
+
     def isolation_of(self, backend: str) -> IsolationLevel:
         return IsolationLevel.CONTAINER
 

@@ -200,7 +200,13 @@ def test_a_path_with_a_nul_byte_is_refused_when_encoding():
 
 def test_encoding_follows_the_contract():
     assert encode((Step(op=Op.SETID, arguments=(1, Text("x"), b"\0\1")),)) == (
-        b"AKPLAN1\n" + (1).to_bytes(4, "little") + b"\x0b\0\x03\0" + b"\x08\0\0\0" + (1).to_bytes(8, "little") + b"\x02\0\0\0x\0" + b"\x02\0\0\0\0\1"
+        b"AKPLAN1\n"
+        + (1).to_bytes(4, "little")
+        + b"\x0b\0\x03\0"
+        + b"\x08\0\0\0"
+        + (1).to_bytes(8, "little")
+        + b"\x02\0\0\0x\0"
+        + b"\x02\0\0\0\0\1"
     )
 
 

@@ -34,7 +34,9 @@ class Collector:
 
 
 def say_why(outcome: Outcome, timeout_s: float | None, environment: Mapping[str, str]) -> None:
-    """Names the limit that ended the command, on stderr: its exit status alone would look like its own failure."""
+    """Names the limit that ended the command, on stderr: its exit status alone would look like its own failure. Also what it left."""
+    for notice in outcome.aftermath:
+        say("warning", notice.message, notice.hint, environment)
     status, grant = outcome.status, outcome.grant
     if status is None or grant is None or outcome.interrupted_by is not None:
         return
@@ -80,6 +82,7 @@ def print_outcome(outcome: Outcome, output: Collector) -> None:
         record |= {name: text, f"{name}_encoding": encoding, f"{name}_truncated": output.truncated[stream]}
     if outcome.grant is not None:
         record |= _grant(outcome.grant)
+        record["aftermath"] = [{"code": notice.code, "message": notice.message, "hint": notice.hint} for notice in outcome.aftermath]
     record["durations"] = {"create_s": round(outcome.create_s, 6), "total_s": round(outcome.total_s, 6)} | (
         {"command_s": status.wall_s, "user_cpu_s": status.user_cpu_s, "system_cpu_s": status.system_cpu_s} if status else {}
     )

@@ -16,7 +16,7 @@ from agentkernel.cli.streams import feed, is_gone
 from agentkernel.cli.terminal import RawTerminal, terminal_size
 from agentkernel.errors import AgentKernelError
 from agentkernel.model.command import Cause, Command, ExitStatus
-from agentkernel.model.request import Grant, SandboxRequest
+from agentkernel.model.request import Grant, Notice, SandboxRequest
 
 EXIT_TIMEOUT = 124
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE: what a program in a pipeline ends with when its reader goes away
@@ -52,6 +52,7 @@ class Outcome:
     create_s: float = 0.0
     total_s: float = 0.0
     interrupted_by: int | None = None
+    aftermath: tuple[Notice, ...] = ()
 
 
 @dataclass(slots=True)
@@ -78,6 +79,7 @@ async def run(kernel: Kernel, job: Job, sink: Sink) -> Outcome:
         except asyncio.CancelledError:
             if interrupts.number is None:
                 raise
+    aftermath = () if progress.grant is None else tuple(await kernel.aftermath(job.caller, progress.grant))
     return Outcome(
         exit_status=_exit_status(progress, interrupts),
         grant=progress.grant,
@@ -85,6 +87,7 @@ async def run(kernel: Kernel, job: Job, sink: Sink) -> Outcome:
         create_s=progress.create_s,
         total_s=time.monotonic() - progress.started_at,
         interrupted_by=interrupts.number,
+        aftermath=aftermath,
     )
 
 

@@ -11,10 +11,10 @@ from agentkernel.engine.ending import LINGER_S, to_the_end
 from agentkernel.engine.fingerprints import FingerprintCache
 from agentkernel.engine.images import TarImages
 from agentkernel.engine.parts import Parts
-from agentkernel.engine.surroundings import gather, resolve
+from agentkernel.engine.surroundings import appeared, gather, resolve
 from agentkernel.errors import AgentKernelError, LaunchFailed, NotFound
 from agentkernel.model.isolation import Fingerprint, IsolationLevel
-from agentkernel.model.request import Grant, SandboxRequest
+from agentkernel.model.request import Grant, Notice, SandboxRequest
 from agentkernel.policy.decide import decide
 
 
@@ -46,6 +46,14 @@ class Engine:
     def sandbox(self, caller: Caller, request: SandboxRequest) -> AbstractAsyncContextManager[tuple[Sandbox, Grant]]:
         """Builds a sandbox and destroys it at the end of the block, also when the block is cancelled."""
         return self._sandbox(caller, request)
+
+    async def aftermath(self, caller: Caller, grant: Grant) -> Sequence[Notice]:
+        """Names files that appeared in a writable workspace where a protected one could not be, because there was none."""
+        made = appeared(grant.spec.workspace)
+        if not made:
+            return ()
+        message = f"the sandbox made {', '.join(made)} in {grant.spec.workspace.source}: programs on the host run or obey such files"
+        return (Notice(code="protected-path-made", message=message, hint="read them before you go on working there"),)
 
     def isolation_of(self, backend: str) -> IsolationLevel:
         """The level that the last probe found."""

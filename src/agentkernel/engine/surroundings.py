@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from agentkernel.engine.parts import Parts
 from agentkernel.model.request import SandboxRequest
-from agentkernel.model.spec import Bind
+from agentkernel.model.spec import Bind, Workspace, WorkspaceMode
 from agentkernel.policy.deny import denied_in_home, holds_credentials, protected_paths
 from agentkernel.policy.surroundings import Surroundings
 
@@ -58,6 +58,13 @@ def gather(request: SandboxRequest, parts: Parts) -> Surroundings:
         credentials_found=tuple((directory, name) for directory in shown for name in _credentials(directory)),
         detected_image=parts.images.image_for([os.fsdecode(word) for word in request.argv], request.cwd),
     )
+
+
+def appeared(workspace: Workspace) -> tuple[str, ...]:
+    """Protected paths of a writable workspace that were not there when it was shown, so that nothing could be mounted over them."""
+    if workspace.mode is not WorkspaceMode.WRITABLE:
+        return ()
+    return tuple(name for name in _existing(workspace.source, protected_paths()) if name not in workspace.protected)
 
 
 def _image_path(image: str, cwd: str) -> str:
