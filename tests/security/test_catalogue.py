@@ -11,6 +11,7 @@ from security.catalogue import Program, programs, read_program
 
 THREAT_MODEL = Path(__file__).parent.parent.parent / "docs" / "threat-model.md"
 CATALOGUE = programs()
+ROWS = [line for line in THREAT_MODEL.read_text().partition("## Claims")[2].splitlines() if line.startswith("| `")]
 
 
 def test_there_are_programs_for_every_part_of_the_matrix() -> None:
@@ -26,15 +27,14 @@ def test_no_claim_is_made_twice() -> None:
 
 @pytest.mark.parametrize("program", CATALOGUE, ids=lambda program: program.name)
 def test_its_row_of_the_threat_model_names_it(program: Program) -> None:
-    row = next((line for line in THREAT_MODEL.read_text().splitlines() if line.startswith(f"| `{program.row}` ")), None)
+    row = next((line for line in ROWS if line.startswith(f"| `{program.row}` ")), None)
     assert row is not None, f"docs/threat-model.md has no row {program.row!r}"
     assert re.search(rf"\b{program.name}\b", row), f"the row {program.row!r} does not name {program.name}"
 
 
 def test_the_threat_model_names_no_program_that_does_not_exist() -> None:
-    rows = [line for line in THREAT_MODEL.read_text().splitlines() if line.startswith("| `")]
-    named = {name for row in rows for name in re.findall(r"[a-z0-9_]+", row.rsplit("|", 2)[1])}
-    assert named <= {program.name for program in CATALOGUE} | {"test_images", "test_commands"}
+    named = {name for row in ROWS for name in re.findall(r"[a-z0-9_]+", row.rsplit("|", 2)[1])}
+    assert named <= {program.name for program in CATALOGUE} | {"test_images"}
 
 
 @pytest.mark.parametrize(
