@@ -1,10 +1,11 @@
 /*
- * The launcher. The outer process checks the plan and does the steps in the caller's namespaces; the inner process, a sibling of it, waits for GO, builds the
- * sandbox and becomes the agent.
+ * The launcher. The outer process checks the plan and does the steps in the caller's namespaces; the inner process, a sibling of it, waits
+ * for GO, builds the sandbox and becomes the agent.
  *
- * Neither must outlive the other's failure, or the caller's, with the sandbox half built. They share their descriptors, so the end of one closes nothing
- * for the other: the inner process polls a pidfd of the outer. The caller is watched through the status descriptor, whose other end it holds - a parent-death signal would
- * not do: it comes when the *thread* that started the launcher ends, and is lost when the process changes its user.
+ * Neither must outlive the other's failure, or the caller's, with the sandbox half built. They share their descriptors, so the end of one
+ * closes nothing for the other: the inner process polls a pidfd of the outer. The caller is watched through the status descriptor, whose
+ * other end it holds - a parent-death signal would not do: it comes when the *thread* that started the launcher ends, and is lost when the
+ * process changes its user.
  */
 #include "enter.h"
 
@@ -16,6 +17,7 @@
 
 #include <asm/signal.h>
 #include <linux/fcntl.h>
+#include <linux/mman.h>
 #include <linux/prctl.h>
 #include <linux/sched.h>
 
@@ -79,6 +81,14 @@ static void do_inside(struct sandbox *sandbox, const struct plan_step *step)
         fail(sandbox, step->index, result, 1);
 }
 
+/* Its first act: so whenever there is an inner process the caller hears of its child, even if the outer one was killed just after clone(2). */
+static void report_start(const struct sandbox *sandbox, int *pid)
+{
+    if (status_send(sandbox->status_fd, (struct status_record){.kind = STATUS_STARTED, .value = (uint32_t)*pid}) < 0)
+        ak_exit(1);
+    ak_unmap(pid, sizeof *pid);
+}
+
 static _Noreturn void run_inside(struct sandbox *sandbox, struct plan_cursor cursor)
 {
     struct plan_step step = {0};
@@ -93,20 +103,21 @@ static _Noreturn void run_inside(struct sandbox *sandbox, struct plan_cursor cur
     ak_exit(1); /* not reached: the last step of a checked plan is AGENT */
 }
 
+/* Its pid, as the caller sees it, is known only outside: the kernel writes it to memory that both share before the inner process runs. */
 static sysret start_inner(struct sandbox *sandbox, const struct plan_cursor *cursor, const struct plan_step *step)
 {
-    sysret pid;
+    sysret pid, shared = SYS(mmap, NULL, sizeof(int), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared < 0 && shared > -4096)
+        return shared;
     sandbox->clone_index = step->index;
     sandbox->namespaces = step->arguments[0].number;
-    pid = SYS(clone, CLONE_PARENT | CLONE_FILES | SIGCHLD | (sandbox->namespaces & ~(uint64_t)CLONE_NEWNET), 0, 0, 0, 0);
-    if (pid < 0)
-        return pid;
-    if (pid == 0)
+    pid = SYS(clone, CLONE_PARENT | CLONE_FILES | CLONE_PARENT_SETTID | SIGCHLD | (sandbox->namespaces & ~(uint64_t)CLONE_NEWNET), 0, shared, 0, 0);
+    if (pid == 0) {
+        report_start(sandbox, (int *)shared);
         run_inside(sandbox, *cursor);
+    }
     sandbox->inner = (int)pid;
-    if (status_send(sandbox->status_fd, (struct status_record){.kind = STATUS_STARTED, .value = (uint32_t)pid}) < 0)
-        ak_exit(1);
-    return 0;
+    return pid;
 }
 
 /* The inner process may go on; it has its own memory, so it is told the slots. */

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import random
@@ -239,9 +238,6 @@ def test_a_killed_launcher_leaves_nothing(guest: Path, place: Path, victim: str,
         os.kill(launch.enter if victim == "enter" else launch.pid, signal.SIGKILL)
         launch.finish()
         ready += launch.ready
-        if not any(record.kind == STARTED for record in launch.records):
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(-1, 0)  # killed between clone and report: the caller learns of its child only by waiting
         launch.close()
     assert ready < 80
 
