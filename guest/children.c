@@ -40,7 +40,7 @@ void agent_sweep(struct agent *agent)
 {
     agent->sweeping = true;
     agent->sweeps = 0;
-    agent->sweep_phase = SWEEP_BEGIN;
+    agent->sweeping_round = false;
     agent->sweep_at = agent->now_ms;
 }
 
@@ -62,7 +62,7 @@ static void sweep_begin(struct agent *agent)
     tree->spared = agent->table.supervisors;
     tree->spared_count = agent->table.used;
     agent->sweep_passes = 0;
-    agent->sweep_phase = SWEEP_STOP;
+    agent->sweeping_round = true;
     (void)tree_begin(tree, agent->proc < 0 ? SIGKILL : SIGSTOP);
 }
 
@@ -71,20 +71,17 @@ void children_sweep(struct agent *agent)
 {
     struct tree *tree = &agent->sweep;
     unsigned found;
-    if (agent->sweep_phase == SWEEP_BEGIN)
+    if (!agent->sweeping_round)
         sweep_begin(agent);
     tree->spared_count = agent->table.used;
     found = tree->proc < 0 || tree->seen ? tree_pass(tree) : 0;
-    if (tree->proc >= 0 && found && ++agent->sweep_passes < STOP_PASSES)
-        return;
-    if (tree->proc >= 0 && agent->sweep_phase == SWEEP_STOP) {
-        agent->sweep_phase = SWEEP_KILL;
-        agent->sweep_passes = 0;
-        (void)tree_begin(tree, SIGKILL);
-        return;
+    if (tree->proc >= 0) {
+        if (found && ++agent->sweep_passes < STOP_PASSES)
+            return;
+        found = tree_kill_found(tree);
     }
-    agent->sweep_phase = SWEEP_BEGIN;
+    agent->sweeping_round = false;
     agent->sweep_at = agent->now_ms + (agent->sweeps++ < SWEEPS_FAST ? SWEEP_MS : SWEEP_SLOW_MS);
-    if ((tree->proc < 0 ? found : tree->alive) == 0)
+    if (found == 0)
         sweep_done(agent);
 }

@@ -93,13 +93,25 @@ static bool serve_link(struct agent *agent, struct link *link)
     return false;
 }
 
-bool hosts_serve(struct agent *agent)
+/* The open link that came next after `order`, or NULL. */
+static struct link *link_after(struct agent *agent, uint64_t order)
 {
-    bool more = false;
+    struct link *next = NULL;
     for (unsigned i = 0; i < LINKS; i++) {
         struct link *link = &agent->links[i];
-        if (link->in < 0)
-            continue;
+        if (link->in >= 0 && link->order > order && (!next || link->order < next->order))
+            next = link;
+    }
+    return next;
+}
+
+/* In the order in which they came, so that of two that say HELLO at the same time the newer one wins. */
+bool hosts_serve(struct agent *agent)
+{
+    struct link *link;
+    bool more = false;
+    for (uint64_t order = 0; (link = link_after(agent, order)) != NULL;) {
+        order = link->order;
         more = serve_link(agent, link) || more;
         if (link->in >= 0 && !link_flush(link))
             agent_drop(agent, link);
@@ -115,7 +127,7 @@ static struct link *place_for_link(struct agent *agent)
         struct link *link = &agent->links[i];
         if (link->in < 0)
             return link;
-        if (link != agent->current && (!oldest || link->opened_ms < oldest->opened_ms))
+        if (link != agent->current && (!oldest || link->order < oldest->order))
             oldest = link;
     }
     link_close(oldest);
@@ -128,7 +140,7 @@ void hosts_add(struct agent *agent, int in, int out, bool boundless)
     unsigned index = (unsigned)(link - agent->links);
     if (!link_open(link, in, out, boundless))
         return;
-    link->opened_ms = agent->now_ms;
+    link->order = ++agent->link_order;
     (void)agent_watch(agent, in, SOURCE_LINK, index, out == in ? EPOLLIN | EPOLLOUT : EPOLLIN);
     if (out != in)
         (void)agent_watch(agent, out, SOURCE_LINK, index, EPOLLOUT);

@@ -13,9 +13,9 @@ struct link {
     int in, out; /* -1: unused; the same for sockets and devices */
     bool boundless;           /* no connection boundaries: lives on after errors */
     bool attached;
-    bool readable, writable;  /* as far as known; cleared by EAGAIN, set by the event loop */
+    bool readable, writable;  /* as far as known; cleared by EAGAIN, set by the event loop, also for what is there at the beginning */
     uint32_t tag;
-    uint64_t opened_ms;
+    uint64_t order; /* of opening */
     uint8_t *in_memory, *out_memory;
     size_t in_start, in_end, out_start, out_end;
 };

@@ -12,13 +12,13 @@ static const char magic[8] = {'A', 'K', 'P', 'L', 'A', 'N', '1', '\n'};
 
 /*
  * The kinds of each op's arguments, a letter each:
- * integers: n any, f flag (0 or 1), l slot, m mode, i uid or gid, t mount attributes, c clone flags, k cgroup kind, r resource, d descriptor;
+ * integers: n any, f flag (0 or 1), o flag or 2 (where possible), l slot, m mode, i uid or gid, t mount attributes, c clone flags, k cgroup kind, r resource, d descriptor;
  * texts: s any string, a absolute path, p path relative to the new root, b bytes.
  */
 static const char *const kinds[PLAN_OPS] = {
     [PLAN_CLONE] = "c",
     [PLAN_IDMAP] = "ssf",
-    [PLAN_TREE] = "latff",
+    [PLAN_TREE] = "latfo",
     [PLAN_IDMAP_TREE] = "latfs",
     [PLAN_CGROUP] = "ka",
     [PLAN_GO] = "",
@@ -65,6 +65,7 @@ static bool is_number_legal(char kind, uint64_t value)
     switch (kind) {
     case 'n': return true;
     case 'f': return value <= 1;
+    case 'o': return value <= 2;
     case 'l': return value < PLAN_SLOTS;
     case 'm': return value <= 07777;
     case 'i': return value < UINT32_MAX; /* the highest means "no change" to the kernel */

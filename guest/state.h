@@ -28,6 +28,7 @@ struct agent {
 
     struct link links[LINKS];
     struct link *current; /* the attached one, or NULL */
+    uint64_t link_order;
     struct table table;
     struct results results;
     struct process *active_first, *active_last;
@@ -37,7 +38,7 @@ struct agent {
     uint64_t alone_until_ms; /* without a host by then, the sandbox ends; 0: it has one, or waits for ever */
     uint64_t retry_ms;    /* accept again, read a lost device again; 0: not set */
     bool sweeping;        /* the tree of a lost supervisor is being ended */
-    enum sweep_phase { SWEEP_BEGIN, SWEEP_STOP, SWEEP_KILL } sweep_phase;
+    bool sweeping_round;
     unsigned sweep_passes, sweeps;
     uint64_t sweep_at;
     struct tree sweep;

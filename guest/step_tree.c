@@ -10,13 +10,17 @@
 #include <linux/poll.h>
 #include <linux/sched.h>
 
-static sysret fill_slot(struct sandbox *sandbox, const struct plan_step *step, int userns_fd)
+#define IDMAP_IF_POSSIBLE 2u /* overlayfs and some network file systems cannot be id-mapped */
+
+static sysret fill_slot(struct sandbox *sandbox, const struct plan_step *step, int userns_fd, bool or_unmapped)
 {
     bool recursive = step->arguments[3].number;
     sysret result, tree = mount_tree_clone(step->arguments[1].text, recursive);
     if (tree < 0)
         return tree;
     result = mount_tree_set((int)tree, step->arguments[2].number, recursive, userns_fd);
+    if (result == -EINVAL && or_unmapped)
+        result = mount_tree_set((int)tree, step->arguments[2].number, recursive, -1);
     if (result < 0)
         ak_close(tree);
     else
@@ -29,7 +33,7 @@ sysret step_tree(struct sandbox *sandbox, const struct plan_step *step)
     sysret userns = step->arguments[4].number ? userns_of_inner(sandbox) : 0;
     if (userns < 0)
         return userns;
-    return fill_slot(sandbox, step, step->arguments[4].number ? (int)userns : -1);
+    return fill_slot(sandbox, step, step->arguments[4].number ? (int)userns : -1, step->arguments[4].number == IDMAP_IF_POSSIBLE);
 }
 
 /* The process of a throw-away user namespace: waits to be killed, and ends by itself should the outer process end first. */
@@ -75,5 +79,5 @@ sysret step_idmap_tree(struct sandbox *sandbox, const struct plan_step *step)
         sandbox->mapped_userns = (int)userns;
         sandbox->mapped_text = map->text;
     }
-    return fill_slot(sandbox, step, sandbox->mapped_userns);
+    return fill_slot(sandbox, step, sandbox->mapped_userns, false);
 }

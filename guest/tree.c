@@ -46,15 +46,11 @@ static bool has_room(struct tree *tree)
 static void visit(void *context, int pid)
 {
     struct tree *tree = context;
-    struct process_stat stat;
     if (pid <= 1 || pid >= PID_LIMIT || pid == tree->root || is_seen(tree, pid) || is_spared(tree, pid) || !has_room(tree))
         return;
     tree->seen[pid / 8] |= (uint8_t)(1u << pid % 8);
     tree->found[tree->count++] = pid;
     (void)SYS(kill, pid, tree->signal);
-    /* A dead leader ('Z') may have living threads; the signal reached them, and the next round tells. */
-    if (tree->signal == SIGKILL && process_table_stat(tree->proc, pid, &stat) && stat.state != 'Z' && stat.state != 'X')
-        tree->alive++;
 }
 
 /* The children of all threads of a process. */
@@ -113,7 +109,6 @@ bool tree_begin(struct tree *tree, int signal)
 {
     tree->signal = signal;
     tree->count = 0;
-    tree->alive = 0;
     if (tree->proc < 0)
         return true;
     if (!tree->seen)
@@ -151,13 +146,26 @@ unsigned tree_signal(struct tree *tree, int signal)
     return count;
 }
 
+/* All that was found is killed, whoever its parent is by now. */
+unsigned tree_kill_found(struct tree *tree)
+{
+    struct process_stat stat;
+    unsigned alive = 0;
+    for (size_t i = 0; i < tree->count; i++) {
+        /* A dead leader ('Z') may have living threads: the signal reaches them, and the next round tells. */
+        if (process_table_stat(tree->proc, tree->found[i], &stat) && stat.state != 'Z' && stat.state != 'X')
+            alive++;
+        (void)SYS(kill, tree->found[i], SIGKILL);
+    }
+    return alive;
+}
+
 unsigned tree_fell(struct tree *tree)
 {
-    unsigned killed;
-    if (tree->proc >= 0)
-        (void)tree_signal(tree, SIGSTOP);
-    killed = tree_signal(tree, SIGKILL);
-    return tree->proc < 0 ? killed : tree->alive;
+    if (tree->proc < 0)
+        return tree_signal(tree, SIGKILL);
+    (void)tree_signal(tree, SIGSTOP);
+    return tree_kill_found(tree);
 }
 
 void tree_free(struct tree *tree)

@@ -21,9 +21,8 @@ struct tree {
     int signal;
     bool by_parent; /* the kernel does not list children */
     uint8_t *seen;  /* bit per pid: signalled in this round */
-    int *found;     /* pids of this round, whose children are looked for */
+    int *found;     /* pids of this round */
     size_t count, room;
-    unsigned alive;
 };
 
 /* Begins a round: every descendant is signalled once until the next one begins. False without memory. */
@@ -32,6 +31,8 @@ bool tree_begin(struct tree *tree, int signal);
 unsigned tree_pass(struct tree *tree);
 /* One round of `signal` for all; returns how many got it. */
 unsigned tree_signal(struct tree *tree, int signal);
+/* SIGKILL for all that the round found; returns how many were alive (not zombies). */
+unsigned tree_kill_found(struct tree *tree);
 /* SIGSTOP until nothing new is found, so that nothing can fork away, then SIGKILL; returns how many were alive. To be repeated until none is. */
 unsigned tree_fell(struct tree *tree);
 void tree_free(struct tree *tree);

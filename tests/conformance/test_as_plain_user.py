@@ -36,6 +36,8 @@ def test_the_namespaces_backend_conforms_for_a_plain_user() -> None:
             subprocess.run(["chmod", "-R", "a+rX", str(path)], check=True)
         done = _as_plain_user(own, home, temporary, guest)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert "passed" in done.stdout, f"nothing ran: {done.stdout}"
+    print(done.stdout)
 
 
 def _as_plain_user(own: Path, home: Path, temporary: Path, guest: Path) -> subprocess.CompletedProcess[str]:

@@ -137,6 +137,7 @@ class Run:
     offsets: dict[int, int] = field(default_factory=lambda: {STDOUT: 0, STDERR: 0})
     output: dict[int, bytearray] = field(default_factory=lambda: {STDOUT: bytearray(), STDERR: bytearray()})
     pid: int | None = None
+    starts: int = 0
     exit: Exit | None = None
     failure: Failure | None = None
     resumed: tuple[int, ...] | None = None
@@ -156,6 +157,7 @@ class Run:
     def take(self, frame: Frame) -> None:
         if frame.type == STARTED:
             (self.pid,) = struct.unpack("<I", frame.payload)
+            self.starts += 1
         elif frame.type == OUTPUT:
             (offset,) = struct.unpack_from("<Q", frame.payload)
             data = frame.payload[8:]

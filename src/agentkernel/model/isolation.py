@@ -50,6 +50,7 @@ class Feature(StrEnum):
     CPU_LIMIT = "cpu-limit"
     PIDS_LIMIT = "pids-limit"
     DISK_LIMIT = "disk-limit"
+    DISK_STORAGE = "disk-storage"
     SECCOMP = "seccomp"
     LANDLOCK = "landlock"
     USER_SWITCH = "user-switch"

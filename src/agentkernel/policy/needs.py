@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agentkernel.model.isolation import Feature
-from agentkernel.model.spec import NetworkMode, RootKind, SandboxSpec, WorkspaceMode
+from agentkernel.model.spec import NetworkMode, RootKind, SandboxSpec, StorageKind, WorkspaceMode
 
 LIMITS = (Feature.MEMORY_LIMIT, Feature.CPU_LIMIT, Feature.PIDS_LIMIT, Feature.DISK_LIMIT)
 
@@ -30,6 +30,7 @@ def needs(spec: SandboxSpec, *, from_tar: bool, user_asked: bool) -> tuple[Featu
         Feature.CPU_LIMIT: limits.cpus is not None,
         Feature.PIDS_LIMIT: limits.pids is not None,
         Feature.USER_SWITCH: user_asked,
+        Feature.DISK_STORAGE: spec.storage is StorageKind.DISK,
     }
     wanted.update(feature for feature, is_wanted in optional.items() if is_wanted)
     return tuple(feature for feature in Feature if feature in wanted)

@@ -184,7 +184,7 @@ class KernelConformance(ConformanceBase):
 
     async def test_a_command_can_run_as_another_user(self, probe: Probe, fingerprint: Fingerprint) -> None:
         support = need(fingerprint, Feature.USER_SWITCH)
-        command = replace(Command(argv=shell("id -u; id -g; id -G")), user=(1234, 1235))
+        command = Command(argv=shell("id -u; id -g; id -G"), user=(1234, 1235), cwd="/")
         if support is not Support.NATIVE:
             with pytest.raises(CommandNotStarted):
                 await probe.sandbox.exec(command)

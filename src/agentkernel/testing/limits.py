@@ -71,7 +71,8 @@ class LimitsConformance(ConformanceBase):
                 assert total <= 16 * MIB * TOLERANCE
 
     async def test_storage_on_disk_is_limited_too(self, backend: Backend, fingerprint: Fingerprint, probe_binary: Path) -> None:
-        if need(fingerprint, Feature.DISK_LIMIT) is Support.NATIVE:
+        need(fingerprint, Feature.DISK_STORAGE)
+        if fingerprint.support(Feature.DISK_LIMIT) is Support.NATIVE:
             changes = {"resources": self.resources(disk_bytes=16 * MIB), "storage": StorageKind.DISK}
             async with self.probing(backend, probe_binary, **changes) as probe:
                 for number in range(40):

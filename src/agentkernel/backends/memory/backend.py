@@ -43,6 +43,7 @@ class MemoryBackend:
         features = dict.fromkeys(Feature, _NOTHING)
         features.update(dict.fromkeys(_PLAIN, _NATIVE))
         features[Feature.HOST_ROOT] = Provision(support=Support.EMULATED, reason="the host's whole root: nothing of it is hidden")
+        features[Feature.DISK_STORAGE] = Provision(support=Support.EMULATED, reason="each file has the limit, not their sum")
         features[Feature.DISK_LIMIT] = Provision(support=Support.EMULATED, reason="each file has the limit, not their sum")
         if os.geteuid() == 0:
             features[Feature.USER_SWITCH] = _NATIVE

@@ -22,7 +22,7 @@ from agentkernel.backends.namespaces.launch import kill_and_reap, launch
 from agentkernel.backends.namespaces.layout import Surroundings, build_plan
 from agentkernel.backends.namespaces.plan import Step
 from agentkernel.backends.namespaces.ranges import lease_range, release_range, sweep_ranges
-from agentkernel.backends.namespaces.state import SandboxState, StateRoot, abandoned, create_state, open_state_root, state_base
+from agentkernel.backends.namespaces.state import SandboxState, StateRoot, abandoned, create_state, data_base, open_state_root, state_base
 from agentkernel.backends.namespaces.watch import LimitWatch, SampledLimits
 from agentkernel.channel.sandbox import GuestSandbox, open_sandbox
 from agentkernel.errors import LaunchFailed, SandboxFailed, Unsupported
@@ -94,14 +94,13 @@ class NamespacesBackend:
         """Makes everything that the sandbox needs on the host - each recorded before it is made - and computes the plan."""
         cgroups = self._hold(spec, holdings, facts, cgroup_host)
         state = holdings.state
-        if spec.storage is StorageKind.DISK:
-            _make_data(state, holdings.id_base)
+        data = self._make_data(state, holdings.id_base) if spec.storage is StorageKind.DISK else None
         around = Surroundings(
             facts=facts,
             mount_point=str(holdings.root.mount_point),
             cgroups=cgroups.plan(),
             id_base=holdings.id_base,
-            data_directory=str(state.data),
+            data_directory=str(data or ""),
             storage_bytes=_storage_bytes(spec, cgroups),
             owners=_owners(spec),
             resolved=_resolved(spec),
@@ -116,10 +115,9 @@ class NamespacesBackend:
         cgroups = self._hold(spec, holdings, facts, cgroup_host)
         holdings.process_level = True
         uid, gid = (facts.uid, facts.gid) if holdings.id_base is None else (holdings.id_base + 1000, holdings.id_base + 1000)
-        relocated = process_level.relocate(spec, str(holdings.state.data), uid, gid)
-        holdings.state.path.chmod(0o711)  # there is no mount namespace: the workload walks to its data by this path
-        _make_data(holdings.state, None if holdings.id_base is None else uid)
-        for path in process_level.directories(str(holdings.state.data)):
+        data = self._make_data(holdings.state, None if holdings.id_base is None else uid)
+        relocated = process_level.relocate(spec, str(data), uid, gid)
+        for path in process_level.directories(str(data)):
             os.mkdir(path, 0o700)
             os.chown(path, uid, gid)
         return relocated, process_level.build_process_plan(relocated, facts, cgroups.plan().directories)
@@ -146,7 +144,7 @@ class NamespacesBackend:
             await kill_recorded(state.recorded("pid"))
             await remove_groups(tuple(line for line in state.recorded("cgroups").splitlines() if line))
             first_id = int(state.recorded("range") or 0)
-            if state.data.exists():
+            if state.data is not None:
                 await remove_data(state.data, first_id or None)
             if first_id:
                 release_range(root.ranges, first_id)
@@ -154,6 +152,10 @@ class NamespacesBackend:
             removed += 1
         sweep_ranges(root.ranges, root.sandboxes)
         return removed
+
+    def _make_data(self, state: SandboxState, owner: int | None) -> Path:
+        base = self._state_directory / "data" if self._state_directory else data_base(os.geteuid(), dict(os.environ))
+        return state.make_data(base, owner)
 
     def _host(self) -> tuple[HostFacts, CgroupHost]:
         if self._facts is None or self._cgroup_host is None:
@@ -192,12 +194,6 @@ def _emulate_limits(spec: SandboxSpec, holdings: Holdings, sandbox: GuestSandbox
     if sampled.any:
         holdings.watch = LimitWatch(sampled, holdings.launched.pidfd)
         holdings.watch.start(sandbox)
-
-
-def _make_data(state: SandboxState, owner: int | None) -> None:
-    state.data.mkdir(mode=0o755)
-    if owner is not None:
-        os.chown(state.data, owner, owner)
 
 
 def _listen(path: Path) -> socket.socket:

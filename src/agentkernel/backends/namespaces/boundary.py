@@ -51,7 +51,7 @@ class Holdings:
         if self.cgroups is not None:
             await self.cgroups.remove()
             self.cgroups = None
-        if self.state.data.exists():
+        if self.state.data is not None:
             await remove_data(self.state.data, self.id_base)
         if self.id_base is not None:
             release_range(self.root.ranges, self.id_base)

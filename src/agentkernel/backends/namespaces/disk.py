@@ -21,6 +21,8 @@ async def remove_data(path: Path, id_base: int | None, user: int = 1000) -> None
     With an id range its files belong to the range's root and user, so it is emptied by processes with these ids; root itself only
     removes what they leave: empty directories.
     """
+    if not os.path.lexists(path):
+        return
     if id_base is None:
         await asyncio.to_thread(remove_tree, path)
         return

@@ -48,6 +48,7 @@ def ready(facts: HostFacts, cgroups: CgroupHost) -> Fingerprint:
     features[Feature.PIDS_LIMIT] = cgroups.provision("pids", "RLIMIT_NPROC of the sandbox's user namespace")
     features[Feature.CPU_LIMIT] = cgroups.provision("cpu", "CPU affinity")
     features[Feature.DISK_LIMIT] = _NATIVE
+    features[Feature.DISK_STORAGE] = Provision(support=Support.EMULATED, reason="its limit is sampled, so that writes can overshoot it")
     features[Feature.LANDLOCK] = _landlock(facts)
     features[Feature.AGENT_SEPARATION] = features[Feature.USER_SWITCH] = _separation(facts)
     return Fingerprint(backend=BACKEND, ready=True, level=IsolationLevel.CONTAINER, features=features, details=_details(facts, cgroups))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentkernel.backends.namespaces.layout import AGENT_SOCKET_FD
-from agentkernel.backends.namespaces.plan import Step, encode
+from agentkernel.backends.namespaces.plan import Op, Step, encode
 from agentkernel.errors import LaunchFailed
 
 PLAN_FD = 11
@@ -117,6 +117,11 @@ async def _records(status_fd: int) -> AsyncGenerator[tuple[int, int, int, int], 
 
 def _explain(kind: int, step: int, number: int, steps: tuple[Step, ...]) -> LaunchFailed:
     if kind == _KIND_FAILED and step < len(steps):
+        if steps[step].op in (Op.TREE, Op.IDMAP_TREE) and number == errno.EINVAL:
+            return LaunchFailed(
+                f"cannot {steps[step].describe()}: its file system cannot be id-mapped (overlayfs and some network file systems)",
+                hint="use a directory on another file system, or run as a plain user",
+            )
         name = errno.errorcode.get(number, str(number))
         return LaunchFailed(
             f"cannot {steps[step].describe()}: {os.strerror(number)} ({name}, step {step} of the launch plan)",

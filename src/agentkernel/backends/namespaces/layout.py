@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import posixpath
 from dataclasses import dataclass, field
+from enum import IntEnum
 from functools import lru_cache
 
 from agentkernel.backends.namespaces import landlock
@@ -54,6 +55,14 @@ def _step(op: Op, *arguments: int | str | bytes, why: str) -> Step:
     return Step(op=op, arguments=wire, description=why)
 
 
+class Owners(IntEnum):
+    """Whom the files of a shown host path belong to inside. The values of the first two are TREE's."""
+
+    IMAGE = 1  # to the same ids there: root's to the sandbox's root
+    SYSTEM = 2  # likewise, or to nobody where the file system cannot be id-mapped: they are only read
+    USER = 3  # what belongs to the source's owner belongs to the sandbox's user
+
+
 @dataclass(slots=True)
 class _Builder:
     """Collects outer and inner steps; the slots of prepared trees are numbered as they are asked for."""
@@ -84,23 +93,25 @@ class _Builder:
         self.slots += 1
         return self.slots - 1
 
-    def mount_host(self, source: str, target: str, attributes: int, *, as_user: bool = False) -> None:
+    def mount_host(self, source: str, target: str, attributes: int, owners: Owners) -> None:
         """Shows a host path at `target`.
 
         With an id range, the tree is prepared outside: there root's rights reach any source, and an id-mapped mount gives the files their
-        owners inside (`as_user`: the source's owner becomes the sandbox's user).
+        owners inside.
         """
         where = self.around.resolved.get(source, source)
         if not self.separated:
             self.do(Op.BIND, where, _relative(target), attributes, 1, why=f"bind {source} at {target}")
             return
         slot = self.next_slot()
-        if as_user:
+        if owners is Owners.USER:
             mapping = self._owner_mapping(self.around.owners.get(source, 0))
             arguments: tuple[int | Text, ...] = (slot, Text(where), attributes, 1, Text(mapping))
             self.outer.append(Step(op=Op.IDMAP_TREE, arguments=arguments, description=f"id-map {source} for the sandbox's user"))
         else:
-            self.outer.append(Step(op=Op.TREE, arguments=(slot, Text(where), attributes, 1, 1), description=f"clone the mount of {source}"))
+            self.outer.append(
+                Step(op=Op.TREE, arguments=(slot, Text(where), attributes, 1, int(owners)), description=f"id-map the mount of {source}")
+            )
         self.do(Op.ATTACH, slot, _relative(target), why=f"mount {source} at {target}")
 
     def _owner_mapping(self, owner_uid: int) -> str:
@@ -197,11 +208,11 @@ def _data_root(build: _Builder) -> None:
         _directory(build, "image", 0o755, user=False)
         for name in ("image-upper", "image-work"):
             _directory(build, name, 0o755, user=False)
-        build.mount_host(spec.root.directory, "image", _HARD | _RDONLY)
+        build.mount_host(spec.root.directory, "image", _HARD | _RDONLY, Owners.IMAGE)
     if spec.workspace.mode is WorkspaceMode.COPY_ON_WRITE:
         for name in ("work-lower", "work-upper", "work-work"):
             _directory(build, name, 0o755, user=True)
-        build.mount_host(spec.workspace.source, "work-lower", _HARD | _RDONLY, as_user=True)
+        build.mount_host(spec.workspace.source, "work-lower", _HARD | _RDONLY, Owners.USER)
 
 
 def _disk_root(build: _Builder) -> None:
@@ -234,7 +245,7 @@ def _root_binds(build: _Builder, *, late: bool) -> None:
     covers = ("/tmp/", "/var/tmp/", f"{spec.user.home}/", f"{spec.workspace.target}/")  # noqa: S108 - inside
     for bind in spec.root.binds:
         if bind.target.startswith(covers) is late:
-            build.mount_host(bind.source, bind.target, _HARD | _RDONLY)
+            build.mount_host(bind.source, bind.target, _HARD | _RDONLY, Owners.SYSTEM)
 
 
 @lru_cache(maxsize=4)
@@ -269,7 +280,7 @@ def _writable_directories(build: _Builder) -> None:
     ):
         build.do(Op.BIND, f"{build.data}/{name}", _relative(target), attributes, 0, why=f"mount {target}")
     if spec.home_source:
-        build.mount_host(spec.home_source, spec.user.home, _HARD | _RDONLY, as_user=True)
+        build.mount_host(spec.home_source, spec.user.home, _HARD | _RDONLY, Owners.USER)
         for path in spec.home_denied:
             build.do(Op.MASK, f"{_relative(spec.user.home)}/{path}", why=f"hide {path} of the home directory")
     else:
@@ -284,13 +295,13 @@ def _workspace(build: _Builder) -> None:
         build.do(Op.OVERLAY, target, options, _HARD, why=f"mount a private view of {workspace.source}")
         return
     if workspace.mode is WorkspaceMode.WRITABLE:
-        build.mount_host(workspace.source, workspace.target, _HARD, as_user=True)
+        build.mount_host(workspace.source, workspace.target, _HARD, Owners.USER)
         _protect(build, target, workspace.protected)
         return
     attributes = _HARD | (_RDONLY if build.spec.read_only_root and not workspace.files else _NONE)
     build.do(Op.BIND, f"{build.data}/work", target, attributes, 0, why=f"mount {workspace.target}")
     for name in workspace.files:
-        build.mount_host(posixpath.join(workspace.source, name), f"{workspace.target}/{name}", _HARD | _RDONLY, as_user=True)
+        build.mount_host(posixpath.join(workspace.source, name), f"{workspace.target}/{name}", _HARD | _RDONLY, Owners.USER)
 
 
 def _protect(build: _Builder, target: str, protected: tuple[str, ...]) -> None:
@@ -304,7 +315,7 @@ def _protect(build: _Builder, target: str, protected: tuple[str, ...]) -> None:
 
 def _mounts(build: _Builder) -> None:
     for bind in build.spec.mounts:
-        build.mount_host(bind.source, bind.target, mount_attributes(bind), as_user=True)
+        build.mount_host(bind.source, bind.target, mount_attributes(bind), Owners.USER)
 
 
 def mount_attributes(bind: Bind) -> int:

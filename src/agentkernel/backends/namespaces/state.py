@@ -6,11 +6,12 @@
         cgroups                     one cgroup directory per line
         range                       the first id of its id range (root only)
         agent.sock                  the agent's listening socket
-        data/                       its own writes, with `--storage disk`
+        data                        the directory of its own writes, with `--storage disk`
     <base>/ranges/<n>               a leased id range; holds the sandbox's id
     <base>/mount/                   an empty directory: where a sandbox's own mount namespace mounts its new root
 
-<base> is /run/agentkernel for root, else $XDG_RUNTIME_DIR/agentkernel or /tmp/agentkernel-<uid>.
+<base> is /run/agentkernel for root, else $XDG_RUNTIME_DIR/agentkernel or /tmp/agentkernel-<uid>. Storage on disk is elsewhere, for these
+are often in memory: /var/lib/agentkernel/sandboxes for root, else $XDG_DATA_HOME/agentkernel/sandboxes.
 """
 
 from __future__ import annotations
@@ -60,6 +61,14 @@ def state_base(uid: int, environment: dict[str, str]) -> Path:
     return Path(f"/tmp/agentkernel-{uid}")  # noqa: S108 - checked below: ours, a real directory, closed to others
 
 
+def data_base(uid: int, environment: dict[str, str]) -> Path:
+    """Where storage on disk is, for a user."""
+    if uid == 0:
+        return Path("/var/lib/agentkernel/sandboxes")
+    data = environment.get("XDG_DATA_HOME", "")
+    return Path(data if data.startswith("/") else f"{environment.get('HOME', '/')}/.local/share") / "agentkernel" / "sandboxes"
+
+
 def open_state_root(base: Path, uid: int) -> StateRoot:
     """Makes the base directory where needed; refuses one that somebody else made (the name in /tmp is predictable)."""
     root = StateRoot(path=base)
@@ -98,9 +107,20 @@ class SandboxState:
         return self.path / "agent.sock"
 
     @property
-    def data(self) -> Path:
-        """The sandbox's own writes, for storage on disk."""
-        return self.path / "data"
+    def data(self) -> Path | None:
+        """The directory with the sandbox's own writes, for storage on disk and isolation level `process`."""
+        recorded = self.recorded("data")
+        return Path(recorded) if recorded else None
+
+    def make_data(self, base: Path, owner: int | None) -> Path:
+        """Makes that directory beneath `base`, recorded first; an owner of its own may enter it."""
+        data = base / self.sandbox_id
+        self.record("data", str(data))
+        base.mkdir(mode=0o711, parents=True, exist_ok=True)
+        data.mkdir(mode=0o755)
+        if owner is not None:
+            os.chown(data, owner, owner)
+        return data
 
     def record(self, name: str, text: str) -> None:
         """Writes one fact before (or right after) the effect it stands for."""
@@ -115,7 +135,7 @@ class SandboxState:
 
     def release(self) -> None:
         """Removes the (emptied) directory and gives the lease back."""
-        for name in ("agent.sock", "pid", "cgroups", "range"):
+        for name in ("agent.sock", "pid", "cgroups", "range", "data"):
             with contextlib.suppress(OSError):
                 (self.path / name).unlink()
         with contextlib.suppress(OSError):
