@@ -158,6 +158,7 @@ class Run:
         if frame.type == STARTED:
             (self.pid,) = struct.unpack("<I", frame.payload)
             self.starts += 1
+            self.offsets = {STDOUT: 0, STDERR: 0}  # the agent sends from the start of what it holds, also when it is asked again
         elif frame.type == OUTPUT:
             (offset,) = struct.unpack_from("<Q", frame.payload)
             data = frame.payload[8:]
