@@ -94,7 +94,7 @@ def user_namespace_obstacle() -> tuple[str, str]:
         return "this kernel has no user namespaces", "use another backend"
     if Path("/.dockerenv").exists() or Path("/run/.containerenv").exists():
         return (
-            "this is a container whose runtime forbids namespaces or masks /proc",
+            "this looks like a container, whose runtime may forbid namespaces or mask /proc",
             "run the container with `--security-opt seccomp=unconfined --security-opt systempaths=unconfined`, or --min-isolation process",
         )
     return "", ""
