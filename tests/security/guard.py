@@ -13,7 +13,10 @@ PROCESSES = 1500
 
 @contextmanager
 def outer_limits() -> Iterator[str]:
-    """Moves this process into limits and back; yields why there are none, or nothing."""
+    """Moves this process into limits and back; yields why there are none, or nothing. Limits that it was started in are good enough."""
+    if is_limited(os.getpid()):
+        yield ""
+        return
     homes = _own_groups()
     made: list[tuple[Path, Path]] = []
     try:

@@ -1,0 +1,75 @@
+"""Runs tests again as a user without any privilege, in a process of its own with copies of the package and the tests that it may read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+import agentkernel
+
+PLAIN_UID = 61234  # belongs to nobody
+WORKS = 'import pytest, subprocess, sys; subprocess.run([sys.executable, "-c", ""], check=True)'
+ROOT = Path(__file__).parent.parent.parent
+
+
+def run_as_plain_user(test_file: str, *, deadline_s: float) -> subprocess.CompletedProcess[str]:
+    """Runs one test file; needs root, and skips where a plain user may not execute this Python."""
+    with tempfile.TemporaryDirectory(prefix="ak-plain-", dir="/var/tmp") as name:
+        own = Path(name)
+        own.chmod(0o755)
+        home, temporary = own / "home", own / "tmp"
+        guest = Path(shutil.copy(os.environ["AGENTKERNEL_GUEST"], own / "agentkernel-guest"))
+        guest.chmod(0o755)
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / "tests", own / "tests", ignore=ignored)
+        shutil.copytree(ROOT / "docs", own / "docs", ignore=ignored)
+        shutil.copy(ROOT / "pyproject.toml", own)
+        shutil.copytree(Path(agentkernel.__file__).parent, own / "package" / "agentkernel", ignore=ignored)
+        for directory in (home, temporary):
+            directory.mkdir(mode=0o700)
+            os.chown(directory, PLAIN_UID, PLAIN_UID)
+        for part in ("tests", "docs", "package"):
+            subprocess.run(["chmod", "-R", "a+rX", str(own / part)], check=True)
+        return _run(own, guest, test_file, deadline_s)
+
+
+def _run(own: Path, guest: Path, test_file: str, deadline_s: float) -> subprocess.CompletedProcess[str]:
+    temporary = own / "tmp"
+    environment = {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "HOME": str(own / "home"),
+        "TMPDIR": str(temporary),
+        "AGENTKERNEL_GUEST": str(guest),
+        "PYTHONPATH": os.pathsep.join([str(own / "package"), *_libraries()]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={temporary}/pytest", f"tests/{test_file}"]
+    identity = ["setpriv", f"--reuid={PLAIN_UID}", f"--regid={PLAIN_UID}", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]
+    argv = [*identity, _interpreter(), *arguments]
+    return subprocess.run(argv, cwd=own, env=environment, capture_output=True, text=True, timeout=deadline_s)
+
+
+def _interpreter() -> str:
+    """A Python of this version that a plain user may execute: root's own can be in root's home."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for candidate in (sys.executable, f"/usr/bin/python{version}", f"/usr/local/bin/python{version}"):
+        if Path(candidate).exists() and _works(candidate):
+            return candidate
+    pytest.skip(f"this host has no Python {version} that a plain user may execute")
+
+
+def _works(interpreter: str) -> bool:
+    argv = ["setpriv", f"--reuid={PLAIN_UID}", f"--regid={PLAIN_UID}", "--clear-groups", interpreter, "-c", WORKS]
+    environment = {"PYTHONPATH": os.pathsep.join(_libraries())}
+    return subprocess.run(argv, env=environment, capture_output=True, cwd="/").returncode == 0
+
+
+def _libraries() -> list[str]:
+    """Where this process finds pytest and its friends."""
+    return [path for path in sys.path if path.endswith("site-packages")]
