@@ -20,7 +20,8 @@
       FileOperationFailed            file_operation   125   carries the errno
       OutputTooLarge                 output_too_large 125
 
-A command that fails is not an error but an `ExecResult` with its exit code. Each class has one stable `code`; the message says what happened and `hint` what to do now.
+A command that fails is not an error but an `ExecResult` with its exit code. Each class has one stable `code`; the message says what
+happened and `hint` what to do now.
 """
 
 from __future__ import annotations

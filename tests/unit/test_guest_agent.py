@@ -65,7 +65,7 @@ from unit.guest_wire import (
 
 ROOT = Path(__file__).resolve().parents[2]
 VECTORS = json.loads((ROOT / "tests" / "vectors" / "protocol.json").read_text())
-SANITIZERS = "-g -O1 -std=c11 -fsanitize=address,undefined -fno-sanitize-recover=all -DAK_HOSTED".split()
+SANITIZERS = ["-g", "-O1", "-std=c11", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DAK_HOSTED"]
 ITSELF, TIMEOUT, KILLED, CLIENT_LOST, SUPERVISOR_LOST = range(5)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: other users to become")
 
