@@ -212,12 +212,18 @@ def test_an_image_needs_the_feature_of_its_kind() -> None:
     assert granted(directory, [both], image="/srv/image").backend == granted(archive, [both], image="/srv/i.tar").backend == "namespaces"
 
 
-def test_emulated_limits_are_granted_and_said() -> None:
+def test_emulated_limits_are_granted_and_said_in_one_notice() -> None:
     weak = fingerprint("namespaces", emulates=[Feature.MEMORY_LIMIT, Feature.DISK_LIMIT, Feature.NETWORK_HOST])
-    grant = granted(fingerprints=[weak], network=False)
-    assert codes(grant) == ["memory-limit-emulated", "disk-limit-emulated"]
-    assert "by sampling" in grant.notices[0].message
-    assert grant.notices[0].hint == "delegate it"
+    (notice,) = granted(fingerprints=[weak], network=False).notices
+    assert notice.code == "limits-emulated"
+    assert "memory-limit, disk-limit" in notice.message
+    assert "network-host" not in notice.message  # not needed here
+    assert notice.hint == "delegate it"
+
+
+def test_native_limits_are_nothing_to_talk_about() -> None:
+    weak = fingerprint("namespaces", emulates=[Feature.NETWORK_HOST])
+    assert granted(fingerprints=[weak], network=False).notices == ()
 
 
 def test_a_host_where_nothing_runs_says_why_for_each() -> None:

@@ -45,15 +45,14 @@ def choose(request: SandboxRequest, needed: Sequence[Feature], fingerprints: Seq
 
 
 def emulations(chosen: Fingerprint, needed: Iterable[Feature]) -> tuple[Notice, ...]:
-    """One notice for each needed feature that the backend only emulates."""
-    notices = []
-    for feature in needed:
-        provision = chosen.features.get(feature)
-        if provision is not None and provision.support is Support.EMULATED:
-            reason = f": {provision.reason}" if provision.reason else ""
-            message = f"backend {chosen.backend!r} only emulates {feature.value}{reason}"
-            notices.append(Notice(code=f"{feature.value}-emulated", message=message, hint=provision.remedy))
-    return tuple(notices)
+    """One notice that names every needed feature which the backend only emulates, with the first remedy; none when it emulates none."""
+    emulated = [feature for feature in needed if chosen.support(feature) is Support.EMULATED]
+    if not emulated:
+        return ()
+    named = ", ".join(feature.value for feature in emulated)
+    message = f"backend {chosen.backend!r} only emulates {named} here; `agentkernel doctor` says how"
+    remedy = next((chosen.features[feature].remedy for feature in emulated if chosen.features[feature].remedy), "")
+    return (Notice(code="limits-emulated", message=message, hint=remedy),)
 
 
 def _asked(name: str, fingerprints: Sequence[Fingerprint]) -> Fingerprint:

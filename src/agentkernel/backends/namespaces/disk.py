@@ -121,6 +121,7 @@ def usage_bytes(path: Path, limit_entries: int = 100_000) -> int:
 
 
 def main() -> int:
+    """The program: becomes UID and GID for good, and empties DIRECTORY, which it opened while it still could."""
     directory, uid, gid = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     top = os.open(directory, _OPEN)  # the way to it is closed to that user
     os.setgroups([])
