@@ -21,8 +21,6 @@ async def remove_data(path: Path, id_base: int | None, user: int = 1000) -> None
     With an id range its files belong to the range's root and user, so it is emptied by processes with these ids; root itself only
     removes what they leave: empty directories.
     """
-    if not os.path.lexists(path):
-        return
     if id_base is None:
         await asyncio.to_thread(remove_tree, path)
         return
@@ -123,7 +121,10 @@ def usage_bytes(path: Path, limit_entries: int = 100_000) -> int:
 def main() -> int:
     """The program: becomes UID and GID for good, and empties DIRECTORY, which it opened while it still could."""
     directory, uid, gid = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    top = os.open(directory, _OPEN)  # the way to it is closed to that user
+    try:
+        top = os.open(directory, _OPEN)  # the way to it is closed to that user
+    except FileNotFoundError:
+        return 0
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
