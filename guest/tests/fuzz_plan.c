@@ -20,7 +20,7 @@ static void read_text(const struct plan_value *value, const uint8_t *data, size_
         sink = (uint8_t)(sink + text[i]);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static void read_plan(const uint8_t *data, size_t size)
 {
     struct plan_fault fault;
     struct plan_cursor cursor;
@@ -28,7 +28,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint32_t count = 0;
     if (!plan_check(data, size, &fault)) {
         require(fault.offset <= size);
-        return 0;
+        return;
     }
     require(plan_begin(&cursor, data, size));
     for (; plan_next(&cursor, &step); count++)
@@ -36,5 +36,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             if (step.arguments[i].text)
                 read_text(&step.arguments[i], data, size);
     require(count == cursor.count && cursor.at == size && step.op == PLAN_AGENT);
+}
+
+/* The input as it is, and as the steps of a plan whose head is right but for the count: past the magic the fuzzer finds its own way. */
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const uint8_t magic[8] = {'A', 'K', 'P', 'L', 'A', 'N', '1', '\n'};
+    uint8_t *plan = malloc(sizeof magic + size);
+    require(plan);
+    memcpy(plan, magic, sizeof magic);
+    if (size)
+        memcpy(plan + sizeof magic, data, size);
+    read_plan(data, size);
+    read_plan(plan, sizeof magic + size);
+    free(plan);
     return 0;
 }

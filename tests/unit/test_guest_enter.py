@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import signal
@@ -33,6 +34,7 @@ from unit.plan_wire import (
     NEWNET,
     NEWNS,
     NEWUSER,
+    NOEXEC,
     RDONLY,
     Launch,
     Step,
@@ -180,6 +182,26 @@ def test_an_owner_mapped_tree_shows_the_owner_as_the_user(guest: Path, place: Pa
     assert launch.ready, launch.records
     assert inside(launch.pid, "cat /work/five/file; echo more > /work/six/new; stat -c %u /work/five", uid=1000) == "text1000"
     assert (source / "new").stat().st_uid == PLAIN_UID
+
+
+@needs_root
+def test_a_tree_is_mapped_if_its_file_system_allows_it(guest: Path, place: Path, launched: list[Launch]) -> None:
+    """/proc cannot be id-mapped, as an overlay cannot: with 1 that is an error, with 2 the tree comes as it is."""
+    failures = []
+    for idmap in (1, 2):
+        steps = root_steps(place)
+        at = steps.index(("GO",))
+        steps[at:at] = [("TREE", 8, "/proc/bus", RDONLY | HARD, 0, idmap), ("TREE", 9, "/usr", RDONLY | HARD, 1, idmap)]
+        at = steps.index(("MQUEUE", "dev/mqueue", HARD | NOEXEC))
+        steps[at:at] = [("ATTACH", 8, "bus"), ("ATTACH", 9, "usr9")]
+        launch = run(guest, steps)
+        launched.append(launch)
+        if not launch.ready:
+            failures.append((idmap, launch.failure.step, launch.failure.error))
+    assert failures == [(1, 3, errno.EINVAL)]
+    seen = mounts(launch.pid)
+    assert "ro,nosuid,nodev" in seen["/bus"][0] and "idmapped" not in seen["/bus"][0]
+    assert seen["/usr9"][0] == "ro,nosuid,nodev,relatime,idmapped"
 
 
 @needs_root
