@@ -6,7 +6,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from policy_examples import SURROUNDINGS, codes, fingerprint, granted
+from policy_examples import SURROUNDINGS, fingerprint, granted
 
 from agentkernel.errors import BackendUnavailable, UnknownKey, Unsupported
 from agentkernel.model.isolation import BackendKind, Feature, Fingerprint, IsolationLevel
