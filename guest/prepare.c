@@ -5,9 +5,11 @@
 #include "descriptor.h"
 
 #include <asm/stat.h>
+#include <linux/capability.h>
 #include <linux/eventpoll.h>
 #include <linux/prctl.h>
 #include <linux/random.h>
+#include <linux/resource.h>
 
 #define NULL_DEVICE 0x103u /* major 1, minor 3 */
 
@@ -20,12 +22,21 @@ static void make_boot_id(struct agent *agent)
     memcpy(agent->boot_id, mixed, EPOCH_SIZE);
 }
 
+static bool has_setuid_capability(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct sets[2] = {{0}};
+    return SYS(capget, &header, sets) == 0 && sets[0].effective & 1u << CAP_SETUID;
+}
+
 /* Whether the ids of usual workloads can be switched to; asked of the file system uid, which can be put back. */
 static bool can_switch_user(void)
 {
     static const unsigned candidates[] = {1000, 65534, 1};
     long own = SYS(setfsuid, -1);
     bool can = false;
+    if (own < 0)
+        return has_setuid_capability(); /* gVisor has no file system uid */
     for (unsigned i = 0; i < 3; i++) {
         if ((long)candidates[i] == own)
             continue;
@@ -61,12 +72,12 @@ static void set_signals(struct agent *agent)
 
 static void raise_file_limit(struct agent *agent)
 {
-    struct rlimit64 raised;
+    struct resource_limit raised;
     if (SYS(prlimit64, 0, RLIMIT_NOFILE, NULL, &agent->files))
-        agent->files.rlim_max = 0;
+        agent->files.hard = 0;
     raised = agent->files;
-    raised.rlim_cur = raised.rlim_max < DESCRIPTORS_MAX ? raised.rlim_max : DESCRIPTORS_MAX;
-    if (raised.rlim_cur > agent->files.rlim_cur)
+    raised.soft = raised.hard < DESCRIPTORS_MAX ? raised.hard : DESCRIPTORS_MAX;
+    if (raised.soft > agent->files.soft)
         (void)SYS(prlimit64, 0, RLIMIT_NOFILE, &raised, NULL);
 }
 

@@ -6,6 +6,7 @@
 #include "terminal.h"
 
 #include <linux/eventpoll.h>
+#include <linux/resource.h>
 #include <linux/socket.h>
 
 #ifndef AF_UNIX
@@ -65,7 +66,7 @@ static sysret open_pipes(struct ends *ends, const struct start_request *request)
 
 static sysret open_ends(struct ends *ends, const struct start_request *request, enum stage *stage)
 {
-    struct rlimit64 files = {0};
+    struct resource_limit files = {0};
     sysret error;
     *ends = (struct ends){{-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}};
     *stage = STAGE_FORK;
@@ -81,7 +82,7 @@ static sysret open_ends(struct ends *ends, const struct start_request *request, 
         return error;
     *stage = STAGE_FORK;
     (void)SYS(prlimit64, 0, RLIMIT_NOFILE, NULL, &files);
-    return files.rlim_cur && (uint64_t)ends->control[1] + SPARE_DESCRIPTORS > files.rlim_cur ? -EMFILE : 0;
+    return files.soft && (uint64_t)ends->control[1] + SPARE_DESCRIPTORS > files.soft ? -EMFILE : 0;
 }
 
 static bool open_rings(struct process *p, const struct start_request *request)

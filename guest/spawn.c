@@ -13,6 +13,7 @@
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/prctl.h>
+#include <linux/resource.h>
 #include <linux/seccomp.h>
 
 #define REPORT 3 /* where the report descriptor ends up */
@@ -61,10 +62,10 @@ static void join_cgroups(const struct child *child, bool in_cgroup)
 static void set_limits(const struct child *child)
 {
     const struct configuration *configuration = child->spawn->configuration;
-    if (child->spawn->files.rlim_max)
+    if (child->spawn->files.hard)
         check(child, STAGE_LIMITS, SYS(prlimit64, 0, RLIMIT_NOFILE, &child->spawn->files, NULL));
     for (uint32_t i = 0; i < configuration->limit_count; i++) {
-        struct rlimit64 limit = {configuration->limits[i].soft, configuration->limits[i].hard};
+        struct resource_limit limit = {configuration->limits[i].soft, configuration->limits[i].hard};
         check(child, STAGE_LIMITS, SYS(prlimit64, 0, configuration->limits[i].resource, &limit, NULL));
     }
 }

@@ -5,13 +5,16 @@
 #include "agent.h"
 #include "request.h"
 
-#include <linux/resource.h>
+/* As prlimit64(2) takes it. */
+struct resource_limit {
+    uint64_t soft, hard;
+};
 
 struct spawn {
     const struct start_request *request;
     const struct configuration *configuration;
     const struct agent_cgroups *cgroups;
-    struct rlimit64 files; /* RLIMIT_NOFILE as it was before the agent raised its own */
+    struct resource_limit files; /* RLIMIT_NOFILE as it was before the agent raised its own */
     int input, output, error; /* become 0-2; all of them are 3 or higher */
 };
 

@@ -19,7 +19,7 @@ struct agent {
     int null; /* /dev/null, or the reading end of a pipe that nobody writes to */
     bool is_init, can_switch_user;
     struct agent_cgroups cgroups;
-    struct rlimit64 files; /* as inherited */
+    struct resource_limit files; /* as inherited */
     uint8_t boot_id[EPOCH_SIZE];
 
     bool configured;

@@ -8,6 +8,7 @@
 
 #include <linux/poll.h>
 #include <linux/prctl.h>
+#include <linux/resource.h>
 #include <linux/signalfd.h>
 #include <linux/wait.h>
 
