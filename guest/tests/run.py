@@ -23,17 +23,6 @@ VECTORS = GUEST.parent / "tests" / "vectors" / "protocol.json"
 WARNINGS = ["-Wall", "-Wextra", "-Werror"]
 FLAGS = ["-g", "-O1", "-std=c11", "-D_GNU_SOURCE", "-DAK_HOSTED", *WARNINGS, "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
 PROBE = "#include <stddef.h>\n#include <stdint.h>\nint LLVMFuzzerTestOneInput(const uint8_t *d, size_t n) { return d == 0 && n; }\n"
-    "-g",
-    "-O1",
-    "-std=c11",
-    "-D_GNU_SOURCE",
-    "-DAK_HOSTED",
-    "-Wall",
-    "-Wextra",
-    "-Werror",
-    "-fno-sanitize-recover=all",
-    "-fno-omit-frame-pointer",
-]
 
 
 def c_bytes(data: bytes) -> str:
