@@ -94,7 +94,7 @@ async def _follow(enter_pid: int, status_fd: int, steps: tuple[Step, ...]) -> La
         if failure is not None:
             raise failure
     except BaseException as error:
-        await asyncio.shield(_abandon(enter_pid, pidfd))
+        await asyncio.shield(_abandon(enter_pid, pidfd, os.dup(status_fd)))  # its own: it goes on when it is cancelled, too
         if isinstance(error, TimeoutError):
             raise LaunchFailed(f"the sandbox was not ready within {LAUNCH_DEADLINE_S:.0f} s", hint="is the host overloaded?") from error
         raise
@@ -133,12 +133,19 @@ def _explain(kind: int, step: int, number: int, steps: tuple[Step, ...]) -> Laun
     )
 
 
-async def _abandon(enter_pid: int, pidfd: int) -> None:
-    """Kills and reaps whatever was started."""
+async def _abandon(enter_pid: int, pidfd: int, status_fd: int) -> None:
+    """Kills and reaps whatever was started: the first process may have reported itself without being heard."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(enter_pid, signal.SIGKILL)
     with contextlib.suppress(ChildProcessError):
         os.waitpid(enter_pid, 0)
+    try:
+        if pidfd < 0:
+            async for kind, _, _, pid in _records(status_fd):
+                if kind == _KIND_PID:
+                    pidfd = os.pidfd_open(pid)
+    finally:
+        os.close(status_fd)
     if pidfd >= 0:
         await kill_and_reap(pidfd)
 
