@@ -417,6 +417,14 @@ def test_relative_paths_count_from_the_file_that_holds_them(host: Host) -> None:
     assert settings.get("sandbox.base_image") == f"{host.project}/rootfs"
 
 
+def test_an_image_named_by_a_file_elsewhere_is_nothing_of_the_working_directory(host: Host, tmp_path: Path) -> None:
+    (host.project / "rootfs").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/agentkernel.toml").write_text('[sandbox]\nbase_image = "rootfs"\n')
+    assert host.load(config="../elsewhere/agentkernel.toml").get("sandbox.base_image") == "rootfs"
+    assert host.load(sandbox__base_image="rootfs").get("sandbox.base_image") == f"{host.project}/rootfs"
+
+
 def test_a_name_that_exists_beside_the_file_is_a_path(host: Host) -> None:
     """An image named like a directory of the project would show that directory, or what it links to."""
     (host.project / "rootfs").symlink_to("/")

@@ -114,7 +114,7 @@ class World:
         images = ImageParts(
             host_root=_host_root,
             is_project=lambda directory, home: os.path.exists(f"{directory}/package.json"),
-            image_for=lambda argv, directory: "node:22-alpine",
+            image_for=lambda argv, names: "node:22-alpine",
             unpack_argv=lambda tar, destination, limit: ("-m", "unpack", tar, destination, str(limit)),
         )
         return Engine(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from agentkernel.engine.parts import ImageParts, Parts
 from agentkernel.engine.surroundings import gather, resolve
 from agentkernel.model.request import SandboxRequest
 from agentkernel.model.spec import Bind, RootFilesystem, RootKind
+from agentkernel.policy.deny import denied_in_home, protected_paths
 from agentkernel.policy.surroundings import Surroundings
 
 
@@ -30,11 +32,11 @@ def project(home: Path) -> Path:
     return path
 
 
-def _parts(home: Path) -> Parts:
+def _parts(home: Path, root: RootFilesystem | None = RootFilesystem(kind=RootKind.HOST)) -> Parts:  # noqa: B008 - frozen
     images = ImageParts(
-        host_root=lambda **_: RootFilesystem(kind=RootKind.HOST),
+        host_root=lambda **_: root,
         is_project=lambda directory, _: Path(directory, "package.json").exists(),
-        image_for=lambda argv, _: f"image of {argv[0]}" if argv else "none",
+        image_for=lambda argv, names: f"image of {argv[0]!r} beside {sorted(names)}",
         unpack_argv=lambda tar, destination, limit: (),
     )
     nothing: Any = None
@@ -61,19 +63,41 @@ def test_an_image_that_is_nothing_on_this_host_keeps_its_name(project: Path) -> 
     assert resolve(_request(project, "true", image="python:3.12-alpine")).image == "python:3.12-alpine"
 
 
-def test_images_are_directories_or_tar_files(home: Path, project: Path) -> None:
+def test_an_image_is_a_path_only_where_the_settings_made_it_one(home: Path, project: Path) -> None:
+    """A project's file that lies elsewhere must not choose what of the working directory becomes a root file system."""
+    (project / "rootfs").mkdir()
+    (project / "image.tar").touch()
+    for name in ("rootfs", "image.tar", "./rootfs"):
+        request = _request(project, "true", image=name)
+        assert resolve(request).image == name
+        facts = _facts(home, request)
+        assert (facts.image_directory, facts.image_is_tar) == (None, False)
+
+
+def test_images_are_directories_or_archives(home: Path, project: Path) -> None:
     (project / "rootfs").mkdir()
     (project / "image.tar").touch()
     (project / "other").touch()
-    found = [_facts(home, _request(project, "true", image=name)) for name in ("rootfs", "image.tar", "other")]
+    found = [_facts(home, _request(project, "true", image=str(project / name))) for name in ("rootfs", "image.tar", "other")]
     assert [facts.image_directory for facts in found] == [str(project / "rootfs"), None, None]
     assert [facts.image_is_tar for facts in found] == [False, True, False]
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2"])
+def test_a_compressed_archive_is_an_image_too(ending: str, home: Path, project: Path) -> None:
+    (project / f"image{ending}").touch()
+    assert _facts(home, _request(project, "true", image=str(project / f"image{ending}"))).image_is_tar
 
 
 def test_a_project_is_recognised(home: Path, project: Path) -> None:
     assert _facts(home, _request(project, "npm")).cwd_is_project
     assert not _facts(home, _request(home, "npm")).cwd_is_project
-    assert _facts(home, _request(project, "npm", "test")).detected_image == "image of npm"
+
+
+def test_an_image_is_thought_of_only_for_a_command_that_the_host_lacks(home: Path, project: Path) -> None:
+    request = resolve(_request(project, "npm", "test"))
+    assert gather(request, _parts(home)).detected_image is None
+    assert gather(request, _parts(home, root=None)).detected_image == "image of b'npm' beside ['package.json']"
 
 
 def test_the_files_that_the_command_line_names_are_found(home: Path, project: Path) -> None:
@@ -123,6 +147,45 @@ def test_credentials_in_a_shown_directory_are_found(name: str, home: Path, proje
 def test_what_projects_hold_for_their_own_tools_is_no_credential(name: str, home: Path, project: Path) -> None:
     (project / name).touch()
     assert _facts(home, _request(project, "true")).credentials_found == ()
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_listing_finds_what_looking_each_path_up_would_find(
+    readable: bool, home: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in a directory that may be entered but not read."""
+    for name in (".ssh", ".config/gh/hosts.yml", ".config/other", ".local/share/keyrings", ".git/config", ".envrc", ".azure", "id_rsa"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).touch()
+    (project / ".aws").symlink_to("nowhere")
+    (project / ".gem").symlink_to(home)
+    (home / "credentials").touch()
+    if not readable:
+        monkeypatch.setattr(os, "listdir", _forbidden)
+    facts = _facts(home, _request(project, "true"))
+    there = {name for name in denied_in_home() if os.path.lexists(project / name)}
+    assert {".aws", ".config/gh", ".gem/credentials", ".local/share/keyrings"} < there
+    assert {name for _, name in facts.credentials_found} == there | ({"id_rsa"} if readable else set())
+    assert facts.protected_present == tuple(name for name in protected_paths() if os.path.lexists(project / name))
+
+
+def _forbidden(path: str) -> list[str]:
+    raise PermissionError(path)
+
+
+def test_a_file_system_without_case_hides_nothing(home: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / ".ssh").mkdir()
+    monkeypatch.setattr(os, "listdir", lambda path: [".SSH"])  # as it was once made
+    assert (str(project), ".ssh") in _facts(home, _request(project, "true")).credentials_found
+
+
+def test_a_large_directory_is_listed_not_searched(home: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up: list[str] = []
+    lexists = os.path.lexists
+    monkeypatch.setattr(os.path, "lexists", lambda path: looked_up.append(path) or lexists(path))
+    (project / ".envrc").touch()
+    _facts(home, _request(project, "true"))
+    assert looked_up == [f"{project}/.envrc"]
 
 
 def test_a_directory_that_cannot_be_read_has_no_facts(home: Path, project: Path) -> None:

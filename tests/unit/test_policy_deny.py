@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentkernel.policy import deny
 from agentkernel.policy.deny import (
     credential_in,
     denied_in_home,
@@ -13,6 +14,7 @@ from agentkernel.policy.deny import (
     holds_credentials,
     is_within,
     never_passed,
+    ordinary_in_projects,
     protected_paths,
 )
 from agentkernel.policy.word_list import words
@@ -94,6 +96,61 @@ def test_nothing_beneath_a_denied_path_is_ever_shown(denied: str, below: list[st
     path = "/".join([HOME, denied, *below])
     assert credential_in(path, HOME) is not None
     assert holds_credentials([path.removeprefix(HOME + "/")])
+
+
+SYSTEM_PLACES = words(deny._SYSTEM)
+COMPONENTS = sorted({part for path in (*denied_in_home(), *SYSTEM_PLACES) for part in path.split("/") if part})
+PATHS = st.builds(
+    lambda parts: "/" + "/".join(parts),
+    st.lists(st.sampled_from(["a", "home", "ada", "bob", ".", "id_rsa", *COMPONENTS]), max_size=6),
+)
+NEAR_PLACES = st.builds(
+    lambda before, place, after: "/".join(["", *before, place.strip("/"), *after]),
+    st.lists(st.sampled_from(["home", "ada", "srv", ".config"]), max_size=3),
+    st.sampled_from((*denied_in_home(), *SYSTEM_PLACES)),
+    st.lists(st.sampled_from(["x", ".ssh", "auth.json"]), max_size=2),
+)
+
+
+def _denied_by_scanning(path: str) -> bool:
+    """What `holds_credentials` means, said the slow way."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    denied = [place.split("/") for place in denied_in_home()]
+    found = any(parts[start : start + len(place)] == place for place in denied for start in range(len(parts) - len(place) + 1))
+    return found or path.rsplit("/", 1)[-1] in {"id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "id_ecdsa_sk", "id_ed25519_sk"}
+
+
+def _credential_by_scanning(path: str, home: str) -> str | None:
+    """What `credential_in` means, said the slow way."""
+    for system in SYSTEM_PLACES:
+        if is_within(path, system) or is_within(system, path):
+            return system
+    for denied in denied_in_home():
+        place = f"{home.rstrip('/')}/{denied}"
+        if is_within(place, path):
+            return place
+    return path if _denied_by_scanning(path) else None
+
+
+@settings(deadline=None, max_examples=500)
+@given(st.one_of(PATHS, NEAR_PLACES), st.sampled_from(["/home/ada", "/home/ada/", "/", "/root", "/srv/.config"]))
+def test_looking_places_up_finds_what_scanning_the_lists_finds(path: str, home: str) -> None:
+    assert credential_in(path, home) == _credential_by_scanning(path, home)
+    assert (credential_in(path + "/", home) is None) == (_credential_by_scanning(path + "/", home) is None)
+    assert bool(holds_credentials([path])) == _denied_by_scanning(path)
+    assert bool(holds_credentials([path.strip("/")])) == _denied_by_scanning(path.strip("/"))
+
+
+def test_every_place_and_every_directory_above_one_is_looked_up_as_scanning_finds_it() -> None:
+    places = [*SYSTEM_PLACES, *(f"{home}/{denied}" for home in (HOME, "/home/bob") for denied in denied_in_home())]
+    for place in places:
+        parts = place.split("/")
+        for path in ("/".join(parts[:end]) or "/" for end in range(1, len(parts) + 1)):
+            assert credential_in(path, HOME) == _credential_by_scanning(path, HOME)
+
+
+def test_what_is_ordinary_in_a_project_is_on_the_deny_list() -> None:
+    assert ordinary_in_projects() < set(denied_in_home())
 
 
 @pytest.mark.parametrize(

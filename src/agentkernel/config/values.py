@@ -16,7 +16,7 @@ from enum import Enum
 
 from agentkernel.errors import InvalidInput, UnknownKey
 from agentkernel.model.isolation import IsolationLevel
-from agentkernel.model.names import suggest, validate_name
+from agentkernel.model.names import ARCHIVE_ENDINGS, suggest, validate_name
 from agentkernel.model.spec import StorageKind
 from agentkernel.units import format_duration, format_size, parse_duration, parse_size
 
@@ -144,7 +144,7 @@ def read_path(value: object, base: str) -> str:
 
 def is_path_image(image: str) -> bool:
     """Whether an image is a directory or archive of this host, not a name in a registry."""
-    return image.startswith(("/", ".")) or image.endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".txz", ".tar.zst"))
+    return image.startswith(("/", ".")) or image.endswith(ARCHIVE_ENDINGS)
 
 
 def _read_image(value: object, base: str) -> str:

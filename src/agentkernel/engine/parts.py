@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,7 +45,7 @@ class ImageParts:
 
     host_root: HostRoot
     is_project: Callable[[str, str], bool]  # directory, home
-    image_for: Callable[[Sequence[str], str], str]  # argv, directory -> the image of the language table
+    image_for: Callable[[Sequence[bytes], Iterable[str]], str | None]  # argv, names in the directory -> the image of the language table
     unpack_argv: Callable[[str, str, int], tuple[str, ...]]  # tar path, destination, byte limit -> arguments for a Python interpreter
 
 

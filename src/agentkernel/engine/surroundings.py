@@ -7,20 +7,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from agentkernel.engine.parts import Parts
+from agentkernel.model.names import ARCHIVE_ENDINGS
 from agentkernel.model.request import SandboxRequest
 from agentkernel.model.spec import Bind, Workspace, WorkspaceMode
-from agentkernel.policy.deny import denied_in_home, holds_credentials, protected_paths
+from agentkernel.policy.deny import denied_in_home, holds_credentials, ordinary_in_projects, protected_paths
 from agentkernel.policy.surroundings import Surroundings
-
-# On the deny list because of what they are in a home directory; projects hold files of these names for their own tools, and such a project
-# is to be shown. Everything else of the list marks a directory that nobody meant to show.
-_ORDINARY_IN_PROJECTS = frozenset(
-    (
-        ".agentkernel", ".aider.conf.yml", ".bundle/config", ".condarc", ".config/pip", ".config/yarn", ".continue", ".cursor",
-        ".docker", ".fly", ".gemini", ".hex", ".history", ".jupyter", ".minikube", ".netlify", ".npmrc", ".pip", ".pulumi",
-        ".replicate", ".wrangler", ".yarnrc", ".yarnrc.yml",
-    )
-)  # fmt: skip
 
 
 def resolve(request: SandboxRequest) -> SandboxRequest:
@@ -30,7 +21,7 @@ def resolve(request: SandboxRequest) -> SandboxRequest:
         request,
         cwd=cwd,
         directory=None if request.directory is None else os.path.realpath(os.path.join(cwd, request.directory)),
-        image=None if request.image is None else _image_path(request.image, cwd),
+        image=request.image if request.image is None or not _is_path(request.image) else os.path.realpath(request.image),
         mounts=tuple(
             Bind(source=os.path.realpath(bind.source), target=bind.target, writable=bind.writable, executable=bind.executable)
             for bind in request.mounts
@@ -41,22 +32,26 @@ def resolve(request: SandboxRequest) -> SandboxRequest:
 def gather(request: SandboxRequest, parts: Parts) -> Surroundings:
     """The facts for a resolved request."""
     home = os.path.realpath(parts.home)
-    shown = list(dict.fromkeys([request.directory or request.cwd, *(bind.source for bind in request.mounts)]))
-    image = request.image
+    view = _Directory(request.directory or request.cwd)
+    mounts = {bind.source: _Directory(bind.source) for bind in request.mounts}
+    image = request.image if request.image is not None and _is_path(request.image) else None
+    root = parts.images.host_root(argv=request.argv, environment=parts.environment, home=home, uid=parts.uid)
     return Surroundings(
         home=home,
         uid=parts.uid,
-        root=parts.images.host_root(argv=request.argv, environment=parts.environment, home=home, uid=parts.uid),
+        root=root,
         image_directory=image if image is not None and os.path.isdir(image) else None,
-        image_is_tar=image is not None and image.endswith(".tar") and os.path.isfile(image),
+        image_is_tar=image is not None and image.endswith(ARCHIVE_ENDINGS) and os.path.isfile(image),
         cwd_is_project=parts.images.is_project(request.cwd, home),
         named_files=_named_files(request),
-        protected_present=tuple(_existing(request.directory or request.cwd, protected_paths())),
+        protected_present=view.those_in_it(protected_paths()),
         protected_in_mounts=tuple(
-            (bind.source, name) for bind in request.mounts if bind.writable for name in _existing(bind.source, protected_paths())
+            (bind.source, name) for bind in request.mounts if bind.writable for name in mounts[bind.source].those_in_it(protected_paths())
         ),
-        credentials_found=tuple((directory, name) for directory in shown for name in _credentials(directory)),
-        detected_image=parts.images.image_for([os.fsdecode(word) for word in request.argv], request.cwd),
+        credentials_found=tuple(
+            (directory.path, name) for directory in ({view.path: view} | mounts).values() for name in _credentials(directory)
+        ),
+        detected_image=None if root is not None else parts.images.image_for(request.argv, _Directory(request.cwd).names),
     )
 
 
@@ -64,29 +59,51 @@ def appeared(workspace: Workspace) -> tuple[str, ...]:
     """Protected paths of a writable workspace that were not there when it was shown, so that nothing could be mounted over them."""
     if workspace.mode is not WorkspaceMode.WRITABLE:
         return ()
-    return tuple(name for name in _existing(workspace.source, protected_paths()) if name not in workspace.protected)
+    return tuple(name for name in _Directory(workspace.source).those_in_it(protected_paths()) if name not in workspace.protected)
 
 
-def _image_path(image: str, cwd: str) -> str:
-    """An image that names something on this host becomes its path; any other name is left for policy to refuse."""
-    path = os.path.join(cwd, image)
-    return os.path.realpath(path) if os.path.exists(path) else image
+class _Directory:
+    """A directory of the host in which hundreds of paths are looked for, of which few are there: it is listed, not searched for each."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        names = self._list("")
+        self.names = tuple(names or ())  # directly in it, as far as it can be read
+        self._folded = {"": _folded(names)}
+
+    def those_in_it(self, paths: Iterable[str]) -> tuple[str, ...]:
+        """Those of the relative paths that exist; symlinks count as they are."""
+        return tuple(path for path in paths if self._may_hold(path) and os.path.lexists(f"{self.path}/{path}"))
+
+    def _may_hold(self, path: str) -> bool:
+        """Whether the listing of the directory that it would lie in has its name, in any case (to some file systems all are one)."""
+        parent, _, name = path.rpartition("/")
+        if parent not in self._folded:
+            self._folded[parent] = _folded(self._list(parent) if self._may_hold(parent) else [])
+        listed = self._folded[parent]
+        return listed is None or name.casefold() in listed
+
+    def _list(self, relative: str) -> list[str] | None:
+        """The names in a directory beneath; None where it must not be read, though what lies in it may be reached by name."""
+        try:
+            return os.listdir(f"{self.path}/{relative}")
+        except PermissionError:
+            return None
+        except OSError:
+            return []
 
 
-def _names(directory: str) -> tuple[str, ...]:
-    try:
-        return tuple(os.listdir(directory))
-    except OSError:
-        return ()
+def _folded(names: list[str] | None) -> frozenset[str] | None:
+    return None if names is None else frozenset(name.casefold() for name in names)
 
 
-def _existing(directory: str, names: Iterable[str]) -> list[str]:
-    """Those of the relative paths that exist; symlinks count as they are."""
-    return [name for name in names if os.path.lexists(os.path.join(directory, name))]
+def _is_path(image: str) -> bool:
+    """Images of this host are absolute paths; what a name means relative to which directory, only the settings know."""
+    return image.startswith("/")
 
 
-def _credentials(directory: str) -> tuple[str, ...]:
-    candidates = {*_existing(directory, denied_in_home()), *_names(directory)} - _ORDINARY_IN_PROJECTS
+def _credentials(directory: _Directory) -> tuple[str, ...]:
+    candidates = {*directory.those_in_it(denied_in_home()), *directory.names} - ordinary_in_projects()
     return holds_credentials(sorted(candidates))
 
 

@@ -12,6 +12,8 @@ from agentkernel.errors import InvalidInput
 
 MAX_NAME = 63  # a DNS label: the name serves as host and pod name
 MAX_PATH_BYTES = 4095  # PATH_MAX without its NUL
+# A file of such a name is an image to unpack; what its bytes are, and whether they can be read, the unpacker finds out.
+ARCHIVE_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
 _NAME_CHARACTER = re.compile(r"[A-Za-z0-9_-]", re.ASCII)
 _NAME_HINT = "use 1 to 63 letters, digits, hyphens and underscores; start and end with a letter or digit"

@@ -20,7 +20,7 @@ class SandboxRequest:
     cwd: str = "/"
     backend: str | None = None
     min_isolation: IsolationLevel = IsolationLevel.NONE
-    image: str | None = None  # a directory or a .tar file
+    image: str | None = None  # the absolute path of a directory or an archive; any other text is a name, whatever lies in `cwd`
     name: str | None = None
     network: bool | None = None
     mount_cwd: bool | None = None

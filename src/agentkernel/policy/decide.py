@@ -121,7 +121,7 @@ def _user(text: str | None) -> User:
 def _root(request: SandboxRequest, surroundings: Surroundings) -> tuple[RootFilesystem, str | None]:
     """The root file system, and the tar file that it must first be unpacked from."""
     if request.image is not None:
-        return _image(request.image, request.cwd, surroundings)
+        return _image(request.image, surroundings)
     if surroundings.root is not None:
         return surroundings.root, None
     if not request.argv:
@@ -131,12 +131,11 @@ def _root(request: SandboxRequest, surroundings: Surroundings) -> tuple[RootFile
     raise CommandNotFound(f"there is no command {command!r} on this host", hint=f"{picked}{_IMAGE_HINT}")
 
 
-def _image(image: str, cwd: str, surroundings: Surroundings) -> tuple[RootFilesystem, str | None]:
+def _image(image: str, surroundings: Surroundings) -> tuple[RootFilesystem, str | None]:
     label = image.rstrip("/").rsplit("/", 1)[-1] or image
     if surroundings.image_is_tar:
-        path = image if image.startswith("/") else f"{cwd.rstrip('/')}/{image}"
-        return RootFilesystem(kind=RootKind.DIRECTORY, label=label), path
+        return RootFilesystem(kind=RootKind.DIRECTORY, label=label), image
     if surroundings.image_directory is None:
-        raise NotFound(f"there is no image {image!r}: neither a directory nor a .tar file", hint=_IMAGE_HINT)
+        raise NotFound(f"there is no image {image!r}: neither a directory nor a .tar archive", hint=_IMAGE_HINT)
     directory = require_shown(surroundings.image_directory, surroundings)
     return RootFilesystem(kind=RootKind.DIRECTORY, directory=directory, label=label), None

@@ -6,7 +6,7 @@ The lists are data, reviewed line by line. A path is relative to the home direct
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from agentkernel.policy.word_list import words
 
@@ -92,13 +92,20 @@ WINDOWID XDG_* MANPATH INFOPATH CDPATH
 """  # describe the host's session; the sandbox has its own
 
 # A value can be a secret whatever its variable is called: credentials in a URL, a private key, well-known token formats.
-_SECRET_VALUE = re.compile(
+_TELLTALE_VALUE = (
     r"://[^/\s:@]*:[^/\s@]+@"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY"
     r"|\b(?:gh[pousr]_|github_pat_|glpat-|xox[abpr]-|sk-[A-Za-z0-9]|sk_live_|AKIA[0-9A-Z]{12}|pypi-AgE)"
     r"|\b(?:npm|hf)_[A-Za-z0-9]{20}"
     r"|\beyJ[A-Za-z0-9_-]{10,}\.eyJ"
 )
+
+# On the deny list because of what they are in a home directory; projects hold files of these names for their own tools, and such a project
+# is to be shown. Everything else of the list marks a directory that nobody meant to show.
+_ORDINARY_IN_PROJECTS = """
+.agentkernel .aider.conf.yml .bundle/config .condarc .config/pip .config/yarn .continue .cursor .docker .fly .gemini .hex .history .jupyter
+.minikube .netlify .npmrc .pip .pulumi .replicate .wrangler .yarnrc .yarnrc.yml
+"""
 
 # Documents (CLAUDE.md, AGENTS.md) and CI definitions stay writable: they are project files that people read in a diff.
 _PROTECTED = """
@@ -113,11 +120,43 @@ agentkernel.toml .agentkernel .devcontainer .devcontainer.json
 .claude .mcp.json .cursor .cursorrules .codex .gemini .opencode opencode.json .windsurf .aider.conf.yml .continue .kiro .roo
 """
 
+
+def _upwards(path: str) -> Iterator[str]:
+    """The path and every directory above it; the root is ""."""
+    yield path
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield path
+
+
+def _first_held(paths: Iterable[str]) -> dict[str, str]:
+    """Each of `paths` and each directory above one, with the first of them that it is or holds."""
+    found: dict[str, str] = {}
+    for path in paths:
+        for holder in _upwards(path):
+            found.setdefault(holder, path)
+    return found
+
+
+def _by_last_component(paths: Iterable[str]) -> dict[str, list[tuple[str, ...]]]:
+    """The components of each path, by the last of them."""
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for path in paths:
+        parts = tuple(path.split("/"))
+        found.setdefault(parts[-1], []).append(parts)
+    return found
+
+
 _DENIED = words(_CREDENTIALS) + _CREDENTIALS_WITH_SPACES
-_DENIED_PARTS = tuple((path, tuple(path.split("/"))) for path in _DENIED)
+_ORDINARY = frozenset(words(_ORDINARY_IN_PROJECTS))
 _KEY_FILES = frozenset({"id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "id_ecdsa_sk", "id_ed25519_sk"})
-_SYSTEM_PATHS = words(_SYSTEM)
+_SYSTEM_PATHS = frozenset(words(_SYSTEM))
 _PROTECTED_PATHS = words(_PROTECTED)
+
+# By these a question is a few look-ups: every start asks dozens.
+_DENIED_BY_LAST = _by_last_component(_DENIED)
+_DENIED_IN = _first_held(_DENIED)
+_SYSTEM_IN = _first_held(words(_SYSTEM))
 
 # Sorted by shape once: a lookup is then four C calls instead of 250 pattern matches.
 _NEVER_PASSED = words(_SENSITIVE_VARIABLES + _REACH_VARIABLES + _LOADER_VARIABLES + _OWN_VARIABLES)
@@ -147,9 +186,14 @@ def is_within(path: str, ancestor: str) -> bool:
     return path == ancestor or path.startswith(ancestor.rstrip("/") + "/")
 
 
+def ordinary_in_projects() -> frozenset[str]:
+    """Those of `denied_in_home` that are no reason to keep a project from being shown."""
+    return _ORDINARY
+
+
 def holds_credentials(names: Iterable[str]) -> tuple[str, ...]:
     """Those of `names` (paths, best relative to HOME) that are on the deny list, lie beneath it, or are private keys."""
-    return tuple(name for name in names if _denied_part(name) is not None or name.rsplit("/", 1)[-1] in _KEY_FILES)
+    return tuple(name for name in names if _is_denied(name) or name.rsplit("/", 1)[-1] in _KEY_FILES)
 
 
 def credential_in(path: str, home: str) -> str | None:
@@ -158,19 +202,29 @@ def credential_in(path: str, home: str) -> str | None:
     That is: `path` is or lies in a denied place (of any home), or a denied place of `home` or of the system lies in `path`.
     Whether that place exists is not asked: it may come to exist while the sandbox runs.
     """
-    for system in _SYSTEM_PATHS:
-        if is_within(path, system) or is_within(system, path):
-            return system
-    for denied in _DENIED:
-        place = f"{home.rstrip('/')}/{denied}"
-        if is_within(place, path):
-            return place
-    return path if holds_credentials((path,)) else None
+    clean = path.rstrip("/")
+    place = _system_place(clean) or _place_of(home.rstrip("/"), clean)
+    return place or (path if holds_credentials((path,)) else None)
+
+
+def _system_place(path: str) -> str | None:
+    """The place of the system that `path` is, holds, or lies in."""
+    return _SYSTEM_IN.get(path) or next((above for above in _upwards(path) if above in _SYSTEM_PATHS), None)
+
+
+def _place_of(home: str, path: str) -> str | None:
+    """The denied place of `home` that `path` is or holds."""
+    if is_within(home, path):
+        return f"{home}/{_DENIED[0]}"
+    if not path.startswith(home + "/"):
+        return None
+    denied = _DENIED_IN.get(path.removeprefix(home + "/"))
+    return denied and f"{home}/{denied}"
 
 
 def filter_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """What of the host's environment a sandbox may get when its profile passes the environment."""
-    return {name: value for name, value in environment.items() if not _never_passed(name) and not _SECRET_VALUE.search(value)}
+    return {name: value for name, value in environment.items() if not _never_passed(name) and not re.search(_TELLTALE_VALUE, value)}
 
 
 def _never_passed(name: str) -> bool:
@@ -180,11 +234,11 @@ def _never_passed(name: str) -> bool:
     return any(part in upper for part in _PARTS)
 
 
-def _denied_part(path: str) -> str | None:
-    """The denied path whose components occur, consecutively, in `path`."""
+def _is_denied(path: str) -> bool:
+    """Whether the components of a denied path occur, consecutively, in `path`."""
     parts = tuple(part for part in path.split("/") if part not in ("", "."))
-    for denied, wanted in _DENIED_PARTS:
-        width = len(wanted)
-        if any(parts[start : start + width] == wanted for start in range(len(parts) - width + 1)):
-            return denied
-    return None
+    for end, last in enumerate(parts, 1):
+        for denied in _DENIED_BY_LAST.get(last, ()):
+            if end >= len(denied) and parts[end - len(denied) : end] == denied:
+                return True
+    return False

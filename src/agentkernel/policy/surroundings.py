@@ -15,7 +15,7 @@ class Surroundings:
     uid: int
     root: RootFilesystem | None = None  # the host root that holds the request's command; None: no such command here
     image_directory: str | None = None  # the request's image, when it is a directory
-    image_is_tar: bool = False  # the request's image is a .tar file
+    image_is_tar: bool = False  # the request's image is an archive to unpack
     cwd_is_project: bool = False  # the working directory holds a file of the detection table
     named_files: tuple[str, ...] = ()  # files named in argv that exist beneath cwd, relative to it
     protected_present: tuple[str, ...] = ()  # those of deny.protected_paths() that exist in the workspace's source
