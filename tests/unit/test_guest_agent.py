@@ -58,7 +58,9 @@ from unit.guest_wire import (
     decode_entries,
     decode_events,
     decode_fields,
+    decode_frame,
     encode_field,
+    encode_frame,
     new_id,
     start_payload,
 )
@@ -158,6 +160,21 @@ def host(agent: Agent) -> Iterator[Host]:
     attached.close()
 
 
+@pytest.fixture
+def sandboxed(guest_binary: Path, home: Path) -> Iterator[Agent]:
+    """The agent as PID 1 of a pid namespace, with /proc and the host's programs."""
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        pytest.skip("needs bwrap")
+    shutil.copy(guest_binary, home / "guest")
+    root = ["--ro-bind", "/", "/", "--bind", str(home), str(home), "--proc", "/proc", "--dev", "/dev"]
+    argv = [bwrap, "--unshare-pid", "--unshare-net", *root, "--as-pid-1", "--cap-add", "ALL", "--die-with-parent", str(home / "guest")]
+    agent = Agent(argv, home, listen_path=str(home / "agent.sock"))
+    yield agent
+    agent.process.kill()
+    agent.stop()
+
+
 def alive(pid: int) -> bool:
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
@@ -230,6 +247,30 @@ def test_a_hello_in_place_of_a_frame_is_a_new_attach(host: Host) -> None:
     assert host.attach() == 1
     assert run.id in host.processes()
     host.send(KILL, run.id, struct.pack("<I", 2))
+
+
+def test_the_codec_of_these_tests_agrees_with_the_vectors() -> None:
+    for vector in VECTORS["frames"]:
+        data = bytes.fromhex(vector["hex"])
+        frame, size = decode_frame(data, vector["tag"])
+        assert size == len(data)
+        assert (frame.type, frame.flags, frame.id, frame.payload.hex()) == (
+            vector["type"],
+            vector["flags"],
+            vector["id"],
+            vector["payload_hex"],
+        )
+        assert encode_frame(frame, vector["tag"]) == data
+
+
+def test_an_agent_that_nobody_attends_ends_after_its_time(agent: Agent) -> None:
+    host = agent.host(configure=encode_field(4, struct.pack("<I", 400)))
+    run = host.started("sleep", "1000", flags=DETACHED)
+    time.sleep(0.6)
+    assert host.request(PING, b"x")
+    host.close()
+    assert agent.process.wait(10) == 0
+    assert not alive(run.pid)
 
 
 # --- Frames ------------------------------------------------------------------------------------------------------------------------------
@@ -730,22 +771,13 @@ def test_a_stopped_tree_can_be_killed(host: Host) -> None:
     ],
     ids=["hopping", "hopping fast", "bomb", "sessions"],
 )
-def test_a_fork_bomb_is_ended(guest_binary: Path, home: Path, script: str) -> None:
+def test_a_fork_bomb_is_ended(sandboxed: Agent, script: str) -> None:
     """In a pid namespace of its own, as a user with a limit."""
-    bwrap = shutil.which("bwrap")
-    if bwrap is None:
-        pytest.skip("needs bwrap")
-    shutil.copy(guest_binary, home / "guest")
-    root = ["--ro-bind", "/", "/", "--bind", str(home), str(home), "--proc", "/proc", "--dev", "/dev"]
-    argv = [bwrap, "--unshare-pid", "--unshare-net", *root, "--as-pid-1", "--cap-add", "ALL", "--die-with-parent", str(home / "guest")]
-    agent = Agent(argv, home)
-    host = agent.host(configure=encode_field(3, struct.pack("<IQQ", resource.RLIMIT_NPROC, 300, 300)))
+    host = sandboxed.host(configure=encode_field(3, struct.pack("<IQQ", resource.RLIMIT_NPROC, 300, 300)))
     run = host.run("bash", "-c", script, user=(54_321, 54_321), timeout_ms=700)
     assert run.exit.cause == TIMEOUT
     assert run.exit.wall_us < 5_000_000
     eventually(lambda: struct.unpack("<QIIQQQ", next(decode_fields(host.request(STATS)))[2])[3] == 1)
-    host.request(SHUTDOWN)
-    agent.stop()
 
 
 def test_the_end_of_the_main_process_leaves_the_others_to_the_agent(host: Host, agent: Agent) -> None:
@@ -1207,6 +1239,40 @@ def test_the_workload_of_a_sandbox_cannot_attach_or_terminate(bare: Agent) -> No
     assert host.request(PING, b"x")
     host.request(SHUTDOWN)
     assert bare.process.wait(10) == 0
+
+
+def test_the_workload_of_a_sandbox_is_not_accepted_as_a_host(sandboxed: Agent) -> None:
+    host = sandboxed.host()
+    intruder = host.run("unix", sandboxed.listen_path, builtin=CONNECT, stdin=b"AKCHAN1\n\1\0\0\0" + bytes(12) + b"\1\0\1\0" + bytes(4))
+    assert intruder.stdout == b""
+    assert host.request(PING, b"x")
+
+
+def test_init_ends_by_sigterm_from_outside_only(sandboxed: Agent) -> None:
+    host = sandboxed.host()
+    assert host.run("sh", "-c", "kill -TERM 1; sleep 0.1; echo tried").stdout == b"tried\n"
+    assert host.request(PING, b"x")
+    bwrap = sandboxed.process.pid
+    (inner,) = Path(f"/proc/{bwrap}/task/{bwrap}/children").read_text().split()
+    os.kill(int(inner), signal.SIGTERM)
+    assert sandboxed.process.wait(10) == 0
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "while :; do kill -9 -1; done",
+        "(while :; do kill -9 -1 2>/dev/null; done) & b() { b | b & }; b; while :; do kill -STOP -1; done",
+        "setsid sh -c 'while :; do kill -STOP -1; sleep 0.001; done' & while :; do kill -9 -1; sleep 0.01; done",
+    ],
+    ids=["kills all", "kills, stops and forks", "stops all"],
+)
+def test_a_workload_with_the_agents_own_uid_cannot_confuse_it(sandboxed: Agent, script: str) -> None:
+    host = sandboxed.host()
+    run = host.run("bash", "-c", f"ulimit -u 200; {script}", timeout_ms=700)
+    assert run.exit.cause in (TIMEOUT, SUPERVISOR_LOST)
+    eventually(lambda: struct.unpack("<QIIQQQ", next(decode_fields(host.request(STATS)))[2])[3] == 1)
+    assert host.run("echo", "still here").stdout == b"still here\n"
 
 
 def test_another_architecture_works_under_emulation(home: Path) -> None:
