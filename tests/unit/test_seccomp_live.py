@@ -80,6 +80,9 @@ CALLS: list[tuple[str, str, list[int | str], int]] = [
     ("TIOCSTI with a high bit", "ioctl", [-1, 1 << 32 | 0x5412, "scratch"], EPERM),
     ("audit netlink", "socket", [16, 3, 15], EPROTONOSUPPORT),
     ("node that is a device", "mknodat", [-1, 0, 0o020600, 0], EPERM),
+    ("a set-user-id mode", "fchmod", [-1, 0o4755], EPERM),
+    ("a file that is made with a set-user-id mode", "openat", [-1, 0, 0o100, 0o4755], EPERM),
+    ("openat2", "openat2", [-1, 0, 0, 0], ENOSYS),
     ("limits of another process", "prlimit64", [os.getpid(), 7, 0, 0], EPERM),
 ]
 
@@ -183,7 +186,7 @@ E
 java -Xmx64m A.java"""
 GIT_AT_WORK = """git init -q . && echo x > x && git add x && git -c user.name=a -c user.email=a@b commit -qm x && git gc -q && git log --oneline | wc -l
 echo done"""
-SHELL_AT_WORK = "ls -la / | sort | head -3 >/dev/null; mkdir -p a/b && cp -r a c && tar cf x.tar a && rm -rf a c && chmod 4755 x.tar && sleep 0.01; echo done"
+SHELL_AT_WORK = "ls -la / | sort | head -3 >/dev/null; mkdir -p a/b && cp -r a c && tar cf x.tar a && rm -rf a c && chmod 755 x.tar && sleep 0.01; echo done"
 
 PROGRAMS = {
     "sh": ["sh", "-ec", SHELL_AT_WORK],

@@ -66,12 +66,12 @@ signalfd4 timerfd_create timerfd_settime timerfd_gettime inotify_init inotify_in
 # kernel AIO, which databases use
 io_setup io_destroy io_submit io_cancel io_getevents io_pgetevents
 # files and directories
-open openat openat2 creat access faccessat faccessat2 stat fstat lstat newfstatat statx statfs fstatfs getdents getdents64 getcwd
+access faccessat faccessat2 stat fstat lstat newfstatat statx statfs fstatfs getdents getdents64 getcwd
 chdir fchdir rename renameat renameat2 mkdir mkdirat rmdir link linkat unlink unlinkat symlink symlinkat readlink readlinkat
 truncate ftruncate fallocate fsync fdatasync sync syncfs umask utime utimes futimesat utimensat cachestat file_getattr
 file_setattr
-# owners, modes and attributes (what they allow the mounts' nosuid and no_new_privs take back)
-chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat setxattr lsetxattr fsetxattr getxattr lgetxattr fgetxattr listxattr
+# owners and attributes
+chown fchown lchown fchownat setxattr lsetxattr fsetxattr getxattr lgetxattr fgetxattr listxattr
 llistxattr flistxattr removexattr lremovexattr fremovexattr setxattrat getxattrat listxattrat removexattrat
 # memory
 mmap mprotect munmap mremap msync mincore madvise brk mlock mlock2 munlock mlockall munlockall remap_file_pages memfd_create
@@ -137,8 +137,8 @@ iopl ioperm modify_ldt set_thread_area get_thread_area
 uselib ustat sysfs _sysctl getpmsg putpmsg afs_syscall tuxcall security vserver epoll_ctl_old epoll_wait_old
 """
 _HIDDEN = """
-# its flags lie in memory, where no filter can read them: glibc falls back to clone
-clone3
+# their flags and modes lie in memory, where no filter can read them: programs fall back to clone and openat
+clone3 openat2
 # young, with fallbacks in the programs that use them
 statmount listmount listns lsm_get_self_attr lsm_set_self_attr lsm_list_modules
 """
@@ -168,6 +168,24 @@ _ROUTE = Check(2, frozenset({0}))
 
 # Every CLONE_NEW* that clone() takes; CLONE_NEWTIME is a signal number here and means a namespace only to clone3 and unshare.
 _NEW_NAMESPACES = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
+
+# Set-user-id and set-group-id: harmless inside, where every mount is nosuid. But in a directory that is shared with the host they would
+# make a program of the sandbox's one that runs there as the directory's owner. As systemd's RestrictSUIDSGID= has it.
+_SET_ID_MASK = 0o6000
+_CREATION_MASK = 0o20000100  # O_TMPFILE, O_CREAT: without them open does not look at its mode, and anything may be in that register
+
+
+def _without_set_id(argument: int) -> Check:
+    return Check(argument, frozenset({0}), _SET_ID_MASK)
+
+
+def _sets_mode(argument: int) -> Rule:
+    return Rule((Case((_without_set_id(argument),), 0),), EPERM)
+
+
+def _opens(flags: int) -> Rule:
+    return Rule((Case((_without_set_id(flags + 1),), 0), Case((Check(flags, frozenset({0}), _CREATION_MASK),), 0)), EPERM)
+
 
 _FILE_TYPE_MASK = 0o170000
 _HARMLESS_NODES = frozenset({0, 0o100000, 0o010000, 0o140000})  # regular file (0 means that too), FIFO, socket
@@ -217,8 +235,15 @@ _RULES = {
     "prctl": Rule((Case((Check(0, _PRCTL_ALLOWED),), 0), Case((Check(0, _PRCTL_REFUSED),), EPERM)), EINVAL),
     "personality": Rule((Case((Check(0, _PERSONALITIES),), 0),), EPERM),
     "prlimit64": Rule((Case((Check(0, frozenset({0})),), 0),), EPERM),
-    "mknod": Rule((Case((Check(1, _HARMLESS_NODES, _FILE_TYPE_MASK),), 0),), EPERM),
-    "mknodat": Rule((Case((Check(2, _HARMLESS_NODES, _FILE_TYPE_MASK),), 0),), EPERM),
+    "open": _opens(1),
+    "openat": _opens(2),
+    "creat": _sets_mode(1),
+    "chmod": _sets_mode(1),
+    "fchmod": _sets_mode(1),
+    "fchmodat": _sets_mode(2),
+    "fchmodat2": _sets_mode(2),
+    "mknod": Rule((Case((Check(1, _HARMLESS_NODES, _FILE_TYPE_MASK), _without_set_id(1)), 0),), EPERM),
+    "mknodat": Rule((Case((Check(2, _HARMLESS_NODES, _FILE_TYPE_MASK), _without_set_id(2)), 0),), EPERM),
 }
 
 _CONNECTED_PAIR = Rule((Case((Check(0, frozenset({_AF_UNIX})), Check(1, frozenset({1, 5}), _TYPE_MASK)), 0),), EPERM)  # stream, seqpacket
