@@ -103,6 +103,22 @@ static _Noreturn void run_inside(struct sandbox *sandbox, struct plan_cursor cur
     ak_exit(1); /* not reached: the last step of a checked plan is AGENT */
 }
 
+/*
+ * A process that moves to another v2 group waits for an RCU grace period, one that is born there does not; and only from a group beside theirs
+ * may the agent, with the ids that it has then, clone processes into the sandbox's. Where this is refused it stays in our group, and they move.
+ */
+static sysret clone_inner(const struct sandbox *sandbox, sysret shared)
+{
+    uint64_t flags = CLONE_PARENT | CLONE_FILES | CLONE_PARENT_SETTID | (sandbox->namespaces & ~(uint64_t)CLONE_NEWNET);
+    struct ak_clone_arguments arguments = {
+        .flags = flags | CLONE_INTO_CGROUP,
+        .parent_tid = (uint64_t)shared,
+        .cgroup = (uint64_t)sandbox->first_cgroup,
+    };
+    sysret pid = sandbox->first_cgroup >= 0 ? SYS(clone3, &arguments, sizeof arguments) : -ENOSYS;
+    return pid >= 0 ? pid : SYS(clone, flags | SIGCHLD, 0, shared, 0, 0);
+}
+
 /* Its pid, as the caller sees it, is known only outside: the kernel writes it to memory that both share before the inner process runs. */
 static sysret start_inner(struct sandbox *sandbox, const struct plan_cursor *cursor, const struct plan_step *step)
 {
@@ -111,7 +127,7 @@ static sysret start_inner(struct sandbox *sandbox, const struct plan_cursor *cur
         return shared;
     sandbox->clone_index = step->index;
     sandbox->namespaces = step->arguments[0].number;
-    pid = SYS(clone, CLONE_PARENT | CLONE_FILES | CLONE_PARENT_SETTID | SIGCHLD | (sandbox->namespaces & ~(uint64_t)CLONE_NEWNET), 0, shared, 0, 0);
+    pid = clone_inner(sandbox, shared);
     if (pid == 0) {
         report_start(sandbox, (int *)shared);
         run_inside(sandbox, *cursor);
@@ -226,7 +242,9 @@ static int launch(struct sandbox *sandbox, size_t size)
 
 int enter_main(int argc, char **argv)
 {
-    struct sandbox sandbox = {.userns = -1, .mapped_userns = -1, .root = -1, .ruleset = -1, .masks = {-1, -1}, .plan_bytes = PLAN_BYTES_MAX + 1};
+    struct sandbox sandbox = {
+        .userns = -1, .mapped_userns = -1, .first_cgroup = -1, .root = -1, .ruleset = -1, .masks = {-1, -1}, .plan_bytes = PLAN_BYTES_MAX + 1,
+    };
     int plan_fd;
     sysret size;
     sandbox.cgroups.v2_directory = sandbox.cgroups.v2_procs = -1;

@@ -110,6 +110,17 @@ struct ak_open_how {
 #ifndef CLONE_NEWCGROUP
 #define CLONE_NEWCGROUP 0x02000000
 #endif
+#ifndef __NR_clone3
+#define __NR_clone3 435
+#endif
+#ifndef CLONE_INTO_CGROUP
+#define CLONE_INTO_CGROUP 0x200000000ull
+#endif
+
+/* struct clone_args, whole: older headers lack its last members. */
+struct ak_clone_arguments {
+    uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
+};
 
 /* landlock(7); only the start of the attributes that is not zero is passed, so that older kernels understand it. */
 struct ak_landlock_ruleset {

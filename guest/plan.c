@@ -69,7 +69,7 @@ static bool is_number_legal(char kind, uint64_t value)
     case 'l': return value < PLAN_SLOTS;
     case 'm': return value <= 07777;
     case 'i': return value < UINT32_MAX; /* the highest means "no change" to the kernel */
-    case 'k': return value == 1 || value == 2;
+    case 'k': return value >= 1 && value <= 3;
     case 'r': return value < 16;
     case 'd': return value > 2 && value <= INT32_MAX;
     case 'c':

@@ -92,7 +92,7 @@ struct plan_order {
     uint64_t slots_filled[PLAN_SLOTS / 64];
     uint64_t slots_used[PLAN_SLOTS / 64];
     unsigned cgroups_v1;
-    bool cgroup_v2;
+    bool cgroup_v2, cgroup_first;
     bool cloned;
     bool mapped;
     bool inside;

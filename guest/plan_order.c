@@ -95,11 +95,11 @@ static bool use_slot(struct plan_order *order, uint64_t slot)
 
 static bool accept_cgroup(struct plan_order *order, uint64_t kind)
 {
-    bool first_v2 = !order->cgroup_v2;
+    bool *taken = kind == 2 ? &order->cgroup_v2 : &order->cgroup_first, again = *taken;
     if (kind == 1)
         return ++order->cgroups_v1 <= sizeof((struct agent_cgroups *)0)->v1_procs / sizeof(int);
-    order->cgroup_v2 = true;
-    return first_v2;
+    *taken = true;
+    return !again;
 }
 
 static bool has_prefix(const char *text, const char *prefix)

@@ -20,6 +20,7 @@ struct sandbox {
     int root;                /* inside: the new root */
     int ruleset;             /* inside: Landlock */
     int masks[2];            /* inside: the first mask of a file, and of a directory */
+    int first_cgroup;        /* outside: where the inner process is born; -1: in the outer one's */
     void *plan;
     size_t plan_bytes;
     int slots[PLAN_SLOTS];

@@ -23,6 +23,10 @@ sysret step_cgroup(struct sandbox *sandbox, const struct plan_step *step)
     sysret procs, directory = beneath_root(step->arguments[1].text, O_PATH | O_DIRECTORY);
     if (directory < 0)
         return directory;
+    if (step->arguments[0].number == 3) {
+        sandbox->first_cgroup = (int)directory;
+        return 0;
+    }
     procs = SYS(openat, directory, "cgroup.procs", O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
     if (procs < 0 || step->arguments[0].number == 1)
         ak_close(directory);

@@ -15,18 +15,6 @@
 #define KILL_ROUNDS_FAST 20
 #define ZOMBIE_ROUNDS 3 /* so often may only zombies (held by a foreign tracer) be left before they count as gone */
 
-#ifndef __NR_clone3
-#define __NR_clone3 435
-#endif
-#ifndef CLONE_INTO_CGROUP
-#define CLONE_INTO_CGROUP 0x200000000ull
-#endif
-
-/* struct clone_args, whole: older headers lack its last members. */
-struct clone3_arguments {
-    uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
-};
-
 struct supervisor {
     int control, signals, report;
     int main; /* pid, 0: reaped */
@@ -210,7 +198,7 @@ static _Noreturn void supervise(struct supervisor *s)
 /* Forks the main process, into its cgroup at once where the kernel can: then not even its first page is charged to the agent. */
 static sysret fork_main(const struct agent_cgroups *cgroups, bool *in_cgroup)
 {
-    struct clone3_arguments arguments = {.flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (uint64_t)cgroups->v2_directory};
+    struct ak_clone_arguments arguments = {.flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (uint64_t)cgroups->v2_directory};
     sysret pid;
     *in_cgroup = cgroups->v2_directory >= 0;
     if (*in_cgroup && (pid = SYS(clone3, &arguments, sizeof arguments)) >= 0)

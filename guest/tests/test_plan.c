@@ -229,7 +229,7 @@ static void test_numbers(void)
     CHECK(!READS(PLAN_CLONE, "n", N(CLONE_VM)) && !READS(PLAN_CLONE, "n", N(1) << 32) && !READS(PLAN_CLONE, "n", N(17)));
     CHECK(!READS(PLAN_CLONE, "b", "abcd", 4) && !READS(PLAN_CLONE, "b", "abcdefghi", 9) && !READS(PLAN_CLONE, "b", "", 0));
     CHECK(!READS(PLAN_SETID, "nn", N(UINT32_MAX), N(0)) && !READS(PLAN_SETID, "nn", N(0), N(1) << 32) && READS(PLAN_SETID, "nn", N(65534), N(0)));
-    CHECK(!READS(PLAN_CGROUP, "ns", N(0), "/a") && !READS(PLAN_CGROUP, "ns", N(3), "/a"));
+    CHECK(!READS(PLAN_CGROUP, "ns", N(0), "/a") && !READS(PLAN_CGROUP, "ns", N(4), "/a"));
     CHECK(!READS(PLAN_ROOT_SLOT, "ns", N(128), "/a"));
     CHECK(!READS(PLAN_TREE, "nsnnn", N(0), "/a", N(0), N(2), N(0)) && !READS(PLAN_TREE, "nsnnn", N(0), "/a", N(0), N(0), N(3)));
     CHECK(READS(PLAN_TREE, "nsnnn", N(0), "/a", N(0), N(1), N(2)));
@@ -372,6 +372,10 @@ static void test_cgroups(void)
         CHECK(TAKES((void)0, PLAN_CGROUP, "ns", N(1), "/a"));
     CHECK(TAKES((void)0, PLAN_CGROUP, "ns", N(2), "/a"));
     CHECK(!TAKES((void)0, PLAN_CGROUP, "ns", N(2), "/a"));
+    begin(&draft);
+    add(&draft, PLAN_CGROUP, "ns", N(2), "/a");
+    CHECK(TAKES((void)0, PLAN_CGROUP, "ns", N(3), "/b"));
+    CHECK(!TAKES((void)0, PLAN_CGROUP, "ns", N(3), "/b"));
     begin(&draft);
     for (int i = 0; i < 8; i++)
         add(&draft, PLAN_CGROUP, "ns", N(1), "/a");
