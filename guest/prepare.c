@@ -34,9 +34,11 @@ static bool can_switch_user(void)
 {
     static const unsigned candidates[] = {1000, 65534, 1};
     long own = SYS(setfsuid, -1);
+    int parent_death_signal = 0;
     bool can = false;
     if (own < 0)
         return has_setuid_capability(); /* gVisor has no file system uid */
+    (void)SYS(prctl, PR_GET_PDEATHSIG, &parent_death_signal, 0, 0, 0);
     for (unsigned i = 0; i < 3; i++) {
         if ((long)candidates[i] == own)
             continue;
@@ -44,6 +46,7 @@ static bool can_switch_user(void)
         can = can || SYS(setfsuid, -1) == (long)candidates[i];
         (void)SYS(setfsuid, own);
     }
+    (void)SYS(prctl, PR_SET_PDEATHSIG, parent_death_signal, 0, 0, 0); /* a change of the uid takes it away, and the launcher may rely on it */
     return can;
 }
 
