@@ -120,9 +120,26 @@ class NamespacesBoundary:
         await asyncio.shield(self._holdings.release())
 
 
+# The kernel counts these for the sandbox's user and again for the host's user who made its namespace (user_namespaces(7)): a sandbox
+# that used them up would leave that user, so as a rule root, without timers, queued signals and message queues.
+_SHARED = (resource.RLIMIT_SIGPENDING, resource.RLIMIT_MSGQUEUE)
+
+
+def _share(number: int) -> int:
+    soft = resource.getrlimit(number)[0]
+    return 4096 if soft == resource.RLIM_INFINITY else soft // 4
+
+
 def workload_limits(spec: SandboxSpec, *, pids_by_group: bool) -> tuple[tuple[int, int, int], ...]:
     """The resource limits of every process of the workload: (resource, soft, hard), never above what this process may set."""
-    wanted = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, spec.resources.open_files), (resource.RLIMIT_MEMLOCK, 8 * 1024 * 1024)]
+    wanted = [
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, spec.resources.open_files),
+        (resource.RLIMIT_MEMLOCK, 8 * 1024 * 1024),
+        (resource.RLIMIT_RTPRIO, 0),  # some hosts let their users have these (limits.conf of audio packages)
+        (resource.RLIMIT_NICE, 0),
+        *((number, _share(number)) for number in _SHARED),
+    ]
     if spec.resources.pids is not None and not pids_by_group:  # it would strike first, and nobody would know
         wanted.append((resource.RLIMIT_NPROC, spec.resources.pids))
     limits = []

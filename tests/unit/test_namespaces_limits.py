@@ -1,0 +1,40 @@
+"""The resource limits of a sandbox's processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+
+import pytest
+
+from agentkernel.backends.namespaces.boundary import workload_limits
+from agentkernel.model.spec import Resources, RootFilesystem, RootKind, SandboxSpec
+
+SPEC = SandboxSpec(name="one", profile="moderate", root=RootFilesystem(kind=RootKind.HOST))
+
+
+def limits(spec: SandboxSpec = SPEC, *, pids_by_group: bool = True) -> dict[int, int]:
+    found = workload_limits(spec, pids_by_group=pids_by_group)
+    assert all(soft == hard for _, soft, hard in found)
+    return {number: hard for number, _, hard in found}
+
+
+def test_a_sandbox_leaves_the_host_user_most_of_what_is_counted_for_both():
+    for number in (resource.RLIMIT_SIGPENDING, resource.RLIMIT_MSGQUEUE):
+        own = resource.getrlimit(number)[0]
+        assert 0 < limits()[number] <= (4096 if own == resource.RLIM_INFINITY else own // 4)
+
+
+def test_priorities_that_the_host_lends_its_user_stay_outside():
+    assert limits()[resource.RLIMIT_RTPRIO] == limits()[resource.RLIMIT_NICE] == 0
+
+
+def test_processes_are_limited_one_by_one_only_where_no_group_counts_them():
+    spec = dataclasses.replace(SPEC, resources=Resources(pids=77))
+    assert resource.RLIMIT_NPROC not in limits(spec)
+    assert limits(spec, pids_by_group=False)[resource.RLIMIT_NPROC] == 77
+
+
+def test_no_limit_is_above_what_this_process_may_set(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda number: (100, 100))
+    assert max(limits().values()) <= 100
