@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentkernel.backends.namespaces.cgroups import PREFIX, find_host
+from agentkernel.backends.namespaces.delegation import PREFIX, find_host
 from agentkernel.backends.namespaces.state import state_base
 from benchmarks.contenders import UnmeasurableError
 

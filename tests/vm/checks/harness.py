@@ -107,6 +107,14 @@ def members(group: Path) -> list[int]:
     return [int(pid) for pid in (group / "cgroup.procs").read_text().split()]
 
 
+def is_asleep(group: Path) -> bool:
+    """Whether `sleep` runs in it: a probe's sandbox may come and go before."""
+    try:
+        return any(Path(f"/proc/{pid}/comm").read_text() == "sleep\n" for pid in members(group))
+    except OSError:
+        return False
+
+
 def group_of(pid: int) -> Path:
     """A process's cgroup, as a directory."""
     return CGROUP / Path(f"/proc/{pid}/cgroup").read_text().strip().split(":", 2)[2].lstrip("/")
@@ -126,7 +134,7 @@ def sleeping(*argv: str, **how: Any) -> Iterator[tuple[subprocess.Popen[str], Pa
     """A sandbox in which `sleep 1000` runs: its engine's process, its cgroup."""
     process = start("run", *argv, "--", "sleep", "1000", **how)
     try:
-        yield process, wait_for(lambda: next((group for group in sandbox_groups() if members(group)), None), "a sandbox's cgroup")
+        yield process, wait_for(lambda: next((group for group in sandbox_groups() if is_asleep(group)), None), "a sandbox's cgroup")
     finally:
         process.terminate()
         process.communicate(timeout=DEADLINE_S)

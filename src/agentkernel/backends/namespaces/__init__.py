@@ -2,7 +2,8 @@
 
 plan.py      the launch plan as data: steps, their encoding and descriptions
 layout.py    SandboxSpec -> plan, pure
-facts.py     what this host allows (kernel, user namespaces, Landlock, cgroups)
+facts.py     what this host allows (kernel, user namespaces, Landlock)
+delegation.py where cgroups may be made, and moving there
 cgroups.py   limits and what hit them, v1 and v2
 ranges.py    leases of user id ranges, for root
 launch.py    runs `agentkernel-guest enter` on a plan

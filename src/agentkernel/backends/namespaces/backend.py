@@ -15,7 +15,8 @@ from agentkernel.abc import Sandbox
 from agentkernel.backends._guest import guest_binary
 from agentkernel.backends.namespaces import fingerprint, process_level
 from agentkernel.backends.namespaces.boundary import BACKEND, Holdings, NamespacesBoundary
-from agentkernel.backends.namespaces.cgroups import CgroupHost, Cgroups, find_host, remove_groups
+from agentkernel.backends.namespaces.cgroups import Cgroups, remove_groups
+from agentkernel.backends.namespaces.delegation import CgroupHost, find_host
 from agentkernel.backends.namespaces.disk import remove_data
 from agentkernel.backends.namespaces.facts import HostFacts, read_facts
 from agentkernel.backends.namespaces.launch import kill_and_reap, launch
@@ -132,7 +133,8 @@ class NamespacesBackend:
         if cgroups.paths:
             state.record("cgroups", "\n".join(cgroups.paths))
             holdings.cgroups = cgroups
-            cgroups.create(spec.resources)
+            # At level `process` the workload has the agent's uid and sees the host's cgroups, so none is made its own.
+            cgroups.create(spec.resources, None if spec.level is IsolationLevel.PROCESS else holdings.id_base)
         holdings.listener = _listen(state.socket_path)
         return cgroups
 

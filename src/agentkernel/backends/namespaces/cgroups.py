@@ -1,7 +1,7 @@
 """Limits by cgroup, v1 and v2, and what hit them.
 
-The sandbox's group holds the workload only; the agent stays in the engine's own group. Each started process joins the group itself (v1)
-or is cloned into it (v2), so the limit can never end the agent.
+The sandbox's group holds the workload only; the agent stays in the engine's own group (v1) or in one beside it (v2). Each started
+process joins the group itself (v1) or is cloned into it (v2), so the limit can never end the agent.
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from agentkernel.backends.namespaces.delegation import PREFIX, CgroupHost, words
 from agentkernel.errors import LaunchFailed
 from agentkernel.model.command import LimitHit
-from agentkernel.model.isolation import Provision, Support
 from agentkernel.model.spec import Resources
 
-PREFIX = "agentkernel-"
 CPU_PERIOD_US = 100_000
 REMOVAL_PATIENCE_S = 2.0
 
@@ -29,90 +27,7 @@ class CgroupPlan:
     """The groups of one sandbox: (version, directory) pairs; empty where the host grants none."""
 
     directories: tuple[tuple[int, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CgroupHost:
-    """Where this user may make groups: controller -> parent directory."""
-
-    version: int  # 0: nowhere
-    parents: dict[str, str]  # memory, pids, cpu
-    reason: str = ""
-    remedy: str = ""
-
-    def provision(self, controller: str, emulation: str) -> Provision:
-        """How a limit is provided here."""
-        if controller in self.parents:
-            return Provision(support=Support.NATIVE)
-        return Provision(support=Support.EMULATED, reason=f"{emulation} ({self.reason})", remedy=self.remedy)
-
-
-def find_host() -> CgroupHost:
-    """Finds where groups can be made: v1 hierarchies below our own group, or a v2 tree whose controllers we may hand down."""
-    mounts = _mounts()
-    groups = _own_groups()
-    v1 = {}
-    for controller in ("memory", "pids", "cpu"):
-        mount, group = mounts.get(controller), groups.get(controller)
-        if mount is None or group is None:
-            continue
-        parent = f"{mount}{group}".rstrip("/")
-        if os.access(parent, os.W_OK):
-            v1[controller] = parent
-    if v1:
-        return CgroupHost(version=1, parents=v1, reason="this hierarchy is not writable")
-    return _find_v2(mounts.get("cgroup2"), groups.get(""))
-
-
-def _find_v2(mount: str | None, group: str | None) -> CgroupHost:
-    remedy = "start agentkernel with `systemd-run --user --scope -p Delegate=yes agentkernel ...`, or as root"
-    if mount is None or group is None:
-        return CgroupHost(version=0, parents={}, reason="no cgroup tree is mounted", remedy="mount cgroup2 on /sys/fs/cgroup")
-    candidates = [mount] if os.geteuid() == 0 else []
-    candidates.append(f"{mount}{group}".rstrip("/"))
-    for candidate in candidates:
-        parent = _prepare_v2(candidate)
-        if parent is not None:
-            controllers = _words(Path(parent, "cgroup.subtree_control"))
-            return CgroupHost(
-                version=2,
-                parents={name: parent for name in ("memory", "pids", "cpu") if name in controllers},
-                reason="not delegated",
-                remedy=remedy,
-            )
-    return CgroupHost(version=0, parents={}, reason="no delegated cgroup", remedy=remedy)
-
-
-def _prepare_v2(directory: str) -> str | None:
-    """Returns a group whose children get the controllers, or None.
-
-    A v2 group with processes of its own cannot hand controllers down (cgroups(7), "no internal processes"), so below our own group we
-    first move to a leaf.
-    """
-    if not os.access(directory, os.W_OK):
-        return None
-    wanted = [name for name in ("memory", "pids", "cpu") if name in _words(Path(directory, "cgroup.controllers"))]
-    if not wanted:
-        return None
-    try:
-        parent = Path(directory, "agentkernel")
-        if Path(directory, "cgroup.type").exists():  # not the root group
-            leaf = Path(directory, "agentkernel-engine")
-            leaf.mkdir(exist_ok=True)
-            Path(leaf, "cgroup.procs").write_text("0")
-        _enable(Path(directory), wanted)
-        parent.mkdir(exist_ok=True)
-        _enable(parent, wanted)
-    except OSError:
-        return None
-    return str(parent)
-
-
-def _enable(directory: Path, controllers: Sequence[str]) -> None:
-    control = directory / "cgroup.subtree_control"
-    missing = [name for name in controllers if name not in _words(control)]
-    if missing:
-        control.write_text(" ".join(f"+{name}" for name in missing))
+    agents: str = ""  # v2: where the first process is born
 
 
 class Cgroups:
@@ -120,6 +35,7 @@ class Cgroups:
 
     def __init__(self, host: CgroupHost, sandbox_id: str) -> None:
         self._version = host.version
+        self._agents = host.agents
         self._directories = {controller: Path(parent, PREFIX + sandbox_id) for controller, parent in host.parents.items()}
         self._seen: dict[LimitHit, int] = {}
         self._counters: dict[LimitHit, _Counter] = {}
@@ -135,13 +51,18 @@ class Cgroups:
 
     def plan(self) -> CgroupPlan:
         """What the launch plan opens."""
-        return CgroupPlan(directories=tuple((self._version, path) for path in self.paths))
+        return CgroupPlan(directories=tuple((self._version, path) for path in self.paths), agents=self._agents)
 
-    def create(self, resources: Resources) -> None:
-        """Makes the groups and sets the limits; raises LaunchFailed."""
+    def create(self, resources: Resources, agent: int | None) -> None:
+        """Makes the groups and sets the limits; raises LaunchFailed.
+
+        `agent` is the uid whose processes are cloned into a v2 group: of an id range, its first.
+        """
         try:
             for path in self.paths:
                 Path(path).mkdir(exist_ok=True)
+                if self._version == 2 and agent is not None:
+                    os.chown(Path(path, "cgroup.procs"), agent, -1)
             if self._version == 1:
                 self._limit_v1(resources)
             elif self._version == 2:
@@ -249,37 +170,6 @@ def _removed(path: str) -> bool:
 
 
 def _kill_members(path: str) -> None:
-    for pid in _words(Path(path, "cgroup.procs")):
+    for pid in words(Path(path, "cgroup.procs")):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(int(pid), 9)
-
-
-def _words(path: Path) -> list[str]:
-    try:
-        return path.read_text().split()
-    except OSError:
-        return []
-
-
-def _mounts() -> dict[str, str]:
-    """Controller (or `cgroup2`) -> mount point."""
-    found: dict[str, str] = {}
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        _, point, kind, options, *_ = line.split(" ")
-        if kind == "cgroup2":
-            found.setdefault("cgroup2", point)
-        elif kind == "cgroup":
-            for option in options.split(","):
-                if option in ("memory", "pids", "cpu"):
-                    found.setdefault(option, point)
-    return found
-
-
-def _own_groups() -> dict[str, str]:
-    """Controller -> our group's path; the v2 group under the empty name (cgroups(7), /proc/[pid]/cgroup)."""
-    found = {}
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        for controller in controllers.split(","):
-            found[controller] = path
-    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agentkernel.backends.namespaces import landlock
-from agentkernel.backends.namespaces.cgroups import CgroupHost
+from agentkernel.backends.namespaces.delegation import CgroupHost
 from agentkernel.backends.namespaces.facts import HostFacts, user_namespace_obstacle
 from agentkernel.errors import SandboxFailed
 from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Provision, Support
