@@ -70,6 +70,15 @@ def test_every_namespace_is_new_and_the_network_only_without_one():
     assert Op.LOOPBACK not in {step.op for step in open_network}
 
 
+def test_the_first_process_is_born_beside_the_sandboxs_group_and_then_has_no_cgroup_namespace():
+    plan = steps(cgroups=CgroupPlan(directories=((2, "/cg/agentkernel/agentkernel-1"),), agents="/cg/agentkernel/agents"))
+    assert [step.arguments for step in plan if step.op is Op.CGROUP] == [
+        (2, Text("/cg/agentkernel/agentkernel-1")),
+        (3, Text("/cg/agentkernel/agents")),
+    ]
+    assert not CloneFlag(the(plan, Op.CLONE).arguments[0]) & CloneFlag.NEWCGROUP
+
+
 def test_with_a_range_the_agent_keeps_four_capabilities_and_without_none():
     assert the(steps(), Op.CAPABILITIES).arguments == (1 << 0 | 1 << 5 | 1 << 6 | 1 << 7,)
     assert the(steps(separated=False), Op.CAPABILITIES).arguments == (0,)

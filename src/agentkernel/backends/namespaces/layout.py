@@ -157,7 +157,8 @@ def build_plan(spec: SandboxSpec, around: Surroundings) -> tuple[Step, ...]:
 def _outside(build: _Builder) -> tuple[Step, ...]:
     spec, around = build.spec, build.around
     flags = CloneFlag.NEWUSER | CloneFlag.NEWNS | CloneFlag.NEWPID | CloneFlag.NEWIPC | CloneFlag.NEWUTS
-    if around.facts.cgroup_namespace:
+    # systemd mounts cgroup2 with `nsdelegate`: then nothing is cloned into a group outside of its own cgroup namespace (cgroups(7)).
+    if around.facts.cgroup_namespace and not around.cgroups.agents:
         flags |= CloneFlag.NEWCGROUP
     if spec.network is NetworkMode.NONE:
         flags |= CloneFlag.NEWNET
@@ -165,6 +166,8 @@ def _outside(build: _Builder) -> tuple[Step, ...]:
         Step(op=Op.CGROUP, arguments=(version, Text(directory)), description=f"open the cgroup {directory}")
         for version, directory in around.cgroups.directories
     ]
+    if around.cgroups.agents:
+        steps.append(Step(op=Op.CGROUP, arguments=(3, Text(around.cgroups.agents)), description=f"open the cgroup {around.cgroups.agents}"))
     steps.append(Step(op=Op.CLONE, arguments=(int(flags),), description="create the namespaces"))
     if around.id_base is not None:
         line = f"0 {around.id_base} {RANGE_SIZE}\n"
