@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -49,6 +50,22 @@ def test_a_leased_sandbox_is_not_abandoned_and_a_released_one_is_gone(root):
     state = create_state(root, "a1")
     assert abandoned(root) == []
     state.record("pid", "1 2")
+    state.release()
+    assert list(root.sandboxes.iterdir()) == []
+
+
+def test_a_sandbox_that_is_being_made_is_never_swept(root, monkeypatch: pytest.MonkeyPatch):
+    stolen = []
+    lock = fcntl.flock
+
+    def another_engine_is_quicker(fd: int, operation: int) -> None:
+        monkeypatch.undo()
+        stolen.extend(abandoned(root))
+        lock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", another_engine_is_quicker)
+    state = create_state(root, "a1")
+    assert stolen == abandoned(root) == []
     state.release()
     assert list(root.sandboxes.iterdir()) == []
 

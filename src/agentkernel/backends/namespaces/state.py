@@ -27,6 +27,8 @@ from pathlib import Path
 from agentkernel.errors import LaunchFailed
 
 UNFINISHED_AGE_S = 10.0
+_UNFINISHED_LEASE = "lease.new"
+_LEASE_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +137,7 @@ class SandboxState:
 
     def release(self) -> None:
         """Removes the (emptied) directory and gives the lease back."""
-        for name in ("agent.sock", "pid", "cgroups", "range", "data"):
+        for name in ("agent.sock", "pid", "cgroups", "range", "data", _UNFINISHED_LEASE):
             with contextlib.suppress(OSError):
                 (self.path / name).unlink()
         with contextlib.suppress(OSError):
@@ -151,7 +153,7 @@ def create_state(root: StateRoot, sandbox_id: str) -> SandboxState:
     """Makes and leases a sandbox's directory: the intent, before any effect."""
     path = root.sandboxes / sandbox_id
     path.mkdir(mode=0o700)
-    return SandboxState(sandbox_id=sandbox_id, path=path, lease_fd=_lease(path, create=True))
+    return SandboxState(sandbox_id=sandbox_id, path=path, lease_fd=_new_lease(path))
 
 
 def abandoned(root: StateRoot) -> list[SandboxState]:
@@ -159,23 +161,35 @@ def abandoned(root: StateRoot) -> list[SandboxState]:
     found = []
     for path in sorted(root.sandboxes.iterdir()):
         with contextlib.suppress(OSError):
-            found.append(SandboxState(sandbox_id=path.name, path=path, lease_fd=_lease(path, create=False)))
+            found.append(SandboxState(sandbox_id=path.name, path=path, lease_fd=_taken_lease(path)))
     return found
 
 
-def _lease(path: Path, *, create: bool) -> int:
-    """Locks the lease file; raises OSError when another process holds it.
-
-    A directory without a lease file is one that its maker has not finished; its age tells a crash from a start under way.
-    """
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+def _new_lease(path: Path) -> int:
+    """The lease appears when it is locked already: between its making and its locking another engine's sweep would take it."""
+    unfinished = path / _UNFINISHED_LEASE
+    fd = os.open(unfinished, _LEASE_FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        fd = os.open(path / "lease", flags | (os.O_CREAT | os.O_EXCL if create else 0), 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.link(unfinished, path / "lease")
+        unfinished.unlink()
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _taken_lease(path: Path) -> int:
+    """Locks the lease of a sandbox whose owner is gone; raises OSError when it is not.
+
+    A directory without a lease is one that its maker has not finished; its age tells a crash from a start under way.
+    """
+    try:
+        fd = os.open(path / "lease", _LEASE_FLAGS)
     except FileNotFoundError:
-        if not create and time.time() - path.stat().st_mtime > UNFINISHED_AGE_S:
-            fd = os.open(path / "lease", flags | os.O_CREAT, 0o600)
-        else:
+        if time.time() - path.stat().st_mtime <= UNFINISHED_AGE_S:
             raise
+        fd = os.open(path / "lease", _LEASE_FLAGS | os.O_CREAT, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
