@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: help install test check unit fuzz bench clean
+.PHONY: help install test check unit fuzz bench vm clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -22,6 +22,9 @@ check: ## linters and types only
 
 bench: ## the benchmarks behind the promises; writes benchmarks/results/
 	$(BIN)/python -m benchmarks
+
+vm: ## boot a virtual machine with systemd and cgroup v2 and check there; needs root, see tests/vm/README.md
+	$(PYTHON) tests/vm/run.py
 
 clean: ## remove what was built
 	rm -rf build dist guest/build src/*.egg-info $(VENV) .mypy_cache .ruff_cache .pytest_cache
