@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import resource
+from pathlib import Path
 
 import pytest
 
 from agentkernel.backends.namespaces.boundary import workload_limits
+from agentkernel.backends.namespaces.cgroups import Cgroups
+from agentkernel.backends.namespaces.delegation import CgroupHost
 from agentkernel.model.spec import Resources, RootFilesystem, RootKind, SandboxSpec
 
 SPEC = SandboxSpec(name="one", profile="moderate", root=RootFilesystem(kind=RootKind.HOST))
@@ -38,3 +41,12 @@ def test_processes_are_limited_one_by_one_only_where_no_group_counts_them():
 def test_no_limit_is_above_what_this_process_may_set(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(resource, "getrlimit", lambda number: (100, 100))
     assert max(limits().values()) <= 100
+
+
+def test_what_a_v1_host_counts_apart_is_limited_too(tmp_path: Path):
+    """The kernel buffers of sockets are in no other limit, and all of the host's sockets share theirs (tcp_mem)."""
+    groups = Cgroups(CgroupHost(version=1, parents={"memory": str(tmp_path)}), "one")
+    groups.create(Resources(memory_bytes=64 << 20), None)
+    (directory,) = groups.paths
+    assert int(Path(directory, "memory.limit_in_bytes").read_text()) == 64 << 20
+    assert int(Path(directory, "memory.kmem.tcp.limit_in_bytes").read_text()) == 16 << 20

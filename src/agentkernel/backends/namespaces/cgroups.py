@@ -19,6 +19,7 @@ from agentkernel.model.command import LimitHit
 from agentkernel.model.spec import Resources
 
 CPU_PERIOD_US = 100_000
+SOCKET_SHARE = 4  # v1: of the memory limit, on top of it; v2 counts sockets with all else
 REMOVAL_PATIENCE_S = 2.0
 
 
@@ -77,6 +78,8 @@ class Cgroups:
             (memory / "memory.limit_in_bytes").write_text(str(resources.memory_bytes))
             with contextlib.suppress(OSError):  # only where the kernel accounts swap
                 (memory / "memory.memsw.limit_in_bytes").write_text(str(resources.memory_bytes))
+            with contextlib.suppress(OSError):  # what sockets hold counts apart, and against what all of the host's sockets may hold
+                (memory / "memory.kmem.tcp.limit_in_bytes").write_text(str(resources.memory_bytes // SOCKET_SHARE))
         if pids and resources.pids is not None:
             (pids / "pids.max").write_text(str(resources.pids))
         if cpu and resources.cpus is not None:
