@@ -87,6 +87,19 @@ def test_input_from_a_file_and_from_nowhere(agentkernel: AgentKernel) -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_empty_ones(closed: str, agentkernel: AgentKernel) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *agentkernel.argv, "run", "--quiet", "sh", "-c", "cat; exit 5"],
+        cwd=agentkernel.directory,
+        env=agentkernel.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=DEADLINE_S,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (5, b"", b"")
+
+
 def test_a_command_ends_though_its_input_does_not(agentkernel: AgentKernel) -> None:
     with agentkernel.start("run", "head", "-c", "3", stdin=subprocess.PIPE) as process:
         assert process.stdin is not None

@@ -64,7 +64,9 @@ def complete_streams() -> None:
             os.fstat(descriptor)
         except OSError:
             null = os.open(os.devnull, os.O_RDWR)
-            if null != descriptor:
+            if null == descriptor:
+                os.set_inheritable(descriptor, True)  # the launcher, too, counts on 0-2 being taken
+            else:
                 os.dup2(null, descriptor)
                 os.close(null)
     if sys.stdout is None:
