@@ -95,4 +95,3 @@ def test_level_process_leaves_no_process_behind(agentkernel: AgentKernel) -> Non
     done = without_namespaces(agentkernel, "run", "-q", "--min-isolation", "process", "--", "sh", "-c", f"setsid sleep {marker} & exit 4")
     assert done.returncode == 4
     assert subprocess.run(["pgrep", "-f", f"^sleep {marker}"], capture_output=True).stdout == b""
-

@@ -32,6 +32,7 @@ FACTS = HostFacts(
     sys_binds=("/sys/devices/system/cpu",),
     devices=("null", "tty"),
     cgroup_namespace=True,
+    sysctl_writable=True,
 )
 PLAIN = dataclasses.replace(FACTS, uid=1234, gid=1234, privileged=False)
 HOST_ROOT = RootFilesystem(kind=RootKind.HOST, binds=(Bind(source="/usr", target="/usr"),), symlinks=(("/bin", "usr/bin"),))

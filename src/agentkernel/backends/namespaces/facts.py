@@ -28,6 +28,7 @@ class HostFacts:
     sys_binds: tuple[str, ...]  # what of /sys is shown, as far as it exists here
     devices: tuple[str, ...]
     cgroup_namespace: bool
+    sysctl_writable: bool  # /proc/sys is not mounted read-only, as container engines do
 
 
 # CPU topology (thread pools size themselves by it), NUMA nodes, and huge pages (allocators, JVM); nothing else of /sys is shown.
@@ -48,6 +49,7 @@ def read_facts() -> HostFacts:
         sys_binds=tuple(path for path in SYS_BINDS if Path(path).is_dir()),
         devices=tuple(name for name in DEVICES if Path("/dev", name).is_char_device()),
         cgroup_namespace=Path("/proc/self/ns/cgroup").exists(),
+        sysctl_writable=not os.statvfs("/proc/sys").f_flag & os.ST_RDONLY,
     )
 
 

@@ -30,9 +30,12 @@ _KEEP_SEPARATED = 1 << _CAP_CHOWN | 1 << _CAP_KILL | 1 << _CAP_SETGID | 1 << _CA
 
 # What a container engine hides of /proc (the OCI default, plus what leaks the host's activity), and what it makes read-only.
 PROC_MASKED = (
-    "acpi", "asound", "interrupts", "kallsyms", "kcore", "keys", "kmsg", "latency_stats", "modules", "sched_debug", "scsi", "timer_list",
-    "timer_stats", "vmallocinfo",
+    "acpi", "asound", "interrupts", "iomem", "ioports", "kallsyms", "kcore", "keys", "kmsg", "latency_stats", "modules", "sched_debug",
+    "scsi", "timer_list", "timer_stats", "vmallocinfo",
 )  # fmt: skip
+# Counted for the sandbox and, above it, for the host user who made it (user_namespaces(7)): he must keep some for himself. Namespaces are
+# refused by the seccomp filter, too.
+_USER_LIMITS = (("max_user_namespaces", "0"), ("max_inotify_instances", "48"))
 PROC_READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 
 
@@ -182,6 +185,9 @@ def _identity(build: _Builder) -> None:
     build.do(Op.PRIVATE, why="make the mounts private")
     uid, gid = (0, 0) if build.separated else (build.spec.user.uid, build.spec.user.gid)
     build.do(Op.SETID, uid, gid, why=f"become uid {uid} of the sandbox")
+    if build.around.facts.sysctl_writable:
+        for name, value in _USER_LIMITS:
+            build.do(Op.SYSCTL, f"user/{name}", value, why=f"limit {name} of the sandbox")
 
 
 def _directory(build: _Builder, path: str, mode: int, *, user: bool) -> None:
