@@ -33,10 +33,11 @@ PROC_MASKED = (
     "acpi", "asound", "interrupts", "iomem", "ioports", "kallsyms", "kcore", "keys", "kmsg", "latency_stats", "modules", "sched_debug",
     "scsi", "timer_list", "timer_stats", "vmallocinfo",
 )  # fmt: skip
-# Counted for the sandbox and, above it, for the host user who made it (user_namespaces(7)): he must keep some for himself. Namespaces are
-# refused by the seccomp filter, too.
-_USER_LIMITS = (("max_user_namespaces", "0"), ("max_inotify_instances", "48"))
 PROC_READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
+
+# Counted for the sandbox and, above it, for the host user who made it (user_namespaces(7)), who must keep some. Namespaces are refused by
+# the seccomp filter, too.
+_USER_LIMITS = (("max_user_namespaces", "0"), ("max_inotify_instances", "48"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
