@@ -11,16 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from agentkernel.model.command import (
-        Command,
-        ExecResult,
-        ExitStatus,
-        FileRecord,
-        ProcessRecord,
-        SandboxStatistics,
-        TerminalSize,
-        WatchEvent,
-    )
+    from agentkernel.model.command import Command, ExecResult, ExitStatus, TerminalSize
+    from agentkernel.model.inspection import FileRecord, ProcessRecord, SandboxStatistics, WatchEvent
     from agentkernel.model.isolation import Fingerprint, IsolationLevel
     from agentkernel.model.request import Grant, Notice, SandboxRequest
     from agentkernel.model.spec import SandboxSpec

@@ -14,9 +14,9 @@ from agentkernel.errors import InvalidInput
 MAX_SIZE_BYTES = 2**63 - 1
 MAX_DURATION_S = 10.0**9  # about 31 years: fits every timer that it may reach
 
-_SIZE = re.compile(r"([0-9]{1,20})(?:\.([0-9]{1,20}))?[ ]?([a-z]{0,3})", re.ASCII)
-_DURATION_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|us|[smhd])", re.ASCII)
-_PLAIN = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,12})?", re.ASCII)
+_SIZE = r"([0-9]{1,20})(?:\.([0-9]{1,20}))?[ ]?([a-z]{0,3})"
+_DURATION_PART = r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|us|[smhd])"
+_PLAIN = r"[0-9]{1,12}(?:\.[0-9]{1,12})?"
 
 # Bare letters are binary, as `docker run --memory 512m` has it; `KB` is what the SI says, `KiB` what IEC 80000-13 says.
 _SIZE_UNITS = {
@@ -36,7 +36,7 @@ _CPUS_HINT = "write a positive number of processors, such as 2, 1.5 or 0.5"
 def parse_size(text: str) -> int:
     """Bytes of `512MiB`, `512m`, `1g`, `10GB` or `1073741824`; a fraction of a byte is cut off."""
     lowered = text.strip().lower()
-    match = _SIZE.fullmatch(lowered)
+    match = re.fullmatch(_SIZE, lowered)
     if match is None or match[3] not in _SIZE_UNITS:
         raise _bad("size", text, _SIZE_HINT)
     decimals = match[2] or ""
@@ -49,10 +49,10 @@ def parse_size(text: str) -> int:
 def parse_duration(text: str) -> float:
     """Seconds of `30s`, `1h30m`, `250ms` or a plain number of seconds; 0 is legal, its meaning is the caller's."""
     lowered = text.strip().lower()
-    if _PLAIN.fullmatch(lowered):
+    if re.fullmatch(_PLAIN, lowered):
         duration_s = float(lowered)
     else:
-        parts = _DURATION_PART.findall(lowered)
+        parts = re.findall(_DURATION_PART, lowered)
         if not parts or "".join(number + unit for number, unit in parts) != lowered:
             raise _bad("duration", text, _DURATION_HINT)
         factors = [_DURATION_UNITS[unit] for _, unit in parts]
@@ -67,7 +67,7 @@ def parse_duration(text: str) -> float:
 def parse_cpus(text: str) -> float:
     """A positive number of processors, such as `1.5`."""
     stripped = text.strip()
-    if not _PLAIN.fullmatch(stripped) or float(stripped) <= 0:
+    if not re.fullmatch(_PLAIN, stripped) or float(stripped) <= 0:
         raise _bad("number of processors", text, _CPUS_HINT)
     return float(stripped)
 

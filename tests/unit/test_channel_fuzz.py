@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
-from agentkernel.channel import messages
+from agentkernel.channel import messages, replies
 from agentkernel.channel.exchange import Answer, Exchange
 from agentkernel.channel.execution import Execution, Phase
 from agentkernel.channel.frames import (
@@ -72,8 +72,8 @@ def test_no_payload_makes_a_parser_fail_otherwise_than_by_refusing() -> None:
         (messages.parse_two_offsets, struct.pack("<QQ", 1, 2)),
         (messages.parse_exited, exited),
         (messages.parse_resumed, resumed),
-        (messages.parse_processes, process * 2),
-        (messages.parse_statistics, struct.pack("<HHIQIIQQQ", 2, 0, 40, 1, 2, 3, 4, 5, 6)),
+        (replies.parse_processes, process * 2),
+        (replies.parse_statistics, struct.pack("<HHIQIIQQQ", 2, 0, 40, 1, 2, 3, 4, 5, 6)),
         (messages.parse_echo, struct.pack("<HHI", 3, 0, 3) + b"abc"),
         (lambda data: list(decode_fields(data)), process * 3),
         (parse_file_records, record * 2),

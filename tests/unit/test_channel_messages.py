@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agentkernel.channel import messages
+from agentkernel.channel import messages, replies
 from agentkernel.channel.messages import Builtin, Start, encode_configure, encode_start
 from agentkernel.errors import InvalidInput, ProtocolViolation
 from agentkernel.model.command import TerminalSize
@@ -73,16 +73,16 @@ def test_answers_are_read_as_the_vectors_say() -> None:
 
 
 def test_replies_with_lists_are_read_as_the_vectors_say() -> None:
-    records = messages.parse_processes(payload_of("reply_list"))
+    records = replies.parse_processes(payload_of("reply_list"))
     expected = meaning_of("reply_list")["processes"]
     assert [(r.exec_id, r.pid, r.running, r.detached, r.started_unix_ms, r.argv) for r in records] == [
         (p["exec"], p["pid"], p["state"] == 0, bool(p["start_flags"] & 1), p["started_unix_ms"], tuple(a.encode() for a in p["argv"]))
         for p in expected
     ]
-    statistics = messages.parse_statistics(payload_of("reply_stats"))
+    statistics = replies.parse_statistics(payload_of("reply_stats"))
     stats = meaning_of("reply_stats")["stats"]
     assert {name: getattr(statistics, name) for name in stats} == stats
-    assert messages.parse_processes(payload_of("reply_empty")) == []
+    assert replies.parse_processes(payload_of("reply_empty")) == []
 
 
 def test_text_from_the_guest_cannot_drive_a_terminal() -> None:
@@ -108,10 +108,10 @@ def test_text_from_the_guest_cannot_drive_a_terminal() -> None:
         (messages.parse_exited, struct.pack("<IIIIQQQQQQ", 0, 0, 5, 0, 0, 0, 0, 0, 0, 0)),
         (messages.parse_resumed, bytes(39)),
         (messages.parse_resumed, struct.pack("<IIQQQQ", 2, 1, 0, 0, 0, 0)),
-        (messages.parse_statistics, b""),
-        (messages.parse_statistics, struct.pack("<HHI", 2, 0, 4) + bytes(4)),
-        (messages.parse_processes, struct.pack("<HHI", 1, 0, 4) + bytes(4)),
-        (messages.parse_processes, struct.pack("<HHI", 99, 1, 0)),
+        (replies.parse_statistics, b""),
+        (replies.parse_statistics, struct.pack("<HHI", 2, 0, 4) + bytes(4)),
+        (replies.parse_processes, struct.pack("<HHI", 1, 0, 4) + bytes(4)),
+        (replies.parse_processes, struct.pack("<HHI", 99, 1, 0)),
         (messages.parse_echo, b""),
     ],
 )

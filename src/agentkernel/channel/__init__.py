@@ -1,1 +1,22 @@
-"""The host end of the guest protocol: `sandbox.open_sandbox` over any `boundary.Boundary`."""
+"""The host end of the guest protocol: `sandbox.open_sandbox` over any `boundary.Boundary`.
+
+The names below are loaded when they are first used: most sandboxes run a command and are neither looked into nor listed.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agentkernel.channel.files import GuestFiles as GuestFiles
+    from agentkernel.channel.replies import parse_processes as parse_processes
+    from agentkernel.channel.replies import parse_statistics as parse_statistics
+
+_LATE = {"GuestFiles": "files", "parse_processes": "replies", "parse_statistics": "replies"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)

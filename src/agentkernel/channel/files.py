@@ -14,7 +14,7 @@ from agentkernel.channel.messages import Builtin, Exited, Start, StartFlag
 from agentkernel.channel.process import GuestProcess
 from agentkernel.channel.records import RecordError, WatchRecords, parse_file_record, parse_file_records
 from agentkernel.errors import CommandNotStarted, FileOperationFailed, InvalidInput, OutputTooLarge
-from agentkernel.model.command import FileRecord, WatchEvent
+from agentkernel.model.inspection import FileRecord, WatchEvent
 from agentkernel.model.spec import User
 
 DEFAULT_READ_LIMIT_BYTES: Final = 64 * 1024 * 1024

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from agentkernel.channel.frames import CRITICAL, MAX_PAYLOAD, decode_fields, encode_fields
 from agentkernel.errors import InvalidInput, ProtocolViolation
-from agentkernel.model.command import ProcessRecord, SandboxStatistics, TerminalSize
+from agentkernel.model.command import TerminalSize
 
 Rlimit = tuple[int, int, int]  # resource, soft, hard
 Payload = bytes | memoryview
@@ -32,12 +32,10 @@ _RLIMIT = struct.Struct("<IQQ")
 _FAILED = struct.Struct("<II")
 _EXITED = struct.Struct("<IIIIQQQQQQ")
 _RESUMED = struct.Struct("<IIQQQQ")
-_PROCESS = struct.Struct("<QIIIIQ")
-_STATISTICS = struct.Struct("<QIIQQQ")
 
 _SECCOMP, _ORPHAN_MS, _RLIMITS, _LINGER_MS = 1, 2, 3, 4
 _ARGV, _ENV, _CWD, _UID, _GID, _GROUP, _TERMINAL, _FLAGS, _RING, _TIMEOUT_MS, _BUILTIN = range(1, 12)
-_REPLY_PROCESS, _REPLY_STATISTICS, _REPLY_ECHO = 1, 2, 3
+_REPLY_ECHO = 3  # 1 and 2: see `replies`
 
 
 class Builtin(IntEnum):
@@ -240,7 +238,8 @@ def parse_resumed(payload: Payload) -> Resumed:
     return resumed
 
 
-def _reply_values(payload: Payload, wanted: int) -> Iterator[bytes]:
+def reply_values(payload: Payload, wanted: int) -> Iterator[bytes]:
+    """The values of the field `wanted` in a REPLY."""
     for field in decode_fields(payload):
         if field.key == wanted:
             yield bytes(field.value)
@@ -248,38 +247,8 @@ def _reply_values(payload: Payload, wanted: int) -> Iterator[bytes]:
             raise ProtocolViolation(f"a reply has the unknown critical field {field.key}")
 
 
-def parse_processes(payload: Payload) -> list[ProcessRecord]:
-    """Reads the reply to LIST."""
-    records = []
-    for value in _reply_values(payload, _REPLY_PROCESS):
-        if len(value) < _PROCESS.size:
-            raise ProtocolViolation("malformed PROCESS field")
-        ident, pid, state, flags, _, started = _PROCESS.unpack_from(value)
-        records.append(
-            ProcessRecord(
-                exec_id=ident,
-                pid=pid,
-                running=state == 0,
-                detached=bool(flags & StartFlag.DETACHED),
-                started_unix_ms=started,
-                argv=tuple(value[_PROCESS.size :].split(b"\0")),
-            )
-        )
-    return records
-
-
-def parse_statistics(payload: Payload) -> SandboxStatistics:
-    """Reads the reply to STATS."""
-    for value in _reply_values(payload, _REPLY_STATISTICS):
-        if len(value) != _STATISTICS.size:
-            break
-        uptime, processes, records, pids, rss, cpu = _STATISTICS.unpack(value)
-        return SandboxStatistics(uptime_ms=uptime, processes=processes, records=records, total_pids=pids, rss_bytes=rss, cpu_us=cpu)
-    raise ProtocolViolation("a reply to STATS without its numbers")
-
-
 def parse_echo(payload: Payload) -> bytes:
     """Reads the reply to PING."""
-    for value in _reply_values(payload, _REPLY_ECHO):
+    for value in reply_values(payload, _REPLY_ECHO):
         return value
     raise ProtocolViolation("a reply to PING without its echo")

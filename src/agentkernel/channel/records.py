@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from agentkernel.model.command import FileRecord, WatchEvent
+from agentkernel.model.inspection import FileRecord, WatchEvent
 
 _FILE = struct.Struct("<IIQqIIQIHH")
 _WATCH = struct.Struct("<IIIHH")

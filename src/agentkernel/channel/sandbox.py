@@ -6,19 +6,24 @@ import asyncio
 import os
 import shlex
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
 
+from agentkernel import channel as late  # what is only needed to look into a sandbox
 from agentkernel.channel.boundary import Boundary
 from agentkernel.channel.collect import Collector, feed
 from agentkernel.channel.commands import RING_BYTES, base_environment, start_of
-from agentkernel.channel.files import GuestFiles
 from agentkernel.channel.frames import FrameType
-from agentkernel.channel.messages import SIGNAL, Builtin, Failure, Start, StartFlag, parse_processes, parse_statistics
+from agentkernel.channel.messages import SIGNAL, Builtin, Failure, Start, StartFlag
 from agentkernel.channel.mux import Channel, Deadlines, open_channel
 from agentkernel.channel.process import GuestProcess, adopt, launch
 from agentkernel.errors import InvalidInput, ProtocolViolation, SandboxFailed, TimedOut
-from agentkernel.model.command import Cause, Command, ExecResult, ProcessRecord, SandboxStatistics
+from agentkernel.model.command import Cause, Command, ExecResult
 from agentkernel.model.spec import SandboxSpec
+
+if TYPE_CHECKING:
+    from agentkernel.channel.files import GuestFiles
+    from agentkernel.model.inspection import ProcessRecord, SandboxStatistics
 
 Answer = TypeVar("Answer")
 
@@ -30,7 +35,6 @@ class GuestSandbox:
         self._boundary = boundary
         self._channel = channel
         self._environment = base_environment(boundary.spec)
-        self._files = GuestFiles(self.launch, boundary.spec.user)
 
     @property
     def spec(self) -> SandboxSpec:
@@ -42,10 +46,10 @@ class GuestSandbox:
         """The name of the backend that made it."""
         return self._boundary.backend
 
-    @property
+    @cached_property
     def files(self) -> GuestFiles:
         """Its files."""
-        return self._files
+        return late.GuestFiles(self.launch, self.spec.user)
 
     async def ready(self) -> None:
         """Waits until the agent has answered and taken its configuration."""
@@ -120,7 +124,7 @@ class GuestSandbox:
 
     async def processes(self) -> Sequence[ProcessRecord]:
         """What the agent started and still remembers."""
-        return await self._ask(FrameType.LIST, parse_processes)
+        return await self._ask(FrameType.LIST, late.parse_processes)
 
     async def kill_commands(self) -> None:
         """SIGKILL for the whole tree of every running command, whoever started it."""
@@ -130,7 +134,7 @@ class GuestSandbox:
 
     async def statistics(self) -> SandboxStatistics:
         """Numbers from inside."""
-        return await self._ask(FrameType.STATS, parse_statistics)
+        return await self._ask(FrameType.STATS, late.parse_statistics)
 
     async def close(self) -> None:
         """Lets go of the sandbox without ending anything in it; foreground commands end later as orphans."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from typing import NoReturn
@@ -11,6 +12,13 @@ from agentkernel.cli.verbs import Verb
 from agentkernel.errors import InvalidInput, UnknownKey
 
 
+class _HelpFormatter(RawDescriptionHelpFormatter):
+    """Told how wide the terminal is: argparse makes a formatter for each option, and each would ask shutil, which is slow to import."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
 class Parser(ArgumentParser):
     """argparse with our errors. Flags are never abbreviated: a new flag must not change what an old command line means."""
 
@@ -18,7 +26,7 @@ class Parser(ArgumentParser):
         super().__init__(
             prog=f"agentkernel {name}",
             description=help_text.strip(),
-            formatter_class=RawDescriptionHelpFormatter,
+            formatter_class=_HelpFormatter,
             allow_abbrev=False,
         )
         self._verb = name
@@ -57,3 +65,14 @@ def parse(name: str, verb: Verb, argv: Sequence[str]) -> Namespace:
 def flags(parser: ArgumentParser) -> list[str]:
     """All flags that a parser knows, in the order of their declaration."""
     return [flag for action in parser._actions for flag in action.option_strings]
+
+
+def _columns() -> int:
+    """COLUMNS, else the width of the terminal at stdout, else 80."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given) > 0:
+        return int(given)
+    try:
+        return os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80

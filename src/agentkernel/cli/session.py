@@ -57,6 +57,8 @@ class Outcome:
 
 @dataclass(slots=True)
 class _Progress:
+    """How far a run has come."""
+
     grant: Grant | None = None
     status: ExitStatus | None = None
     create_s: float = 0.0

@@ -1,18 +1,16 @@
-"""Reads one configuration file: safely, strictly, with the line of what is wrong."""
-
-# (descriptors and O_ flags: the file is checked and read through one descriptor)
+"""Parses one configuration file: strictly, with the line of what is wrong."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
-import stat
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from agentkernel.config.given import Given, read_value
+from agentkernel.config.rawfile import RawFile
 from agentkernel.config.setting import Setting
 from agentkernel.config.table import BY_KEY, SETTINGS
 from agentkernel.config.unsupported import UNSUPPORTED
@@ -20,19 +18,10 @@ from agentkernel.config.values import Read
 from agentkernel.errors import InvalidInput, UnknownKey
 from agentkernel.model.names import suggest
 
-MAX_BYTES = 1024 * 1024
 MAX_LINE_BYTES = 4096  # tomllib needs time quadratic in the length of a dotted key
 
 ALIASES: Mapping[str, tuple[Setting, Read]] = {alias: (setting, read) for setting in SETTINGS for alias, read in setting.aliases.items()}
 SECTIONS = frozenset(key.rsplit(".", 1)[0] for key in BY_KEY if "." in key)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
-    """A value and where it was given: `agentkernel.toml:12`, `AGENTKERNEL_MEMORY`, `--memory`."""
-
-    value: object
-    where: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,50 +31,6 @@ class Document:
     path: str
     digest: str  # SHA-256 of its bytes, hexadecimal
     values: Mapping[str, Given]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RawFile:
-    """The bytes of a file and who controls them."""
-
-    path: str
-    content: bytes
-    uid: int
-    mode: int
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the content, hexadecimal."""
-        return hashlib.sha256(self.content).hexdigest()
-
-
-def read_raw(path: str) -> RawFile | None:
-    """Reads a regular file of at most 1 MiB without following a symbolic link in its last component; None when there is none.
-
-    The checks are made on the open descriptor, so that the file which is checked is the file which is read.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise InvalidInput(f"{path} is a symbolic link", hint="name the file itself with --config") from None
-        raise InvalidInput(f"cannot read {path}: {error.strerror}") from None
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise InvalidInput(f"{path} is not a regular file")
-        content = b""
-        while len(content) <= MAX_BYTES and (chunk := os.read(descriptor, MAX_BYTES + 1 - len(content))):
-            content += chunk
-    except OSError as error:
-        raise InvalidInput(f"cannot read {path}: {error.strerror}") from None
-    finally:
-        os.close(descriptor)
-    if len(content) > MAX_BYTES:
-        raise InvalidInput(f"{path} is larger than {MAX_BYTES} bytes")
-    return RawFile(path=path, content=content, uid=status.st_uid, mode=status.st_mode)
 
 
 def parse(raw: RawFile) -> Document:
@@ -110,15 +55,7 @@ def parse(raw: RawFile) -> Document:
         if setting.key in values:
             raise InvalidInput(f"{where}: {name} says again what {values[setting.key].where} says", hint=f"keep {setting.key} alone")
         values[setting.key] = Given(value=read_value(name, read, value, base=base, where=where), where=where)
-    return Document(path=raw.path, digest=raw.digest, values=values)
-
-
-def read_value(name: str, read: Read, value: object, *, base: str, where: str) -> object:
-    """Reads one value; errors say which and where."""
-    try:
-        return read(value, base)
-    except InvalidInput as error:
-        raise type(error)(f"{where}: {name}: {error.message}", hint=error.hint) from None
+    return Document(path=raw.path, digest=hashlib.sha256(raw.content).hexdigest(), values=values)
 
 
 def _parse_toml(raw: RawFile) -> tuple[str, dict[str, object]]:

@@ -14,19 +14,23 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from agentkernel import config as late  # what only runs with a configuration file need
 from agentkernel.config.arguments import option_of
-from agentkernel.config.document import Document, Given, parse, read_raw, read_value
+from agentkernel.config.given import Given, read_value
 from agentkernel.config.places import PROJECT_FILE, Places, check_authority, find_places
+from agentkernel.config.rawfile import read_raw
 from agentkernel.config.setting import Setting
 from agentkernel.config.table import BY_ENVIRONMENT, BY_KEY
-from agentkernel.config.tighten import unset
-from agentkernel.config.trusted import TrustStore
 from agentkernel.config.unsupported import OTHER_VARIABLES
 from agentkernel.config.values import Merge
 from agentkernel.errors import InvalidInput, NotTrusted, UnknownKey
 from agentkernel.model.names import suggest
+
+if TYPE_CHECKING:
+    from agentkernel.config.document import Document
+    from agentkernel.config.loosening import Loosening
 
 VARIABLE_PREFIX = "AGENTKERNEL_"
 
@@ -59,16 +63,6 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loosening:
-    """A value of the project's file that would loosen the policy, and what holds without it."""
-
-    setting: Setting
-    value: object
-    without: object
-    where: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All layers together. `get` tells the value in force; which values a type's `write` shows is the table's business."""
 
@@ -78,11 +72,11 @@ class Settings:
 
     def get(self, key: str) -> Any:
         """The value in force; None where the profile decides."""
-        return _merge(_setting(key), self.layers)[0]
+        return merge(_setting(key), self.layers)[0]
 
     def origin(self, key: str) -> Origin:
         """The highest layer that gave the value, or a part of it."""
-        return _merge(_setting(key), self.layers)[1]
+        return merge(_setting(key), self.layers)[1]
 
     def explain(self, key: str) -> tuple[tuple[Origin, object], ...]:
         """What every layer that says something about `key` says, from the lowest."""
@@ -96,19 +90,7 @@ class Settings:
 
     def loosenings(self) -> tuple[Loosening, ...]:
         """What the project's file loosens, compared with the settings as they are without it."""
-        others = tuple(layer for layer in self.layers if layer.kind is not OriginKind.PROJECT)
-        profile = _merge(BY_KEY["security.profile"], others)[0]
-        found = []
-        for layer in self.layers:
-            for key, given in layer.values.items() if layer.kind is OriginKind.PROJECT else ():
-                setting = BY_KEY[key]
-                if setting.type.merge is Merge.REPLACE and self.origin(key).kind is not OriginKind.PROJECT:
-                    continue  # the environment or a flag has the last word
-                without = _merge(setting, others)[0]
-                without = unset(profile, key) if without is None else without
-                if not setting.project.allows(given.value, without):
-                    found.append(Loosening(setting=setting, value=given.value, without=without, where=given.where))
-        return tuple(found)
+        return late.loosenings(self) if self.project is not None else ()
 
 
 def load_settings(
@@ -148,7 +130,7 @@ def collect(
     settings = Settings(layers=tuple(layers), project=None if of_user else document)
     if settings.project is None or not settings.loosenings():
         return settings  # what only tightens needs no trust, so the list need not be read
-    trusted = TrustStore(places.trusted).is_trusted(settings.project.path, settings.project.digest)
+    trusted = late.TrustStore(places.trusted).is_trusted(settings.project.path, settings.project.digest)
     return Settings(layers=settings.layers, project=settings.project, trusted=trusted)
 
 
@@ -158,7 +140,8 @@ def _setting(key: str) -> Setting:
     return BY_KEY[key]
 
 
-def _merge(setting: Setting, layers: Iterable[Layer]) -> tuple[Any, Origin]:
+def merge(setting: Setting, layers: Iterable[Layer]) -> tuple[Any, Origin]:
+    """The value that `layers`, from the lowest, come to, and the highest that had a say in it."""
     value: Any = setting.default
     origin = Origin(kind=OriginKind.DEFAULT)
     for layer in layers:
@@ -180,14 +163,14 @@ def _policy_layer(kind: OriginKind, path: str, owners: frozenset[int]) -> tuple[
     raw = read_raw(os.path.realpath(path))  # dotfiles are often links; who can write the file itself is what counts
     if raw is None:
         return ()
-    return (Layer(kind=kind, values=parse(check_authority(raw, owners=owners)).values),)
+    return (Layer(kind=kind, values=late.parse(check_authority(raw, owners=owners)).values),)
 
 
 def _project_document(cwd: str, config_path: str | None, places: Places) -> tuple[Document | None, bool]:
     """The project's file, and whether it is the user's own."""
     if config_path is None:
         raw = read_raw(os.path.join(os.path.realpath(cwd), PROJECT_FILE))
-        return (None if raw is None else parse(raw)), False
+        return (None if raw is None else late.parse(raw)), False
     path = os.path.realpath(os.path.join(cwd, config_path))
     raw = read_raw(path)
     if raw is None:
@@ -195,7 +178,7 @@ def _project_document(cwd: str, config_path: str | None, places: Places) -> tupl
     of_user = path.startswith(os.path.realpath(os.path.dirname(places.user)) + "/")
     if of_user:
         check_authority(raw, owners=frozenset({0, os.geteuid()}))
-    return parse(raw), of_user
+    return late.parse(raw), of_user
 
 
 def _from_environment(environment: Mapping[str, str], cwd: str) -> Mapping[str, Given]:
@@ -212,9 +195,11 @@ def _from_environment(environment: Mapping[str, str], cwd: str) -> Mapping[str, 
 
 def _check_slip(name: str) -> None:
     """A variable that nearly names a setting is an error: AGENTKERNEL_PROFLIE=restrictive must not mean moderate."""
+    if name in OTHER_VARIABLES:
+        return
     known = {other.removeprefix(VARIABLE_PREFIX): other for other in (*BY_ENVIRONMENT, *OTHER_VARIABLES)}
     near = difflib.get_close_matches(name.removeprefix(VARIABLE_PREFIX), known, n=1, cutoff=0.8)
-    if near and name not in OTHER_VARIABLES:
+    if near:
         raise UnknownKey(f"the environment variable {name} is not a setting", hint=f"did you mean {known[near[0]]}?")
 
 

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from agentkernel.config.document import RawFile
+from agentkernel.config.rawfile import RawFile
 from agentkernel.errors import InvalidInput
 
 OPERATOR_FILE = "/etc/agentkernel/config.toml"

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from agentkernel.config.document import read_raw
 from agentkernel.config.places import check_authority
+from agentkernel.config.rawfile import read_raw
 from agentkernel.errors import InvalidInput
 
 FORMAT = 1

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 
+from agentkernel import engine as late  # what only some runs need
 from agentkernel.abc import Backend, Caller, Sandbox
 from agentkernel.engine.ending import LINGER_S, to_the_end
 from agentkernel.engine.fingerprints import FingerprintCache
-from agentkernel.engine.images import TarImages
 from agentkernel.engine.parts import Parts
 from agentkernel.engine.surroundings import appeared, gather, resolve
 from agentkernel.errors import AgentKernelError, LaunchFailed, NotFound
@@ -24,7 +24,6 @@ class Engine:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._cache = FingerprintCache(parts.cache_directory, parts.standing)
-        self._images = TarImages(parts)
         self._backends: dict[str, Backend] = {}
         self._levels: dict[str, IsolationLevel] = {}
         self._swept: set[str] = set()
@@ -73,7 +72,7 @@ class Engine:
             self._swept.add(grant.backend)
             await backend.sweep()
         if grant.tar_image is not None:
-            directory = await self._images.unpacked(grant.tar_image, backend)
+            directory = await late.TarImages(self._parts).unpacked(grant.tar_image, backend)
             grant = replace(grant, spec=replace(grant.spec, root=replace(grant.spec.root, directory=directory)))
         sandbox = await self._create(backend, grant)
         try:

@@ -128,9 +128,10 @@ class TarImages:
                 hasher.update(chunk)
         digest = hasher.hexdigest()
         os.makedirs(os.path.dirname(known), mode=0o700, exist_ok=True)
-        with open(f"{known}.{os.getpid()}", "w") as remembered:
+        fresh = f"{known}.{os.urandom(4).hex()}"  # of this call alone: others hash the same file at the same time
+        with open(fresh, "w") as remembered:
             remembered.write(digest)
-        os.replace(f"{known}.{os.getpid()}", known)
+        os.replace(fresh, known)
         return digest
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
-import secrets
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -15,9 +15,9 @@ MAX_PATH_BYTES = 4095  # PATH_MAX without its NUL
 # A file of such a name is an image to unpack; what its bytes are, and whether they can be read, the unpacker finds out.
 ARCHIVE_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
-_NAME_CHARACTER = re.compile(r"[A-Za-z0-9_-]", re.ASCII)
+_NAME_CHARACTER = r"[A-Za-z0-9_-]"
 _NAME_HINT = "use 1 to 63 letters, digits, hyphens and underscores; start and end with a letter or digit"
-_DOUBLED = re.compile(r"[-_]{2}")
+_DOUBLED = r"[-_]{2}"
 
 
 def validate_name(name: str) -> str:
@@ -27,19 +27,19 @@ def validate_name(name: str) -> str:
     if len(name) > MAX_NAME:
         raise InvalidInput(f"Sandbox name too long (max {MAX_NAME} characters)", hint=_NAME_HINT)
     for character in name:
-        if not _NAME_CHARACTER.fullmatch(character):
+        if not re.fullmatch(_NAME_CHARACTER, character):
             raise InvalidInput(f"Sandbox name contains invalid character {character!r}", hint=_NAME_HINT)
     for place, character in (("start", name[0]), ("end", name[-1])):
         if character in "-_":
             raise InvalidInput(f"Sandbox name must {place} with a letter or number", hint=_NAME_HINT)
-    if _DOUBLED.search(name):
+    if re.search(_DOUBLED, name):
         raise InvalidInput("Sandbox name cannot contain consecutive hyphens or underscores", hint=_NAME_HINT)
     return name
 
 
 def random_name(prefix: str = "run") -> str:
     """`run-` and 8 random hexadecimal digits."""
-    return f"{prefix}-{secrets.token_hex(4)}"
+    return f"{prefix}-{os.urandom(4).hex()}"
 
 
 def suggest(word: str, choices: Iterable[str]) -> str:

@@ -12,7 +12,8 @@ import pytest
 
 from agentkernel.abc import Files, Sandbox
 from agentkernel.errors import CommandNotStarted, FileOperationFailed, OutputTooLarge
-from agentkernel.model.command import Command, WatchEvent
+from agentkernel.model.command import Command
+from agentkernel.model.inspection import WatchEvent
 from agentkernel.model.isolation import Feature, Fingerprint
 from agentkernel.testing.base import MIB, ConformanceBase, here, need, noise, read_until, scratch, shell
 from agentkernel.testing.probe import Probe

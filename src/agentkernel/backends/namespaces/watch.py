@@ -11,11 +11,14 @@ import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from agentkernel.backends.namespaces.disk import usage_bytes
 from agentkernel.errors import AgentKernelError
-from agentkernel.model.command import LimitHit, SandboxStatistics
+from agentkernel.model.command import LimitHit
+
+if TYPE_CHECKING:
+    from agentkernel.model.inspection import SandboxStatistics
 
 INTERVAL_S = 0.1
 DISK_OVERSHOOT = 1.5  # many short commands can each write between two samples: beyond this share of the limit the sandbox ends

@@ -9,7 +9,8 @@ from argparse import ArgumentParser, Namespace
 
 from agentkernel.cli.context import Context
 from agentkernel.cli.output import printable, table
-from agentkernel.config.load import Loosening, Settings, collect
+from agentkernel.config.load import Settings, collect
+from agentkernel.config.loosening import Loosening
 from agentkernel.config.places import PROJECT_FILE, find_places
 from agentkernel.config.trusted import TrustStore
 from agentkernel.errors import InvalidInput, NotFound
