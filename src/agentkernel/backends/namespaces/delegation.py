@@ -15,8 +15,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -170,9 +168,9 @@ def _is_delegated(directory: Path) -> bool:
 
 def _move_to_scope() -> bool:
     """Asks the user's systemd for a delegated scope with this process in it; False where there is none to ask, or it refuses."""
-    if not Path(_runtime_directory(), "bus").is_socket() or shutil.which("busctl") is None:
+    if not Path(_runtime_directory(), "bus").is_socket():
         return False
-    scope = f"{PREFIX}{secrets.token_hex(4)}.scope"
+    scope = f"{PREFIX}{os.urandom(4).hex()}.scope"
     manager = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
     properties = ("3", "PIDs", "au", "1", str(os.getpid()), "Delegate", "b", "true", "CollectMode", "s", "inactive-or-failed")
     if not _ask("busctl", "--user", "call", *manager, "StartTransientUnit", "ssa(sv)a(sa(sv))", scope, "fail", *properties, "0"):

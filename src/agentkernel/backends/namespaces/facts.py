@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,13 +37,13 @@ DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 
 def read_facts() -> HostFacts:
     """Reads the facts of this host for the current user."""
-    uid, gid = os.geteuid(), os.getegid()
+    uid, gid, host = os.geteuid(), os.getegid(), os.uname()
     return HostFacts(
         uid=uid,
         gid=gid,
         privileged=uid == 0 and _owns_all_ids() and _has_capabilities(),
-        architecture=platform.machine(),
-        kernel=platform.release(),
+        architecture=host.machine,
+        kernel=host.release,
         landlock_abi=landlock_abi(),
         sys_binds=tuple(path for path in SYS_BINDS if Path(path).is_dir()),
         devices=tuple(name for name in DEVICES if Path("/dev", name).is_char_device()),

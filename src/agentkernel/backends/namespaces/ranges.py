@@ -7,7 +7,6 @@ below the ids that old interfaces take for negative.
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 
 from agentkernel.errors import LaunchFailed
@@ -19,7 +18,7 @@ RANGE_COUNT = 0xFFF
 
 def lease_range(directory: Path, sandbox_id: str) -> int:
     """Leases a free range for a sandbox and returns its first id; raises LaunchFailed when all are taken."""
-    start = secrets.randbelow(RANGE_COUNT)
+    start = int.from_bytes(os.urandom(4), "little") % RANGE_COUNT
     for step in range(RANGE_COUNT):
         number = (start + step) % RANGE_COUNT
         try:
