@@ -41,7 +41,7 @@ class TarImages:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._directory = f"{parts.cache_directory}/images"
+        self._directory = f"{os.path.realpath(parts.cache_directory)}/images"  # backends follow no links
 
     async def unpacked(self, tar_path: str, backend: Backend) -> str:
         """Returns the directory of the unpacked image, made now if it is not there; concurrent callers make it once.
@@ -91,7 +91,7 @@ class TarImages:
             await to_the_end(sandbox.destroy())
 
     def _spec(self, root: RootFilesystem, tar_path: str, destination: str) -> SandboxSpec:
-        package = os.path.dirname(os.path.abspath(agentkernel.__file__))
+        package = os.path.realpath(os.path.dirname(agentkernel.__file__))
         return SandboxSpec(
             name=random_name("unpack"),
             root=root,

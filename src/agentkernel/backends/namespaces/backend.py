@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import os
-import posixpath
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 from agentkernel.abc import Sandbox
@@ -22,12 +21,13 @@ from agentkernel.backends.namespaces.launch import kill_and_reap, launch
 from agentkernel.backends.namespaces.layout import Surroundings, build_plan
 from agentkernel.backends.namespaces.plan import Step
 from agentkernel.backends.namespaces.ranges import lease_range, release_range, sweep_ranges
+from agentkernel.backends.namespaces.sources import hidden_in_home, owners, resolved_sources
 from agentkernel.backends.namespaces.state import SandboxState, StateRoot, abandoned, create_state, data_base, open_state_root, state_base
 from agentkernel.backends.namespaces.watch import LimitWatch, SampledLimits
 from agentkernel.channel.sandbox import GuestSandbox, open_sandbox
 from agentkernel.errors import LaunchFailed, SandboxFailed, Unsupported
 from agentkernel.model.isolation import Fingerprint, IsolationLevel
-from agentkernel.model.spec import SandboxSpec, StorageKind, WorkspaceMode
+from agentkernel.model.spec import SandboxSpec, StorageKind
 from agentkernel.policy.seccomp import compile_filter
 
 
@@ -102,10 +102,10 @@ class NamespacesBackend:
             id_base=holdings.id_base,
             data_directory=str(data or ""),
             storage_bytes=_storage_bytes(spec, cgroups),
-            owners=_owners(spec),
-            resolved=_resolved(spec),
+            owners=owners(spec),
+            resolved=resolved_sources(spec),
         )
-        return build_plan(spec, around)
+        return build_plan(replace(spec, home_denied=hidden_in_home(spec)), around)
 
     def _prepare_process(
         self, spec: SandboxSpec, holdings: Holdings, facts: HostFacts, cgroup_host: CgroupHost
@@ -207,35 +207,6 @@ def _listen(path: Path) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def _user_sources(spec: SandboxSpec) -> list[str]:
-    """The host paths that are shown as the sandbox user's own."""
-    sources = [bind.source for bind in spec.mounts]
-    if spec.home_source:
-        sources.append(spec.home_source)
-    if spec.workspace.mode is WorkspaceMode.FILES:
-        sources += [posixpath.join(spec.workspace.source, name) for name in spec.workspace.files]
-    elif spec.workspace.mode is not WorkspaceMode.NONE:
-        sources.append(spec.workspace.source)
-    return sources
-
-
-def _resolved(spec: SandboxSpec) -> dict[str, str]:
-    """Every host path of the spec -> the same without symlinks."""
-    sources = [*_user_sources(spec), *(bind.source for bind in spec.root.binds)]
-    if spec.root.directory:
-        sources.append(spec.root.directory)
-    return {source: os.path.realpath(source) for source in sources}
-
-
-def _owners(spec: SandboxSpec) -> dict[str, int]:
-    """The uid of each source that is shown as the sandbox user's own; one that is missing is the launcher's to refuse."""
-    owners = {}
-    for source in _user_sources(spec):
-        with contextlib.suppress(OSError):
-            owners[source] = os.stat(source).st_uid
-    return owners
 
 
 def start_time(pid: int) -> str:

@@ -17,6 +17,7 @@ from agentkernel.backends.namespaces import landlock
 from agentkernel.backends.namespaces.facts import HostFacts
 from agentkernel.backends.namespaces.layout import AGENT_SOCKET_FD
 from agentkernel.backends.namespaces.plan import Op, Step, Text
+from agentkernel.backends.namespaces.sources import resolved_sources
 from agentkernel.errors import Unsupported
 from agentkernel.model.spec import NetworkMode, RootKind, SandboxSpec, StorageKind, WorkspaceMode
 
@@ -133,10 +134,10 @@ def build_process_plan(spec: SandboxSpec, facts: HostFacts, cgroup_directories: 
         Step(op=Op.NO_NEW_PRIVS, description="set no_new_privs"),
         Step(op=Op.LANDLOCK, arguments=(landlock.handled(abi), 0, landlock.scoped(abi)), description="create the Landlock ruleset"),
     ]
+    places = resolved_sources(spec)
     for path, access in _rules(spec, abi):
-        steps.append(
-            Step(op=Op.LANDLOCK_PATH, arguments=(Text(os.path.realpath(path)), access), description=f"add the Landlock rule for {path}")
-        )
+        where = places[path] if path in places else os.path.realpath(path)
+        steps.append(Step(op=Op.LANDLOCK_PATH, arguments=(Text(where), access), description=f"add the Landlock rule for {path}"))
     steps.append(Step(op=Op.LANDLOCK_APPLY, description="apply the Landlock ruleset"))
     steps.append(Step(op=Op.AGENT, arguments=(AGENT_SOCKET_FD,), description="become the agent"))
     return tuple(steps)

@@ -1,0 +1,67 @@
+"""Where the host paths of a spec really are; all that the launch needs to ask the host's file system about them.
+
+Policy has judged the paths that a user shows as they are. Who can write beside one could put a link in its place meanwhile; so no link is
+followed any more, neither here nor by the launcher, but two kinds: in the paths that the host's root is made of, which are the
+administrator's, and at a named file, whose target must lie beneath the same directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+from collections.abc import Iterator
+
+from agentkernel.model.spec import SandboxSpec, WorkspaceMode
+
+
+def resolved_sources(spec: SandboxSpec) -> dict[str, str]:
+    """Every host path of the spec that is to be mounted -> where it is."""
+    places = {bind.source: os.path.realpath(bind.source) for bind in spec.root.binds}
+    places.update({source: _without_leading_out(source, directory) for source, directory in _shown(spec)})
+    return places
+
+
+def owners(spec: SandboxSpec) -> dict[str, int]:
+    """The uid of each source that is shown as the sandbox user's own; one that is missing is the launcher's to refuse."""
+    found = {}
+    for source, _ in _shown(spec):
+        with contextlib.suppress(OSError):
+            found[source] = os.stat(source).st_uid
+    return found
+
+
+def hidden_in_home(spec: SandboxSpec) -> tuple[str, ...]:
+    """What to hide of HOME: the denied places that there are, each where it really is (dotfiles are often links into a repository).
+
+    What really lies outside of HOME is not shown with it.
+    """
+    home = spec.home_source.rstrip("/")
+    found: dict[str, None] = {}
+    for denied in spec.home_denied:
+        place = f"{home}/{denied}"
+        if os.path.lexists(place):
+            real = os.path.realpath(place)
+            if real.startswith(f"{home}/"):
+                found[real.removeprefix(f"{home}/")] = None
+    return tuple(found)
+
+
+def _shown(spec: SandboxSpec) -> Iterator[tuple[str, str]]:
+    """The host paths that are shown as the sandbox user's own, each with the directory that a file's link may not lead out of."""
+    for bind in spec.mounts:
+        yield bind.source, posixpath.dirname(bind.source)
+    if spec.home_source:
+        yield spec.home_source, ""
+    workspace = spec.workspace
+    if workspace.mode is WorkspaceMode.FILES:
+        for name in workspace.files:
+            yield posixpath.join(workspace.source, name), workspace.source
+    elif workspace.mode is not WorkspaceMode.NONE:
+        yield workspace.source, ""
+
+
+def _without_leading_out(source: str, directory: str) -> str:
+    real = os.path.realpath(source)
+    is_named_file = directory and real.startswith(directory.rstrip("/") + "/") and os.path.isfile(real)
+    return real if is_named_file else source

@@ -1,0 +1,65 @@
+"""Where the host paths of a spec really are: links are followed where nobody can turn them against the user."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agentkernel.backends.namespaces.sources import hidden_in_home, owners, resolved_sources
+from agentkernel.model.spec import Bind, RootFilesystem, RootKind, SandboxSpec, Workspace, WorkspaceMode
+
+ROOT = RootFilesystem(kind=RootKind.HOST)
+
+
+def spec(**fields: object) -> SandboxSpec:
+    return SandboxSpec(**{"name": "one", "profile": "moderate", "root": ROOT, **fields})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "project" / "sub").mkdir(parents=True)
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "id_rsa").write_text("key")
+    return tmp_path / "project"
+
+
+@pytest.mark.parametrize("mode", [WorkspaceMode.WRITABLE, WorkspaceMode.COPY_ON_WRITE])
+def test_a_judged_directory_that_became_a_link_is_not_followed(project: Path, mode: WorkspaceMode):
+    (project / "sub").rmdir()
+    (project / "sub").symlink_to(project.parent / "secret")
+    workspace = Workspace(mode=mode, source=str(project / "sub"))
+    mounts = (Bind(source=str(project / "sub"), target="/mnt/sub"),)
+    assert resolved_sources(spec(workspace=workspace, mounts=mounts)) == {str(project / "sub"): str(project / "sub")}
+
+
+def test_a_named_file_is_where_its_link_leads_but_never_out_of_its_directory(project: Path):
+    (project / "real.py").write_text("")
+    (project / "sub" / "inside.py").symlink_to("../real.py")
+    (project / "outside.py").symlink_to(project.parent / "secret" / "id_rsa")
+    names = ("sub/inside.py", "outside.py", "absent.py")
+    found = resolved_sources(spec(workspace=Workspace(mode=WorkspaceMode.FILES, source=str(project), files=names)))
+    assert found[f"{project}/sub/inside.py"] == str(project / "real.py")
+    assert found[f"{project}/outside.py"] == f"{project}/outside.py", "the launcher follows no link, and refuses it"
+    assert set(owners(spec(workspace=Workspace(mode=WorkspaceMode.FILES, source=str(project), files=names)))) == {
+        f"{project}/sub/inside.py",
+        f"{project}/outside.py",
+    }
+
+
+def test_what_the_hosts_root_is_made_of_is_resolved(project: Path):
+    (project / "lib64").symlink_to("sub")
+    root = RootFilesystem(kind=RootKind.HOST, binds=(Bind(source=str(project / "lib64"), target="/lib64"),))
+    assert resolved_sources(spec(root=root)) == {str(project / "lib64"): str(project / "sub")}
+
+
+def test_credentials_are_hidden_where_they_really_are(tmp_path: Path):
+    home = tmp_path / "home"
+    (home / "dotfiles" / "config" / "gh").mkdir(parents=True)
+    (home / "dotfiles" / "aws").mkdir()
+    (home / ".ssh").mkdir()
+    (home / ".aws").symlink_to("dotfiles/aws")
+    (home / ".config").symlink_to("dotfiles/config")
+    (home / ".kube").symlink_to(tmp_path)
+    denied = (".ssh", ".aws", ".config/gh", ".config/op", ".kube", ".netrc")
+    assert hidden_in_home(spec(home_source=str(home), home_denied=denied)) == (".ssh", "dotfiles/aws", "dotfiles/config/gh")
