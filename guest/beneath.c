@@ -34,6 +34,11 @@ sysret beneath_open(int directory, const char *path)
     return open_how(directory, path, O_PATH, RESOLVE_BENEATH);
 }
 
+sysret beneath_open_itself(int directory, const char *path)
+{
+    return open_how(directory, path, O_PATH | O_NOFOLLOW, RESOLVE_BENEATH);
+}
+
 /* Opens the directory `name` (one component) in `parent`, made if it is missing. */
 static sysret step_into(int parent, const char *name)
 {

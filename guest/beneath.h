@@ -12,6 +12,9 @@ sysret beneath_root(const char *path, unsigned flags);
 /* Opens what is at `path` beneath `directory`. */
 sysret beneath_open(int directory, const char *path);
 
+/* As beneath_open; where a symlink is at `path`, opens the link itself. */
+sysret beneath_open_itself(int directory, const char *path);
+
 /* Opens the directory at `path`, made with its parents where they are missing. */
 sysret beneath_make_directory(int directory, const char *path);
 

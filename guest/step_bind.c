@@ -108,9 +108,10 @@ sysret step_mask(struct sandbox *sandbox, const struct plan_step *step)
     return result;
 }
 
+/* A symlink is protected itself: as a mount point it can be neither removed nor replaced. */
 sysret step_read_only(struct sandbox *sandbox, const struct plan_step *step)
 {
-    sysret result, target = beneath_open(sandbox->root, step->arguments[0].text);
+    sysret result, target = beneath_open_itself(sandbox->root, step->arguments[0].text);
     if (target < 0)
         return is_missing(target) ? 0 : target;
     result = cover(mount_tree_clone_at((int)target, true), MOUNT_ATTR_RDONLY, (int)target);

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agentkernel.backends.namespaces.sources import hidden_in_home, owners, resolved_sources
+from agentkernel.backends.namespaces.sources import hidden_in_home, owners, protected_in_workspace, resolved_sources
 from agentkernel.model.spec import Bind, RootFilesystem, RootKind, SandboxSpec, Workspace, WorkspaceMode
 
 ROOT = RootFilesystem(kind=RootKind.HOST)
@@ -63,3 +63,17 @@ def test_credentials_are_hidden_where_they_really_are(tmp_path: Path):
     (home / ".kube").symlink_to(tmp_path)
     denied = (".ssh", ".aws", ".config/gh", ".config/op", ".kube", ".netrc")
     assert hidden_in_home(spec(home_source=str(home), home_denied=denied)) == (".ssh", "dotfiles/aws", "dotfiles/config/gh")
+
+
+def test_a_protected_link_is_protected_with_each_link_on_the_way_and_its_end(project: Path):
+    (project / "gitdir").mkdir()
+    (project / ".git").symlink_to("gitdir")
+    (project / ".cursorrules").symlink_to("second")
+    (project / "second").symlink_to("sub/../AGENTS.md")
+    (project / ".vscode").symlink_to(project.parent / "secret")
+    (project / ".claude").symlink_to(".claude")
+    names = (".envrc", ".git/hooks", ".cursorrules", ".vscode", ".claude")
+    workspace = Workspace(mode=WorkspaceMode.WRITABLE, source=str(project), protected=names)
+    assert protected_in_workspace(workspace) == (
+        ".envrc", ".git", "gitdir/hooks", ".cursorrules", "second", "AGENTS.md", ".vscode", ".claude",
+    )  # fmt: skip

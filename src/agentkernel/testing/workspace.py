@@ -128,6 +128,22 @@ class WorkspaceConformance(ConformanceBase):
         assert {name: tree_digest(project / name) for name in protected} == before
         assert (project / "elsewhere").read_text() == "free\n"
 
+    async def test_a_protected_link_and_what_it_leads_to_stay_as_they_are(
+        self, backend: Backend, fingerprint: Fingerprint, project: Path
+    ) -> None:
+        need(fingerprint, Feature.MOUNTS)
+        (project / "rules").mkdir()
+        (project / "rules" / "tasks.json").write_text("mine\n")
+        (project / ".vscode").symlink_to("rules")
+        workspace = Workspace(mode=WorkspaceMode.WRITABLE, source=str(project), protected=(".vscode",))
+        async with self.running(backend, workspace=workspace) as sandbox:
+            for attempt in ("rm .vscode", "mv .vscode gone", "ln -sfn src .vscode", "echo x > .vscode/tasks.json", "mv rules gone"):
+                result = await sandbox.exec(Command(argv=shell(attempt)))
+                assert result.exit_code != 0, f"{attempt!r} was possible"
+            assert (await sandbox.exec(Command(argv=shell("cat .vscode/tasks.json")))).stdout == b"mine\n"
+        assert (project / ".vscode").readlink() == Path("rules")
+        assert (project / "rules" / "tasks.json").read_text() == "mine\n"
+
     async def test_named_files_are_all_that_is_seen_and_read_only(self, backend: Backend, fingerprint: Fingerprint, project: Path) -> None:
         need(fingerprint, Feature.MOUNTS)
         before = tree_digest(project)

@@ -21,7 +21,7 @@ from agentkernel.backends.namespaces.launch import kill_and_reap, launch
 from agentkernel.backends.namespaces.layout import Surroundings, build_plan
 from agentkernel.backends.namespaces.plan import Step
 from agentkernel.backends.namespaces.ranges import lease_range, release_range, sweep_ranges
-from agentkernel.backends.namespaces.sources import hidden_in_home, owners, resolved_sources
+from agentkernel.backends.namespaces.sources import hidden_in_home, owners, protected_in_workspace, resolved_sources
 from agentkernel.backends.namespaces.state import SandboxState, StateRoot, abandoned, create_state, data_base, open_state_root, state_base
 from agentkernel.backends.namespaces.watch import LimitWatch, SampledLimits
 from agentkernel.channel.sandbox import GuestSandbox, open_sandbox
@@ -105,7 +105,8 @@ class NamespacesBackend:
             owners=owners(spec),
             resolved=resolved_sources(spec),
         )
-        return build_plan(replace(spec, home_denied=hidden_in_home(spec)), around)
+        workspace = replace(spec.workspace, protected=protected_in_workspace(spec.workspace))
+        return build_plan(replace(spec, home_denied=hidden_in_home(spec), workspace=workspace), around)
 
     def _prepare_process(
         self, spec: SandboxSpec, holdings: Holdings, facts: HostFacts, cgroup_host: CgroupHost

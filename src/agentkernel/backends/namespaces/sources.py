@@ -12,7 +12,9 @@ import os
 import posixpath
 from collections.abc import Iterator
 
-from agentkernel.model.spec import SandboxSpec, WorkspaceMode
+from agentkernel.model.spec import SandboxSpec, Workspace, WorkspaceMode
+
+_MAX_LINKS = 40  # as the kernel's
 
 
 def resolved_sources(spec: SandboxSpec) -> dict[str, str]:
@@ -45,6 +47,31 @@ def hidden_in_home(spec: SandboxSpec) -> tuple[str, ...]:
             if real.startswith(f"{home}/"):
                 found[real.removeprefix(f"{home}/")] = None
     return tuple(found)
+
+
+def protected_in_workspace(workspace: Workspace) -> tuple[str, ...]:
+    """What to protect of a writable workspace: the protected paths, and where they are links, each link on the way and what it leads to."""
+    return tuple(dict.fromkeys(place for name in workspace.protected for place in _on_the_way(workspace.source, name)))
+
+
+def _on_the_way(source: str, name: str) -> Iterator[str]:
+    for _ in range(_MAX_LINKS):
+        link = _first_link(source, name)
+        if link is None:
+            yield name
+            return
+        yield link
+        target = os.path.join(source, os.path.dirname(link), os.readlink(f"{source}/{link}"), name[len(link) + 1 :])
+        path = os.path.normpath(target)
+        if not path.startswith(f"{source}/"):
+            return  # not in the workspace
+        name = path.removeprefix(f"{source}/")
+
+
+def _first_link(source: str, name: str) -> str | None:
+    parts = name.split("/")
+    prefixes = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
+    return next((prefix for prefix in prefixes if os.path.islink(f"{source}/{prefix}")), None)
 
 
 def _shown(spec: SandboxSpec) -> Iterator[tuple[str, str]]:
