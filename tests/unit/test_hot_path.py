@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from unit.cli_harness import environment_in
+
+from agentkernel import channel, cli, config, engine
 
 OWN = {
     "agentkernel",
@@ -30,6 +33,17 @@ FOR_RUN_NEVER = {
     "logging.config",
     "pytest",
     "urllib.request",
+}
+# What only runs with a configuration file, an image, a look into the sandbox or a terminal need.
+FOR_A_PLAIN_RUN_NEVER = {
+    "agentkernel.channel.files",
+    "agentkernel.cli.rawterminal",
+    "agentkernel.config.document",
+    "agentkernel.config.loosening",
+    "agentkernel.config.trusted",
+    "agentkernel.engine.images",
+    "secrets",
+    "tomllib",
 }
 _PROGRAM = """
 import sys
@@ -72,3 +86,21 @@ def test_run_imports_nothing_of_other_verbs(tmp_path: Path) -> None:
     imported = _imported_by(tmp_path, "run", "--help")
     assert imported & FOR_RUN_NEVER == set()
     assert "agentkernel.cli.verbs.run" in imported
+
+
+def test_a_plain_run_imports_nothing_that_only_others_need(tmp_path: Path) -> None:
+    imported = _imported_by(tmp_path, "run", "--", "true")
+    assert {"agentkernel.engine.engine", "agentkernel.backends.namespaces.backend"} <= imported
+    assert imported & FOR_A_PLAIN_RUN_NEVER == set()
+
+
+def test_the_names_that_packages_load_late_are_there() -> None:
+    assert callable(channel.GuestFiles) and callable(channel.parse_processes) and callable(channel.parse_statistics)
+    assert callable(cli.RawTerminal) and callable(engine.TarImages)
+    assert callable(config.parse) and callable(config.loosenings) and callable(config.TrustStore)
+
+
+@pytest.mark.parametrize("package", [channel, cli, config, engine])
+def test_a_package_has_no_other_names(package: object) -> None:
+    with pytest.raises(AttributeError, match="no attribute 'anything'"):
+        getattr(package, "anything")  # noqa: B009

@@ -10,10 +10,11 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from agentkernel import cli as late  # what only some runs need
 from agentkernel.abc import Caller, Kernel, Process
 from agentkernel.cli.interrupts import Interrupts
 from agentkernel.cli.streams import feed, is_gone
-from agentkernel.cli.terminal import RawTerminal, terminal_size
+from agentkernel.cli.terminal import terminal_size
 from agentkernel.errors import AgentKernelError
 from agentkernel.model.command import Cause, Command, ExitStatus
 from agentkernel.model.request import Grant, Notice, SandboxRequest
@@ -129,7 +130,7 @@ def _own_terminal(raw: bool, stack: ExitStack) -> asyncio.Event:
     loop.add_signal_handler(signal.SIGWINCH, resized.set)
     stack.callback(loop.remove_signal_handler, signal.SIGWINCH)
     if raw:
-        terminal = stack.enter_context(RawTerminal(STDIN))
+        terminal = stack.enter_context(late.RawTerminal(STDIN))
         loop.add_signal_handler(signal.SIGTSTP, terminal.suspend)
         stack.callback(loop.remove_signal_handler, signal.SIGTSTP)
     return resized
