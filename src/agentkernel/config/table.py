@@ -114,7 +114,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         key="sandbox.base_image",
         type=IMAGE,
-        help="root file system: a directory or a .tar file; without it the host's own system, read-only",
+        help="root file system: a directory or a tar archive, compressed or not; without it the host's own system, read-only",
         project=tighten.NO_PATH,
         environment="AGENTKERNEL_IMAGE",
         flags=("-i", "--image"),

@@ -152,7 +152,7 @@ def _read_image(value: object, base: str) -> str:
     if is_path_image(image) or os.path.lexists(os.path.join(base, image)):
         return read_path(image, base)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,255}", image, re.ASCII):
-        raise InvalidInput(f"{image!r} is not an image", hint="a path to a directory or .tar file, or a name like python:3.12-alpine")
+        raise InvalidInput(f"{image!r} is not an image", hint="a path to a directory or tar archive, or a name like python:3.12-alpine")
     return image
 
 
