@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from agentkernel.backends.namespaces.sources import hidden_in_home, owners, protected_in_workspace, resolved_sources
+from agentkernel.backends.namespaces.sources import (
+    hidden_in_home,
+    owners,
+    protected_in_workspace,
+    require_apart,
+    resolved_sources,
+)
+from agentkernel.errors import Refused
 from agentkernel.model.spec import Bind, RootFilesystem, RootKind, SandboxSpec, Workspace, WorkspaceMode
 
 ROOT = RootFilesystem(kind=RootKind.HOST)
@@ -61,8 +68,11 @@ def test_credentials_are_hidden_where_they_really_are(tmp_path: Path):
     (home / ".aws").symlink_to("dotfiles/aws")
     (home / ".config").symlink_to("dotfiles/config")
     (home / ".kube").symlink_to(tmp_path)
+    (home / "run" / "agentkernel").mkdir(parents=True)
     denied = (".ssh", ".aws", ".config/gh", ".config/op", ".kube", ".netrc")
-    assert hidden_in_home(spec(home_source=str(home), home_denied=denied)) == (".ssh", "dotfiles/aws", "dotfiles/config/gh")
+    assert hidden_in_home(spec(home_source=str(home), home_denied=denied), (f"{home}/run/agentkernel", "/nowhere")) == (
+        ".ssh", "dotfiles/aws", "dotfiles/config/gh", "run/agentkernel",
+    )  # fmt: skip
 
 
 def test_a_protected_link_is_protected_with_each_link_on_the_way_and_its_end(project: Path):
@@ -77,3 +87,17 @@ def test_a_protected_link_is_protected_with_each_link_on_the_way_and_its_end(pro
     assert protected_in_workspace(workspace) == (
         ".envrc", ".git", "gitdir/hooks", ".cursorrules", "second", "AGENTS.md", ".vscode", ".claude",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("shown", ["tmp", "tmp/agentkernel-7", "tmp/agentkernel-7/sandboxes/x"])
+def test_no_sandbox_sees_what_the_next_sweep_believes(tmp_path: Path, shown: str):
+    own = (str(tmp_path / "tmp" / "agentkernel-7"),)
+    source = str(tmp_path / shown)
+    for seen in (
+        spec(workspace=Workspace(mode=WorkspaceMode.WRITABLE, source=source)),
+        spec(mounts=(Bind(source=source, target="/mnt/x"),)),
+    ):
+        with pytest.raises(Refused, match="keeps its own state in"):
+            require_apart(seen, own)
+    require_apart(spec(workspace=Workspace(mode=WorkspaceMode.COPY_ON_WRITE, source=source)), own)
+    require_apart(spec(workspace=Workspace(mode=WorkspaceMode.WRITABLE, source=str(tmp_path / "tmp" / "project"))), own)

@@ -21,7 +21,7 @@ from agentkernel.backends.namespaces.launch import kill_and_reap, launch
 from agentkernel.backends.namespaces.layout import Surroundings, build_plan
 from agentkernel.backends.namespaces.plan import Step
 from agentkernel.backends.namespaces.ranges import lease_range, release_range, sweep_ranges
-from agentkernel.backends.namespaces.sources import hidden_in_home, owners, protected_in_workspace, resolved_sources
+from agentkernel.backends.namespaces.sources import hidden_in_home, owners, protected_in_workspace, require_apart, resolved_sources
 from agentkernel.backends.namespaces.state import SandboxState, StateRoot, abandoned, create_state, data_base, open_state_root, state_base
 from agentkernel.backends.namespaces.watch import LimitWatch, SampledLimits
 from agentkernel.channel.sandbox import GuestSandbox, open_sandbox
@@ -69,6 +69,7 @@ class NamespacesBackend:
         guest = guest_binary()
         facts, cgroup_host = self._host()
         root = self._state()
+        require_apart(spec, self._own_directories())
         sandbox_id = os.urandom(8).hex()
         holdings = Holdings(root=root, state=create_state(root, sandbox_id))
         try:
@@ -106,7 +107,7 @@ class NamespacesBackend:
             resolved=resolved_sources(spec),
         )
         workspace = replace(spec.workspace, protected=protected_in_workspace(spec.workspace))
-        return build_plan(replace(spec, home_denied=hidden_in_home(spec), workspace=workspace), around)
+        return build_plan(replace(spec, home_denied=hidden_in_home(spec, self._own_directories()), workspace=workspace), around)
 
     def _prepare_process(
         self, spec: SandboxSpec, holdings: Holdings, facts: HostFacts, cgroup_host: CgroupHost
@@ -156,8 +157,14 @@ class NamespacesBackend:
         return removed
 
     def _make_data(self, state: SandboxState, owner: int | None) -> Path:
-        base = self._state_directory / "data" if self._state_directory else data_base(os.geteuid(), dict(os.environ))
-        return state.make_data(base, owner)
+        return state.make_data(self._data_base(), owner)
+
+    def _data_base(self) -> Path:
+        return self._state_directory / "data" if self._state_directory else data_base(os.geteuid(), dict(os.environ))
+
+    def _own_directories(self) -> tuple[str, ...]:
+        """What no sandbox may see."""
+        return str(self._state().path), str(self._data_base())
 
     def _host(self) -> tuple[HostFacts, CgroupHost]:
         if self._facts is None or self._cgroup_host is None:

@@ -12,7 +12,9 @@ import os
 import posixpath
 from collections.abc import Iterator
 
+from agentkernel.errors import Refused
 from agentkernel.model.spec import SandboxSpec, Workspace, WorkspaceMode
+from agentkernel.policy.deny import is_within
 
 _MAX_LINKS = 40  # as the kernel's
 
@@ -33,15 +35,28 @@ def owners(spec: SandboxSpec) -> dict[str, int]:
     return found
 
 
-def hidden_in_home(spec: SandboxSpec) -> tuple[str, ...]:
+def require_apart(spec: SandboxSpec, own: tuple[str, ...]) -> None:
+    """Raises Refused where a sandbox would see the backend's own directories: what is recorded there is believed by the next sweep."""
+    copied = spec.workspace.source if spec.workspace.mode is WorkspaceMode.COPY_ON_WRITE else None
+    for source, _ in _shown(spec):
+        for place in map(os.path.realpath, own):
+            if source not in (copied, spec.home_source) and (is_within(place, source) or is_within(source, place)):
+                raise Refused(
+                    f"{source!r} cannot be shown in a sandbox: agentkernel keeps its own state in {place!r}",
+                    hint="name a directory that holds only what the command needs, or set XDG_RUNTIME_DIR to one elsewhere",
+                )
+
+
+def hidden_in_home(spec: SandboxSpec, own: tuple[str, ...]) -> tuple[str, ...]:
     """What to hide of HOME: the denied places that there are, each where it really is (dotfiles are often links into a repository).
+
+    And the backend's `own` directories.
 
     What really lies outside of HOME is not shown with it.
     """
     home = spec.home_source.rstrip("/")
     found: dict[str, None] = {}
-    for denied in spec.home_denied:
-        place = f"{home}/{denied}"
+    for place in (*(f"{home}/{denied}" for denied in spec.home_denied), *own):
         if os.path.lexists(place):
             real = os.path.realpath(place)
             if real.startswith(f"{home}/"):
