@@ -85,6 +85,9 @@ def _network(request: SandboxRequest, row: Profile) -> tuple[NetworkMode, tuple[
         return NetworkMode.NONE, ()
     if row.reach is Reach.HOST:
         return NetworkMode.HOST, ()
+    if request.network:
+        message = f"profile {row.name!r} would give filtered network access, which is not part of this version"
+        raise Unsupported(message, hint="--profile permissive gives the host's own network; --no-network runs without")
     notice = Notice(
         code="network-filtered-unavailable",
         message="the sandbox has no network: filtered access is not available in this version",
