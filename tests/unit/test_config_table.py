@@ -206,3 +206,12 @@ def test_the_reference_page_names_every_key_flag_and_variable() -> None:
     for setting in SETTINGS:
         for name in (setting.key, *setting.aliases, *setting.flags, *setting.off_flags, *filter(None, [setting.environment])):
             assert f"`{name}`" in page
+
+
+def test_the_help_names_the_words_that_a_setting_takes() -> None:
+    parser = argparse.ArgumentParser(prog="agentkernel run")
+    add_arguments(parser, "run")
+    text = " ".join(parser.format_help().split())
+    assert "restrictive, moderate, permissive; default moderate" in text
+    assert "root, user or UID[:GID]" in text
+    assert "memory, disk" in text

@@ -72,6 +72,10 @@ def test_a_near_miss_is_answered_with_the_nearest_choice() -> None:
     assert suggest("MODERATE", ["permissive", "moderate", "restrictive"]) == "did you mean 'moderate'?"
 
 
+def test_the_last_part_of_a_dotted_name_finds_it() -> None:
+    assert suggest("profile", ["files", "security.profile"]) == "did you mean 'security.profile'?"
+
+
 def test_a_far_miss_is_answered_with_all_choices() -> None:
     assert suggest("zzz", ["b", "a"]) == "choose one of: a, b"
     assert suggest("zzz", []) == ""

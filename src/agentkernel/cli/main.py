@@ -22,7 +22,7 @@ agentkernel runs commands in sandboxes: what an AI agent (or you) wants to run, 
 
   agentkernel run python3 -c "print('hello from a sandbox')"
   agentkernel run --no-network npm test           a project's tests, on a private copy of it
-  agentkernel run --profile restrictive sh        nothing of the host, no network
+  agentkernel run --profile restrictive sh        nothing of yours, no network
   agentkernel doctor                              what this host can do
 
 Verbs:

@@ -50,8 +50,16 @@ def _add(parser: argparse.ArgumentParser, setting: Setting) -> None:
         dest=setting.key,
         default=argparse.SUPPRESS,
         metavar=setting.metavar,
-        help=shown,
+        help=shown if many else shown + _words(setting),
     )
+
+
+def _words(setting: Setting) -> str:
+    """The words that a setting takes, where it takes words."""
+    if "`" not in setting.type.name:
+        return ""
+    default = f"; default {setting.default}" if isinstance(setting.default, str) else ""
+    return f": {setting.type.name.removeprefix('one of ').replace('`', '')}{default}"
 
 
 def option_of(setting: Setting, value: object) -> str:

@@ -53,7 +53,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         key="storage",
         type=STORAGE,
-        help="where the sandbox's own writes go: memory has a hard limit, disk is larger",
+        help="where the sandbox's own writes go (memory has a hard limit, disk is larger)",
         project=tighten.ordered("memory", "disk"),
         environment="AGENTKERNEL_STORAGE",
         flags=("--storage",),
@@ -62,7 +62,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         key="timeout",
         type=DURATION,
-        help="end the command, and all it started, after this time; 0 is never",
+        help="end the command, and all it started, after this time, such as 30s or 5m; 0 is never",
         project=tighten.LOWER,
         environment="AGENTKERNEL_TIMEOUT",
         flags=("--timeout",),
@@ -131,7 +131,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         key="resources.memory",
         type=SIZE,
-        help="memory limit",
+        help="memory limit, such as 512MiB or 2G",
         project=tighten.LOWER,
         environment="AGENTKERNEL_MEMORY",
         flags=("--memory",),

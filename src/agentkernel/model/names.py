@@ -43,9 +43,10 @@ def random_name(prefix: str = "run") -> str:
 
 
 def suggest(word: str, choices: Iterable[str]) -> str:
-    """A hint for an unknown `word`: the nearest choice, else all of them."""
+    """A hint for an unknown `word`: the choice that ends in it after a dot, or the nearest one, else all of them."""
     known = sorted(choices)
-    near = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
+    short_for = [each for each in known if word and each.endswith(f".{word}")]
+    near = short_for or get_close_matches(word.lower(), known, n=1, cutoff=0.6)
     if near:
         return f"did you mean {near[0]!r}?"
     return f"choose one of: {', '.join(known)}" if known else ""
