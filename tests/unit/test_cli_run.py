@@ -115,6 +115,7 @@ def test_a_timeout_says_so_and_exits_124(run: Run) -> None:
 def test_the_timeout_is_the_commands(run: Run) -> None:
     assert json.loads(run("--timeout", "250ms", "describe")[1])["timeout_s"] == 0.25
     assert json.loads(run("describe")[1])["timeout_s"] is None
+    assert json.loads(run("--timeout", "0", "describe")[1])["timeout_s"] is None
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,13 @@ def test_a_terminal_is_asked(tmp_path: Path, answer: str, trusted: bool) -> None
     assert (desk.run(config_verb, "check") == 0) is trusted
 
 
+def test_config_alone_shows_the_settings(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    assert desk.run(config_verb) == 0
+    alone = capsys.readouterr().out
+    assert desk.run(config_verb, "show") == 0
+    assert capsys.readouterr().out == alone != ""
+
+
 def test_show_tells_value_and_origin_of_every_setting(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     desk.file.write_text("[resources]\nmemory_mb = 100\n")
     desk.environment["AGENTKERNEL_PIDS"] = "7"

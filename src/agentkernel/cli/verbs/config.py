@@ -17,7 +17,7 @@ from agentkernel.errors import InvalidInput
 HELP = """\
 Show the settings in force and where each comes from.
 
-  agentkernel config show [--json]           every setting, its value and its origin
+  agentkernel config [show] [--json]         every setting, its value and its origin
   agentkernel config explain KEY             what each place says about one setting, the last one wins
   agentkernel config check [FILE]            whether a project file (./agentkernel.toml) is right, and what it would loosen
 
@@ -33,7 +33,9 @@ def configure(parser: ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("-c", "--config", default=None, metavar="FILE", help="project file to read in place of ./agentkernel.toml")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("what", choices=("show", "explain", "check"), help="every setting in force; one setting; a project file")
+    parser.add_argument(
+        "what", nargs="?", default="show", choices=("show", "explain", "check"), help="every setting in force; one setting; a project file"
+    )
     parser.add_argument("name", nargs="?", default=None, metavar="KEY|FILE", help=f"explain: a setting; check: default ./{PROJECT_FILE}")
 
 

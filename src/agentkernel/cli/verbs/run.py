@@ -72,7 +72,7 @@ def _run(args: Namespace, context: Context, sink: Sink) -> Outcome:
     cwd = context.cwd()
     settings = load_settings(cwd=cwd, config_path=args.config, environment=context.environment, flags=flags_given(args))
     request = request_from_settings(settings, argv=argv, cwd=cwd, environment=context.environment)
-    timeout_s = settings.get("timeout")
+    timeout_s = settings.get("timeout") or None  # 0 is never
     in_terminal = args.tty or (os.isatty(STDIN) and os.isatty(STDOUT) and not args.no_tty and not args.json)
     command = Command(
         argv=argv,
