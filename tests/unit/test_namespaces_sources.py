@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,13 @@ def test_no_sandbox_sees_what_the_next_sweep_believes(tmp_path: Path, shown: str
             require_apart(seen, own)
     require_apart(spec(workspace=Workspace(mode=WorkspaceMode.COPY_ON_WRITE, source=source)), own)
     require_apart(spec(workspace=Workspace(mode=WorkspaceMode.WRITABLE, source=str(tmp_path / "tmp" / "project"))), own)
+
+
+def test_sockets_in_the_home_directory_are_hidden(tmp_path: Path):
+    home = tmp_path / "home"
+    home.mkdir()
+    with socket.socket(socket.AF_UNIX) as inside, socket.socket(socket.AF_UNIX) as outside:
+        inside.bind(str(home / "docker.sock"))
+        outside.bind(str(tmp_path / "other.sock"))
+        assert hidden_in_home(spec(home_source=str(home)), ()) == ("docker.sock",)
+    assert hidden_in_home(spec(), ()) == ()

@@ -11,6 +11,7 @@ import contextlib
 import os
 import posixpath
 from collections.abc import Iterator
+from pathlib import Path
 
 from agentkernel.errors import Refused
 from agentkernel.model.spec import SandboxSpec, Workspace, WorkspaceMode
@@ -50,18 +51,31 @@ def require_apart(spec: SandboxSpec, own: tuple[str, ...]) -> None:
 def hidden_in_home(spec: SandboxSpec, own: tuple[str, ...]) -> tuple[str, ...]:
     """What to hide of HOME: the denied places that there are, each where it really is (dotfiles are often links into a repository).
 
-    And the backend's `own` directories.
+    Also the backend's `own` directories, and the sockets that somebody listens on: read-only mounts keep nobody from connecting, and
+    what answers - an agent with keys, a container engine - acts with the user's rights outside.
 
     What really lies outside of HOME is not shown with it.
     """
     home = spec.home_source.rstrip("/")
     found: dict[str, None] = {}
-    for place in (*(f"{home}/{denied}" for denied in spec.home_denied), *own):
+    for place in (*(f"{home}/{denied}" for denied in spec.home_denied), *own, *(_bound_sockets() if home else ())):
         if os.path.lexists(place):
             real = os.path.realpath(place)
             if real.startswith(f"{home}/"):
                 found[real.removeprefix(f"{home}/")] = None
     return tuple(found)
+
+
+def _bound_sockets() -> Iterator[str]:
+    """The paths that unix sockets of this network namespace are bound to (proc_net(5))."""
+    try:
+        lines = Path("/proc/net/unix").read_bytes().splitlines()
+    except OSError:
+        return
+    for line in lines[1:]:
+        fields = line.split(None, 7)
+        if len(fields) == 8 and fields[7].startswith(b"/"):
+            yield os.fsdecode(fields[7])
 
 
 def protected_in_workspace(workspace: Workspace) -> tuple[str, ...]:
