@@ -3,87 +3,8 @@
 
 #include "clock.h"
 #include "descriptor.h"
-#include "terminal.h"
 
 #include <linux/eventpoll.h>
-#include <linux/resource.h>
-#include <linux/socket.h>
-
-#ifndef AF_UNIX
-#define AF_UNIX 1
-#endif
-#define SOCK_SEQPACKET 5
-#define SPARE_DESCRIPTORS 16 /* kept free for new attaches and for reading /proc */
-
-/* The descriptors of a command while it starts: what it gets, and what the agent keeps. */
-struct ends {
-    int input[2], output[2], error[2], control[2];
-    int terminal[2];
-};
-
-static void close_pair(int pair[2])
-{
-    descriptor_close(&pair[0]);
-    descriptor_close(&pair[1]);
-}
-
-static void close_ends(struct ends *ends)
-{
-    close_pair(ends->input);
-    close_pair(ends->output);
-    close_pair(ends->error);
-    close_pair(ends->control);
-    close_pair(ends->terminal);
-}
-
-static sysret open_terminal(struct ends *ends, const struct start_request *request)
-{
-    sysret error = terminal_open(request->rows, request->columns, request->uid, ends->terminal);
-    if (error)
-        return error;
-    if (request->flags & START_STDIN) {
-        error = SYS(fcntl, ends->terminal[0], F_DUPFD_CLOEXEC, 3);
-        ends->input[1] = (int)error;
-    }
-    return error < 0 ? error : 0;
-}
-
-static sysret open_pipes(struct ends *ends, const struct start_request *request)
-{
-    sysret error = descriptor_pipe(ends->output);
-    if (!error)
-        error = descriptor_pipe(ends->error);
-    if (!error && request->flags & START_STDIN)
-        error = descriptor_pipe(ends->input);
-    if (error)
-        return error;
-    (void)SYS(fcntl, ends->output[0], F_SETFL, O_NONBLOCK);
-    (void)SYS(fcntl, ends->error[0], F_SETFL, O_NONBLOCK);
-    if (ends->input[1] >= 0)
-        (void)SYS(fcntl, ends->input[1], F_SETFL, O_NONBLOCK);
-    return 0;
-}
-
-static sysret open_ends(struct ends *ends, const struct start_request *request, enum stage *stage)
-{
-    struct resource_limit files = {0};
-    sysret error;
-    *ends = (struct ends){{-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}};
-    *stage = STAGE_FORK;
-    error = SYS(socketpair, AF_UNIX, SOCK_SEQPACKET | O_CLOEXEC, 0, ends->control);
-    if (error) {
-        ends->control[0] = ends->control[1] = -1;
-        return error;
-    }
-    if (request->terminal)
-        *stage = STAGE_TERMINAL;
-    error = request->terminal ? open_terminal(ends, request) : open_pipes(ends, request);
-    if (error)
-        return error;
-    *stage = STAGE_FORK;
-    (void)SYS(prlimit64, 0, RLIMIT_NOFILE, NULL, &files);
-    return files.soft && (uint64_t)ends->control[1] + SPARE_DESCRIPTORS > files.soft ? -EMFILE : 0;
-}
 
 static bool open_rings(struct process *p, const struct start_request *request)
 {
@@ -101,22 +22,35 @@ static void close_rings(struct process *p)
     ring_close(&p->intake.ring);
 }
 
-static sysret fork_supervisor(struct agent *agent, const struct ends *ends, const struct start_request *request)
+static sysret fork_supervisor(struct agent *agent, struct process *p, const struct ends *ends)
 {
-    sysret pid = process_fork();
+    int fds[PASSED], control[2];
+    sysret pid = passing_pair(control);
+    if (pid)
+        return pid;
+    ends_of_command(ends, agent->null, fds);
+    pid = process_fork();
     if (pid == 0) {
         struct spawn spawn = {
-            .request = request,
+            .request = &agent->request,
             .configuration = &agent->configuration,
             .cgroups = &agent->cgroups,
             .files = agent->files,
-            .input = request->terminal ? ends->terminal[1] : ends->input[0] >= 0 ? ends->input[0] : agent->null,
-            .output = request->terminal ? ends->terminal[1] : ends->output[1],
-            .error = request->terminal ? ends->terminal[1] : ends->error[1],
+            .input = fds[0],
+            .output = fds[1],
+            .error = fds[2],
+            .handover = -1,
         };
-        supervisor_run(&spawn, ends->control[1], agent->proc);
+        supervisor_run(&spawn, control[1], agent->proc);
     }
-    return pid;
+    (void)SYS(close, control[1]);
+    if (pid < 0) {
+        (void)SYS(close, control[0]);
+        return pid;
+    }
+    p->supervisor = agent->table.supervisors[p->slot] = (int)pid;
+    p->control = control[0];
+    return 0;
 }
 
 static void keep_command(struct process *p, const struct start_request *request)
@@ -139,10 +73,9 @@ static int take(int *fd)
     return taken;
 }
 
-/* Moves the agent's ends into the record; the others are closed by the caller. */
+/* Moves the agent's ends into the record. */
 static void adopt_ends(struct agent *agent, struct process *p, struct ends *ends)
 {
-    p->control = take(&ends->control[0]);
     p->input = take(&ends->input[1]);
     p->outlets[0].fd = take(p->terminal ? &ends->terminal[0] : &ends->output[0]);
     p->outlets[1].fd = take(&ends->error[0]);
@@ -152,6 +85,15 @@ static void adopt_ends(struct agent *agent, struct process *p, struct ends *ends
         (void)agent_watch(agent, p->outlets[1].fd, SOURCE_STDERR, p->slot, EPOLLIN);
     if (p->input >= 0)
         (void)agent_watch(agent, p->input, SOURCE_STDIN, p->slot, EPOLLOUT);
+}
+
+/* The command's ends stay open until it is certain that no other process will need them. */
+static void leave_ends(struct agent *agent, const struct process *p, struct ends *ends)
+{
+    if (agent->spare.taker == p)
+        agent->spare.ends = *ends;
+    else
+        ends_close(ends);
 }
 
 static void begin_record(struct agent *agent, struct process *p, const struct start_request *request)
@@ -169,30 +111,49 @@ static void begin_record(struct agent *agent, struct process *p, const struct st
         agent_wake_at(agent, p->timeout_at);
 }
 
-sysret process_start(struct agent *agent, uint64_t id, const struct start_request *request, enum stage *stage)
+sysret process_start(struct agent *agent, const struct frame *frame, enum stage *stage)
 {
+    const struct start_request *request = &agent->request;
     struct ends ends;
-    struct process *p = table_add(&agent->table, id);
+    struct process *p = table_add(&agent->table, frame->id);
     sysret result;
     *stage = STAGE_FORK;
     if (!p)
         return -EAGAIN;
-    result = open_ends(&ends, request, stage);
+    result = ends_open(&ends, request, stage);
     if (!result && !open_rings(p, request))
         result = -ENOMEM;
-    if (!result)
-        result = fork_supervisor(agent, &ends, request);
+    if (!result && !spare_take(agent, p, &ends, frame))
+        result = fork_supervisor(agent, p, &ends);
     if (result < 0) {
         close_rings(p);
-        close_ends(&ends);
+        ends_close(&ends);
         table_remove(&agent->table, p);
         return result;
     }
-    p->supervisor = agent->table.supervisors[p->slot] = (int)result;
     begin_record(agent, p, request);
     adopt_ends(agent, p, &ends);
-    close_ends(&ends);
+    leave_ends(agent, p, &ends);
     process_subscribe(p, 0, 0);
     p->owed = OWE_STARTED | (request->flags & START_STDIN ? OWE_STDIN : 0);
+    spare_postpone(agent, false);
+    return 0;
+}
+
+sysret process_start_again(struct agent *agent, struct process *p)
+{
+    struct spare *spare = &agent->spare;
+    sysret result = start_request_parse(&agent->request, spare->payload, spare->length);
+    if (p->supervisor)
+        (void)SYS(kill, p->supervisor, SIGCONT); /* it sees that its control socket is closed, and ends with all that it has */
+    descriptor_close(&p->control);
+    p->supervisor = agent->table.supervisors[p->slot] = 0;
+    if (!result)
+        result = fork_supervisor(agent, p, &spare->ends);
+    spare_settle(agent, p);
+    if (result)
+        return result;
+    p->control_readable = true;
+    (void)agent_watch(agent, p->control, SOURCE_CONTROL, p->slot, EPOLLIN);
     return 0;
 }

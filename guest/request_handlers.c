@@ -80,6 +80,7 @@ static void handle_configure(struct agent *agent, const struct frame *frame)
     if (!error && !agent->configured) {
         memcpy(&agent->configuration, &agent->candidate, sizeof agent->configuration);
         agent->configured = true;
+        spare_configure(agent);
     }
     reply_result(agent, frame, (unsigned)-error, "configure");
 }
@@ -103,7 +104,7 @@ static void handle_start(struct agent *agent, const struct frame *frame)
     }
     error = agent->configured ? start_request_parse(&agent->request, frame->payload, frame->length) : -EPERM;
     if (!error)
-        error = process_start(agent, frame->id, &agent->request, &stage);
+        error = process_start(agent, frame, &stage);
     if (error)
         reply_failed(agent, frame->id, (unsigned)-error, stage, "start");
 }

@@ -8,6 +8,7 @@
 #include "clock.h"
 #include "descriptor.h"
 #include "path.h"
+#include "spare_child.h"
 
 #include <asm/ioctls.h>
 #include <linux/capability.h>
@@ -72,12 +73,12 @@ static void set_limits(const struct child *child)
 
 static void close_descriptors(struct child *child)
 {
-    static const int keep[] = {0, 1, 2, REPORT};
+    const int keep[] = {0, 1, 2, REPORT, child->spawn->handover};
     if (child->report != REPORT) {
         check(child, STAGE_FORK, SYS(dup3, child->report, REPORT, O_CLOEXEC));
         child->report = REPORT;
     }
-    descriptor_close_others(keep, 4);
+    descriptor_close_others(keep, 5);
 }
 
 /* The agent reset all other dispositions when it started. */
@@ -144,20 +145,39 @@ static _Noreturn void execute(const struct child *child)
     fail(child, STAGE_EXEC, error);
 }
 
-_Noreturn void spawn_run(const struct spawn *spawn, int report, bool in_cgroup)
+/* Does ahead of the request what does not depend on it. Signals have their usual effect: one that was meant for a spare must not hit a command. */
+static void wait_as_spare(struct child *child, struct spawn *spawn, bool in_cgroup)
 {
-    struct child child = {spawn, report};
+    (void)SYS(prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    join_cgroups(child, in_cgroup);
+    spawn->handover = (int)SYS(fcntl, spawn->handover, F_DUPFD_CLOEXEC, REPORT + 1); /* it might be in the way of the report */
+    check(child, STAGE_FORK, spawn->handover);
+    close_descriptors(child);
+    reset_signals();
+    spare_child_wait(spawn);
+}
+
+_Noreturn void spawn_run(const struct spawn *given, int report, bool in_cgroup)
+{
+    struct spawn spawn = *given;
+    struct child child = {&spawn, report};
+    bool spare = spawn.handover >= 0;
+    if (spare)
+        wait_as_spare(&child, &spawn, in_cgroup);
     take_terminal(&child);
-    join_cgroups(&child, in_cgroup);
+    if (!spare)
+        join_cgroups(&child, in_cgroup);
     set_limits(&child);
     close_descriptors(&child);
     reset_signals();
     become_user(&child);
-    check(&child, STAGE_DIRECTORY, SYS(chdir, spawn->request->directory));
+    check(&child, STAGE_DIRECTORY, SYS(chdir, spawn.request->directory));
     drop_capabilities(&child);
+    if (spare)
+        spare_child_begin(&spawn);
     install_filter(&child);
-    if (!spawn->request->builtin)
+    if (!spawn.request->builtin)
         execute(&child);
     (void)SYS(close, REPORT);
-    ak_exit(builtin_run(spawn->request->builtin, (int)spawn->request->argc, spawn->request->argv));
+    ak_exit(builtin_run(spawn.request->builtin, (int)spawn.request->argc, spawn.request->argv));
 }

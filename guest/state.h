@@ -5,6 +5,7 @@
 #include "agent.h"
 #include "link.h"
 #include "result.h"
+#include "spare.h"
 #include "table.h"
 #include "tree.h"
 
@@ -32,6 +33,7 @@ struct agent {
     struct table table;
     struct results results;
     struct process *active_first, *active_last;
+    struct spare spare;
 
     uint64_t now_ms, started_ms;
     uint64_t earliest_ms; /* no deadline is before it; 0: none */
