@@ -17,6 +17,7 @@ static const struct builtin {
     {2, builtin_connect},
     {2, builtin_symlink},
     {2, builtin_chmod},
+    {1, builtin_space},
 };
 
 bool builtin_exists(unsigned number)

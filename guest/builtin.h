@@ -19,5 +19,6 @@ int builtin_watch(char *const *argv);
 int builtin_connect(char *const *argv);
 int builtin_symlink(char *const *argv);
 int builtin_chmod(char *const *argv);
+int builtin_space(char *const *argv);
 
 #endif

@@ -282,6 +282,13 @@ def test_a_fork_bomb_is_contained(agentkernel: AgentKernel) -> None:
     assert time.monotonic() - begun < 30
 
 
+def test_a_full_disk_is_named(agentkernel: AgentKernel) -> None:
+    done = agentkernel("run", "-q", "--disk", "16MiB", "sh", "-c", "head -c 64m /dev/zero > /tmp/big")
+    assert done.returncode != 0
+    assert b"the sandbox's own files reached their limit of 16MiB" in done.stderr
+    assert b"--disk 32MiB" in done.stderr
+
+
 def test_the_project_is_a_private_copy(agentkernel: AgentKernel) -> None:
     (agentkernel.directory / "package.json").write_text("{}")
     (agentkernel.directory / "kept").write_text("host")

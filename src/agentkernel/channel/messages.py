@@ -52,6 +52,7 @@ class Builtin(IntEnum):
     CONNECT = 9
     SYMLINK = 10
     CHANGE_MODE = 11
+    SPACE = 12
 
 
 class StartFlag(IntEnum):

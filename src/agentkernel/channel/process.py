@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import os
+import struct
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from agentkernel.channel.bell import Bell
 from agentkernel.channel.boundary import Boundary
-from agentkernel.channel.commands import checked_size, exit_status, start_error
+from agentkernel.channel.commands import RING_BYTES, checked_size, exit_code, exit_status, start_error
 from agentkernel.channel.execution import Change, Execution, Phase
 from agentkernel.channel.frames import FrameType
-from agentkernel.channel.messages import SIGNAL, Exited, Failure, KillCause, Start, StartFlag, encode_start
+from agentkernel.channel.messages import SIGNAL, Builtin, Exited, Failure, KillCause, Start, StartFlag, encode_start
 from agentkernel.channel.mux import Channel, copy_of
 from agentkernel.channel.streams import InputWindow, OutputQueue, Sink
 from agentkernel.errors import InvalidInput, NotFound, SandboxFailed, SandboxLost
-from agentkernel.model.command import Cause, ExitStatus, TerminalSize
+from agentkernel.model.command import Cause, ExitStatus, LimitHit, TerminalSize
+from agentkernel.model.spec import StorageKind
 
+_SPACE: Final = struct.Struct("<QQQQ")
+FULL_BELOW_BYTES: Final = 64 * 1024  # programs give up before the last page is taken
 TIMEOUT_GRACE_S: Final = 5.0  # after it the host kills what the agent should have killed
 _ENOENT, _ESRCH = 2, 3  # of Linux: the guest's numbers, whatever the host is
+
+
+class Space(NamedTuple):
+    """How full a file system is, as the builtin tells it."""
+
+    bytes: int
+    free_bytes: int
+    inodes: int
+    free_inodes: int
 
 
 class GuestProcess:
@@ -105,6 +118,8 @@ class GuestProcess:
         async with self._status_lock:
             if self._status is None:
                 limits = await self._boundary.limits_hit()
+                if exit_code(exited) and not self._start.builtin and await storage_is_full(self._channel, self._boundary):
+                    limits = (*limits, LimitHit.DISK)
                 self._status = self._described(exit_status(exited, limits))
         return self._status
 
@@ -235,3 +250,19 @@ async def adopt(channel: Channel, boundary: Boundary, start: Start, exec_id: int
         channel.check()
         raise NotFound(f"the sandbox has no process {exec_id}", hint="`agentkernel ps` lists them") from None
     return process
+
+
+async def storage_is_full(channel: Channel, boundary: Boundary) -> bool:
+    """Whether a failed command may have failed for want of room: no counter tells, so the file system of storage in memory is asked."""
+    spec = boundary.spec
+    if spec.storage is not StorageKind.MEMORY:
+        return False
+    start = Start(argv=(b"/tmp",), uid=spec.user.uid, gid=spec.user.gid, ring_bytes=RING_BYTES, builtin=Builtin.SPACE)
+    process = launch(channel, boundary, start)
+    answer = bytearray()
+    process.pour(lambda _, data: answer.extend(data))
+    status = await process.wait()
+    if status.exit_code or len(answer) != _SPACE.size:
+        return False
+    space = Space._make(_SPACE.unpack(answer))
+    return space.free_bytes < FULL_BELOW_BYTES or (space.inodes > 0 and space.free_inodes == 0)

@@ -12,7 +12,7 @@ from agentkernel.cli.session import Outcome
 from agentkernel.errors import AgentKernelError
 from agentkernel.model.command import Cause, LimitHit
 from agentkernel.model.request import Grant
-from agentkernel.model.spec import Resources
+from agentkernel.model.spec import SandboxSpec, StorageKind
 from agentkernel.units import format_duration, format_size
 
 
@@ -47,19 +47,22 @@ def say_why(outcome: Outcome, timeout_s: float | None, environment: Mapping[str,
         say("error", "the command's supervisor died, so the command was killed", "", environment)
     kind = "error" if outcome.exit_status else "note"
     for limit in status.limits_hit:
-        message, hint = _limit(limit, grant.spec.resources)
+        message, hint = _limit(limit, grant.spec)
         say(kind, message, hint, environment)
 
 
-def _limit(limit: LimitHit, resources: Resources) -> tuple[str, str]:
+def _limit(limit: LimitHit, spec: SandboxSpec) -> tuple[str, str]:
     """The message and the flag that doubles the limit. A sandbox without a limit of its own met the host's."""
-    memory, pids, disk = resources.memory_bytes, resources.pids, resources.disk_bytes
+    memory, pids, disk = spec.resources.memory_bytes, spec.resources.pids, spec.resources.disk_bytes
     match limit:
         case LimitHit.MEMORY if memory is not None:
             said = f"the sandbox ran out of memory (limit: {format_size(memory)}) and processes in it were killed"
             return said, f"--memory {format_size(2 * memory)} allows more"
         case LimitHit.PIDS if pids is not None:
             return f"the sandbox reached its limit of {pids} processes and threads", f"--pids {2 * pids} allows more"
+        case LimitHit.DISK if memory is not None and memory < disk and spec.storage is StorageKind.MEMORY:
+            said = f"the sandbox's own files, which are kept in memory, reached the limit of {format_size(memory)}"
+            return said, f"--memory {format_size(2 * memory)} allows more; --storage disk keeps them on disk"
         case LimitHit.DISK:
             return f"the sandbox's own files reached their limit of {format_size(disk)}", f"--disk {format_size(2 * disk)} allows more"
         case _:
