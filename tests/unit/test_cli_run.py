@@ -123,7 +123,7 @@ def test_the_timeout_is_the_commands(run: Run) -> None:
     [
         ("memory", ("ran out of memory (limit: 128MiB)", "--memory 256MiB")),
         ("pids", ("512 processes", "--pids 1024")),
-        ("disk", ("limit of 1GiB", "--disk 2GiB")),
+        ("disk", ("kept in memory", "the limit of 128MiB", "--memory 256MiB")),
     ],
 )
 def test_the_limit_that_killed_the_command_is_named(limit: str, words: tuple[str, ...], run: Run) -> None:
