@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -17,8 +18,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 RELEASE = "bookworm"
 PACKAGES = ("dbus", "dbus-user-session", "kmod", "libpam-systemd", "procps", "python3", "strace", "systemd", "systemd-sysv", "util-linux")
 MODULES = ("overlay", "autofs4")  # what the backend and systemd load; the rest of the kernel's modules would only fill the disk
-IMAGE_BYTES = 700 * 1024 * 1024
+IMAGE_BYTES = 2048 * 1024 * 1024  # mostly holes; storage on disk leaves 512 MiB of it free
 SOURCE_BYTES = 24 * 1024 * 1024
+DISK_SIGNATURE = 0x416B_566D  # names the partition with the Debian to the kernel, which may find the disks in any order
+PARTITION_OFFSET = 1024 * 1024
 COMMANDS = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "depmod": "kmod", "cc": "gcc"}
 
 # Runs what the source disk holds, with the second serial line for its results; the machine ends with it.
@@ -35,7 +38,7 @@ StandardOutput=tty
 StandardError=inherit
 TTYPath=/dev/ttyS1
 TimeoutStartSec=infinity
-ExecStartPre=/bin/mount -t ext4 -o ro /dev/nvme0n2 /opt/agentkernel
+ExecStartPre=/bin/mount -t ext4 -o ro LABEL=source /opt/agentkernel
 ExecStart=/bin/sh /opt/agentkernel/start
 ExecStopPost=/sbin/poweroff -f -f
 """
@@ -77,7 +80,7 @@ def obstacle(kernel: Path | None) -> str:
 
 def base_image(kernel: Path) -> Path:
     """Returns the Debian's disk, built when it is not in the cache; raises CalledProcessError."""
-    recipe = "\n".join((RELEASE, *PACKAGES, *MODULES, UNIT, *HOOKS, str(IMAGE_BYTES), kernel.name))
+    recipe = "\n".join((RELEASE, *PACKAGES, *MODULES, UNIT, *HOOKS, str(IMAGE_BYTES), f"{DISK_SIGNATURE:x}", kernel.name))
     cache = cache_directory()
     image = cache / f"{RELEASE}-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.ext4"
     if image.exists():
@@ -92,14 +95,15 @@ def base_image(kernel: Path) -> Path:
         command += [f"--customize-hook=copy-in {unit} /etc/systemd/system"]
         _run([*command, RELEASE, str(tree)])
         _modules(kernel, tree)
-        _file_system(tree, disk, IMAGE_BYTES)
+        _partition(disk)
+        _file_system(tree, disk, "debian", IMAGE_BYTES, PARTITION_OFFSET)
         disk.rename(image)
     return image
 
 
 def _modules(kernel: Path, tree: Path) -> None:
     release = kernel.name.removeprefix("vmlinuz-")
-    source, target = Path("/lib/modules", release), tree / "usr/lib/modules" / release
+    source, target = kernel.resolve().parent.parent / "usr/lib/modules" / release, tree / "usr/lib/modules" / release
     target.mkdir(parents=True)
     for name in MODULES:
         for path in source.glob(f"kernel/**/{name}.ko*"):
@@ -119,14 +123,21 @@ def source_image(directory: Path, start: str) -> Path:
     _run([sys.executable, str(REPOSITORY / "guest/build.py"), "--output", str(tree / "guest")])
     (tree / "start").write_text(start)
     _run([sys.executable, "-m", "compileall", "-q", str(tree / "src")])  # the disk is read-only, and compiling takes long in emulation
-    _file_system(tree, disk, SOURCE_BYTES)
+    _file_system(tree, disk, "source", SOURCE_BYTES)
     return disk
 
 
-def _file_system(tree: Path, disk: Path, size: int) -> None:
-    with disk.open("wb") as file:
-        file.truncate(size)
-    _run(["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-E", "root_owner=0:0", "-d", str(tree), str(disk)])
+def _partition(disk: Path) -> None:
+    """Writes a partition table of the oldest kind, with one partition."""
+    entry = struct.pack("<B3xB3xII", 0, 0x83, PARTITION_OFFSET // 512, IMAGE_BYTES // 512)
+    disk.write_bytes(struct.pack("<440xIH", DISK_SIGNATURE, 0) + entry.ljust(64, b"\0") + b"\x55\xaa")
+
+
+def _file_system(tree: Path, disk: Path, label: str, size: int, offset: int = 0) -> None:
+    with disk.open("ab") as file:
+        file.truncate(offset + size)
+    options = ["-t", "ext4", "-O", "^has_journal", "-L", label, "-E", f"root_owner=0:0,offset={offset}"]
+    _run(["mke2fs", "-q", *options, "-d", str(tree), str(disk), f"{size // 1024}k"])
 
 
 def _run(command: list[str]) -> None:

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-KERNEL_ARGUMENTS = "root=/dev/nvme0n1 rw console=ttyS0 panic=-1 mitigations=off quiet systemd.show_status=false systemd.log_target=console"
+from image import DISK_SIGNATURE
+
+KERNEL_ARGUMENTS = f"root=PARTUUID={DISK_SIGNATURE:08x}-01 rootwait rw console=ttyS0 panic=-1 mitigations=off quiet systemd.show_status=false systemd.log_target=console"
 UNIT = "checks.service"
 
 
@@ -25,7 +27,7 @@ class Machine:
     processors: int = 2
 
     def command(self) -> list[str]:
-        """QEMU's arguments: two disks on one NVMe controller (their order is fixed), the console in a file, results on stdout."""
+        """QEMU's arguments: two disks on one NVMe controller, the console in a file, results on stdout."""
         wants = f"{KERNEL_ARGUMENTS} systemd.wants={UNIT}"
         return [
             "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",

@@ -55,7 +55,12 @@ class Outcome:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", help="run only the checks with one of these parts in their names")
-    parser.add_argument("--kernel", type=Path, default=find_kernel(), help="a Debian cloud kernel in /boot (default: the newest)")
+    parser.add_argument(
+        "--kernel",
+        type=Path,
+        default=find_kernel(),
+        help="a Debian cloud kernel: ROOT/boot/vmlinuz-..., with ROOT/usr/lib/modules (default: the newest in /boot)",
+    )
     parser.add_argument("--deadline", type=float, default=600.0, help="seconds for the machine, boot included (default: %(default)s)")
     parser.add_argument("--script", type=Path, help="shell commands to run as root in place of the checks; their output is shown")
     arguments = parser.parse_args()

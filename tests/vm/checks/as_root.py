@@ -12,6 +12,7 @@ from checks.harness import (
     check,
     command,
     group_of,
+    kernel_release,
     members,
     notices,
     run,
@@ -168,8 +169,7 @@ def a_source_that_cannot_be_id_mapped_is_refused_with_the_reason() -> None:
     command("mount", "-t", "tmpfs", "tmpfs", str(place))
     (place / "package.json").write_text("{}")
     done = run("run", "-q", "--", "ls", cwd=str(place))
-    release = tuple(int(part) for part in os.uname().release.split(".")[:2])
-    if release >= (6, 3):
+    if kernel_release() >= (6, 3):
         assert (done.returncode, done.stdout) == (0, "package.json\n"), done.stderr
         return
     assert done.returncode == 125, done

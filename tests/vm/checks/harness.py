@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import subprocess
@@ -92,9 +93,16 @@ def command(*argv: str, **how: Any) -> str:
     return done.stdout
 
 
+def kernel_release() -> tuple[int, int]:
+    """The kernel's version."""
+    major, minor = os.uname().release.split(".")[:2]
+    return int(major), int(minor)
+
+
 def groups(pattern: str = "agentkernel-*") -> list[Path]:
     """The cgroups of this name, anywhere."""
-    return sorted(path for path in CGROUP.rglob(pattern) if path.is_dir())
+    found = [Path(directory, name) for directory, names, _ in os.walk(CGROUP) for name in fnmatch.filter(names, pattern)]
+    return sorted(found)  # os.walk does not mind what vanishes meanwhile
 
 
 def sandbox_groups() -> list[Path]:
