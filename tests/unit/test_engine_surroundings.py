@@ -192,3 +192,13 @@ def test_a_directory_that_cannot_be_read_has_no_facts(home: Path, project: Path)
     gone = replace(_request(project, "true"), directory=str(home / "gone"))
     facts = _facts(home, gone)
     assert (facts.protected_present, facts.credentials_found) == ((), ())
+
+
+def test_a_git_file_and_what_redirects_git_are_protected(home: Path, project: Path) -> None:
+    (project / ".git").write_text("gitdir: ../elsewhere")
+    assert ".git" in _facts(home, _request(project)).protected_present
+    (project / ".git").unlink()
+    (project / ".git").mkdir()
+    (project / ".git" / "commondir").write_text("..")
+    found = _facts(home, _request(project)).protected_present
+    assert ".git/commondir" in found and ".git" not in found

@@ -44,9 +44,9 @@ def gather(request: SandboxRequest, parts: Parts) -> Surroundings:
         image_is_tar=image is not None and image.endswith(ARCHIVE_ENDINGS) and os.path.isfile(image),
         cwd_is_project=parts.images.is_project(request.cwd, home),
         named_files=_named_files(request),
-        protected_present=view.those_in_it(protected_paths()),
+        protected_present=_protected(view),
         protected_in_mounts=tuple(
-            (bind.source, name) for bind in request.mounts if bind.writable for name in mounts[bind.source].those_in_it(protected_paths())
+            (bind.source, name) for bind in request.mounts if bind.writable for name in _protected(mounts[bind.source])
         ),
         credentials_found=tuple(
             (directory.path, name) for directory in ({view.path: view} | mounts).values() for name in _credentials(directory)
@@ -59,7 +59,13 @@ def appeared(workspace: Workspace) -> tuple[str, ...]:
     """Protected paths of a writable workspace that were not there when it was shown, so that nothing could be mounted over them."""
     if workspace.mode is not WorkspaceMode.WRITABLE:
         return ()
-    return tuple(name for name in _Directory(workspace.source).those_in_it(protected_paths()) if name not in workspace.protected)
+    return tuple(name for name in _protected(_Directory(workspace.source)) if name not in workspace.protected)
+
+
+def _protected(directory: _Directory) -> tuple[str, ...]:
+    """The protected paths that are there; also `.git` where it is a file, as in worktrees and submodules: it says where the hooks are."""
+    pointer = (".git",) if os.path.isfile(f"{directory.path}/.git") else ()
+    return (*pointer, *directory.those_in_it(protected_paths()))
 
 
 class _Directory:

@@ -14,19 +14,22 @@ _CREDENTIALS = """
 # keys and agents
 .ssh .gnupg .pki .password-store .age .config/age .config/sops .local/share/keyrings .local/share/kwalletd Library/Keychains
 # secret managers
-.vault-token .config/op .op .config/Bitwarden .config/keepassxc .lpass .config/1Password
+.vault-token .config/rbw .config/op .op .config/Bitwarden .config/keepassxc .lpass .config/1Password
 # clouds
 .aws .azure .config/gcloud .config/doctl .config/hcloud .config/scaleway .config/flyctl .fly .oci .aliyun .bluemix .boto .s3cfg
-.config/rclone .config/heroku .linode-cli .config/linode-cli .terraformrc .terraform.d/credentials.tfrc.json .pulumi .config/vercel
+.config/rclone .config/heroku .linode-cli .config/linode-cli .cloudflared .railway .supabase .sentryclirc .terraformrc
+.terraform.d/credentials.tfrc.json .pulumi .config/vercel
 .local/share/com.vercel.cli .config/netlify .netlify .wrangler .config/.wrangler .config/configstore
 # clusters and registries
-.kube .config/helm/registry .docker .config/containers/auth.json .nomad-token .config/argocd .minikube
+.kube .config/helm/registry .tsh .step .colima .lima .rd .orbstack .local/share/containers .docker .config/containers/auth.json
+.nomad-token .config/argocd .minikube
 # forges
 .netrc _netrc .git-credentials .config/git/credentials .config/gh .config/hub .config/glab-cli .config/tea .gitconfig.local
 .subversion/auth
 # package registries
 .npmrc .yarnrc .yarnrc.yml .config/yarn .pypirc .config/pip .pip .config/pypoetry .config/uv .local/share/uv/credentials
-.cargo/credentials .cargo/credentials.toml .m2/settings.xml .m2/settings-security.xml .gradle/gradle.properties .gem/credentials
+.cargo/credentials .cargo/credentials.toml .m2/settings.xml .m2/settings-security.xml .sbt/.credentials .ivy2/.credentials
+.gradle/gradle.properties .gem/credentials
 .local/share/gem/credentials .bundle/config .composer/auth.json .config/composer/auth.json .nuget/NuGet .config/NuGet .hex .condarc
 .jupyter
 # databases
@@ -36,7 +39,7 @@ _CREDENTIALS = """
 .claude/.credentials.json .claude.json .codex/auth.json .gemini .config/github-copilot .config/opencode
 .local/share/opencode/auth.json .config/goose .aider.conf.yml .continue .cursor .config/Cursor .config/anthropic .config/openai
 .openai .huggingface .cache/huggingface/token .cache/huggingface/stored_tokens .config/huggingface .kaggle .replicate .config/wandb
-.config/agentkernel .local/share/agentkernel .agentkernel
+.config/agentkernel .local/share/agentkernel .cache/agentkernel .local/state/agentkernel .agentkernel
 # browsers and mail
 .mozilla .config/google-chrome .config/google-chrome-beta .config/chromium .config/BraveSoftware .config/microsoft-edge
 .config/vivaldi .config/opera .thunderbird .config/evolution .local/share/evolution .mutt .muttrc .config/mutt .msmtprc .fetchmailrc
@@ -44,8 +47,11 @@ _CREDENTIALS = """
 # chat and editors
 .config/Slack .config/discord .config/Signal .config/Element .config/Code .vscode-server .config/JetBrains .local/share/JetBrains
 .config/weechat .irssi
+# wallets
+.bitcoin .ethereum .electrum
 # shell histories
-.bash_history .zsh_history .zsh_sessions .histfile .history .sh_history .ash_history .local/share/fish/fish_history .python_history
+.local/share/atuin .bash_history .zsh_history .zsh_sessions .histfile .history .sh_history .ash_history
+.local/share/fish/fish_history .python_history
 .node_repl_history .irb_history .psql_history .mysql_history .sqlite_history .rediscli_history .lesshst .viminfo .local/state/nvim
 .wget-hsts
 # session sockets and cookies
@@ -112,7 +118,7 @@ _PROTECTED = """
 # settings of this and other sandboxes
 agentkernel.toml .agentkernel .devcontainer .devcontainer.json
 # what git runs on the host, and what decides what it runs
-.git/hooks .git/config .git/config.worktree .git/info/attributes .git/modules .gitmodules .husky .githooks
+.git/hooks .git/config .git/config.worktree .git/commondir .git/info/attributes .git/modules .gitmodules .gitconfig .husky .githooks
 .pre-commit-config.yaml lefthook.yml .lefthook
 # what a shell or an editor runs on entering the directory
 .envrc .mise.toml mise.toml .mise .vscode .idea .vim .nvim.lua .exrc .vimrc .dir-locals.el .zed .fleet
