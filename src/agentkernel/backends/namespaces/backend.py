@@ -71,7 +71,13 @@ class NamespacesBackend:
         root = self._state()
         require_apart(spec, self._own_directories())
         sandbox_id = os.urandom(8).hex()
-        holdings = Holdings(root=root, state=create_state(root, sandbox_id))
+        sandbox: GuestSandbox | None = None
+        try:
+            holdings = Holdings(root=root, state=create_state(root, sandbox_id))
+        except OSError as error:
+            raise LaunchFailed(
+                f"cannot record the sandbox in {root.path}: {error}", hint="is there room, and may you write there?"
+            ) from error
         try:
             if spec.level is IsolationLevel.PROCESS:
                 spec, steps = self._prepare_process(spec, holdings, facts, cgroup_host)
@@ -85,10 +91,10 @@ class NamespacesBackend:
             _emulate_limits(spec, holdings, sandbox)
             return sandbox
         except OSError as error:
-            await asyncio.shield(holdings.release())
+            await asyncio.shield(_undo(holdings, sandbox))
             raise LaunchFailed(f"cannot build the sandbox: {error}", hint="run `agentkernel doctor`") from error
         except BaseException:
-            await asyncio.shield(holdings.release())
+            await asyncio.shield(_undo(holdings, sandbox))
             raise
 
     def _prepare(self, spec: SandboxSpec, holdings: Holdings, facts: HostFacts, cgroup_host: CgroupHost) -> tuple[Step, ...]:
@@ -178,6 +184,12 @@ class NamespacesBackend:
             base = self._state_directory or state_base(uid, dict(os.environ))
             self._root = open_state_root(base, uid)
         return self._root
+
+
+async def _undo(holdings: Holdings, sandbox: GuestSandbox | None) -> None:
+    if sandbox is not None:
+        await sandbox.close()
+    await holdings.release()
 
 
 def _storage_bytes(spec: SandboxSpec, cgroups: Cgroups) -> int:

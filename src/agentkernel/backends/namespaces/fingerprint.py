@@ -7,6 +7,7 @@ from dataclasses import replace
 from agentkernel.backends.namespaces import landlock
 from agentkernel.backends.namespaces.delegation import CgroupHost
 from agentkernel.backends.namespaces.facts import HostFacts, user_namespace_obstacle
+from agentkernel.backends.namespaces.launch import STEP_HINT
 from agentkernel.errors import SandboxFailed
 from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Provision, Support
 from agentkernel.model.spec import Resources, RootFilesystem, RootKind, SandboxSpec, StorageKind
@@ -80,12 +81,17 @@ def process_only(facts: HostFacts, cgroups: CgroupHost, obstacle: SandboxFailed)
 
 
 def _reason(failure: SandboxFailed) -> str:
-    known = user_namespace_obstacle()[0]
+    known = _obstacle(failure)[0]
     return f"{failure.message} ({known})" if known else failure.message
 
 
 def _remedy(failure: SandboxFailed) -> str:
-    return user_namespace_obstacle()[1] or failure.hint
+    return _obstacle(failure)[1] or failure.hint
+
+
+def _obstacle(failure: SandboxFailed) -> tuple[str, str]:
+    """What is known to make the kernel refuse a step; a failure that knows its own remedy needs no guess."""
+    return user_namespace_obstacle() if failure.hint == STEP_HINT else ("", "")
 
 
 def not_ready(facts: HostFacts, failure: SandboxFailed) -> Fingerprint:

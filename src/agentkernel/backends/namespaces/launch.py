@@ -20,6 +20,7 @@ from agentkernel.errors import LaunchFailed
 PLAN_FD = 11
 STATUS_FD = 12
 LAUNCH_DEADLINE_S = 20.0
+STEP_HINT = "run `agentkernel doctor` to see what this host allows"  # the kernel refused a step; the facts may tell why
 _RECORD = struct.Struct("<IIII")
 _KIND_FAILED, _KIND_PID, _KIND_READY = 1, 3, 4  # 2: the plan is malformed
 
@@ -125,7 +126,7 @@ def _explain(kind: int, step: int, number: int, steps: tuple[Step, ...]) -> Laun
         name = errno.errorcode.get(number, str(number))
         return LaunchFailed(
             f"cannot {steps[step].describe()}: {os.strerror(number)} ({name}, step {step} of the launch plan)",
-            hint="run `agentkernel doctor` to see what this host allows",
+            hint=STEP_HINT,
         )
     return LaunchFailed(
         f"the launcher refused the plan (record {kind}, step {step}, errno {number})",
