@@ -9,7 +9,7 @@
 #define HELLO_REPLY_SIZE 48u
 #define AGENT_VERSION 1u
 
-enum attach_state { ATTACH_CONFIGURED = 1, ATTACH_SEPARATE_USER = 2, ATTACH_INIT = 4 };
+enum attach_state { ATTACH_CONFIGURED = 1, ATTACH_SEPARATE_USER = 2, ATTACH_INIT = 4, ATTACH_WHOLE_TREES = 8 };
 
 struct hello {
     uint8_t epoch[EPOCH_SIZE];

@@ -5,6 +5,7 @@
 #include "listener.h"
 
 #include <linux/eventpoll.h>
+#include <linux/prctl.h>
 
 #define FRAMES_PER_TURN 64
 #define UNCONFIGURED_MS 60000 /* nobody wants a sandbox that nobody configures */
@@ -37,9 +38,17 @@ void agent_drop(struct agent *agent, struct link *link)
         link_close(link);
 }
 
+/* Without subreapers (gVisor before 2023) an orphan goes to PID 1, and nothing tells any more whose it was. */
+static bool orphans_stay(void)
+{
+    int is_subreaper = 0;
+    return SYS(prctl, PR_GET_CHILD_SUBREAPER, &is_subreaper, 0, 0, 0) == 0 && is_subreaper;
+}
+
 static uint32_t attach_state(const struct agent *agent)
 {
-    return (agent->configured ? ATTACH_CONFIGURED : 0) | (agent->can_switch_user ? ATTACH_SEPARATE_USER : 0) | (agent->is_init ? ATTACH_INIT : 0);
+    return (agent->configured ? ATTACH_CONFIGURED : 0) | (agent->can_switch_user ? ATTACH_SEPARATE_USER : 0) | (agent->is_init ? ATTACH_INIT : 0) |
+           (orphans_stay() ? ATTACH_WHOLE_TREES : 0);
 }
 
 static void attach(struct agent *agent, struct link *link, const struct hello *hello)

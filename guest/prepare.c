@@ -12,6 +12,7 @@
 #include <linux/resource.h>
 
 #define NULL_DEVICE 0x103u /* major 1, minor 3 */
+#define UNSHARED_UID 65531u
 
 static void make_boot_id(struct agent *agent)
 {
@@ -48,6 +49,16 @@ static bool can_switch_user(void)
     }
     (void)SYS(prctl, PR_SET_PDEATHSIG, parent_death_signal, 0, 0, 0); /* a change of the uid takes it away, and the launcher may rely on it */
     return can;
+}
+
+/*
+ * In gVisor even PID 1 gets the SIGKILL and SIGSTOP of a workload that has its uid. So there the agent takes a real and a saved uid that nobody
+ * else has, which is what may-signal looks at; its effective uid, and with it all that it may do, stays.
+ */
+static void withdraw_from_signals(void)
+{
+    if (SYS(setfsuid, -1) == -ENOSYS)
+        (void)SYS(setresuid, UNSHARED_UID, -1, UNSHARED_UID);
 }
 
 /* The agent executes nothing, so its own capabilities stay; what it starts could gain none. Once here, because each drop costs a started process time. */
@@ -107,8 +118,8 @@ static bool open_null(struct agent *agent)
     descriptor_close(&pair[0]);
     descriptor_close(&pair[1]);
     for (int low = 0; low < 3 && agent->null >= 0; low++)
-        if (SYS(fcntl, low, F_GETFD) < 0)
-            (void)SYS(dup3, agent->null, low, 0);
+        if ((agent->is_init && low == 2) || SYS(fcntl, low, F_GETFD) < 0)
+            (void)SYS(dup3, agent->null, low, 0); /* PID 1 has nothing to say: what it was started with is the host's, and gVisor lets others open it */
     return agent->null >= 0;
 }
 
@@ -120,6 +131,8 @@ bool agent_prepare(struct agent *agent, const struct agent_cgroups *cgroups)
         agent->links[i].in = agent->links[i].out = -1;
     agent->is_init = SYS(getpid) == 1;
     agent->can_switch_user = can_switch_user();
+    if (agent->is_init && agent->can_switch_user)
+        withdraw_from_signals();
     drop_bounding_set();
     (void)SYS(prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
     (void)SYS(prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);

@@ -177,13 +177,20 @@ static void handle_signal(struct agent *agent, const struct frame *frame)
         order_signal(agent, frame);
 }
 
+static void resize(const struct process *p, uint16_t rows, uint16_t columns)
+{
+    static const struct order announce = {.kind = ORDER_SIGNAL, .signal = SIGWINCH, .whole_tree = 1};
+    if (terminal_resize(p->outlets[0].fd, rows, columns) == 0 && terminal_is_silent())
+        (void)process_order(p, &announce);
+}
+
 static void handle_resize(struct agent *agent, const struct frame *frame)
 {
     struct process *p = table_find(&agent->table, frame->id);
     if (frame->length != 4)
         reply_invalid(agent, frame, "resize");
     else if (p && p->terminal && p->outlets[0].fd >= 0)
-        (void)terminal_resize(p->outlets[0].fd, ak_get_u16(frame->payload), ak_get_u16(frame->payload + 2));
+        resize(p, ak_get_u16(frame->payload), ak_get_u16(frame->payload + 2));
 }
 
 static void handle_kill(struct agent *agent, const struct frame *frame)

@@ -94,14 +94,15 @@ static void reset_signals(void)
 static void become_user(const struct child *child)
 {
     const struct start_request *request = child->spawn->request;
-    sysret error = SYS(setgroups, request->group_count, request->groups);
+    sysret uid = request->uid, error = SYS(setgroups, request->group_count, request->groups);
     /* A namespace with one id denies setgroups; then there are no groups to be dropped, and none to be asked for. */
     if (error < 0 && !(error == -EPERM && request->group_count == 0))
         fail(child, STAGE_USER, error);
     if (request->gid != UINT32_MAX)
         check(child, STAGE_USER, SYS(setresgid, request->gid, request->gid, request->gid));
-    if (request->uid != UINT32_MAX)
-        check(child, STAGE_USER, SYS(setresuid, request->uid, request->uid, request->uid));
+    if (request->uid == UINT32_MAX)
+        uid = SYS(geteuid); /* the agent's other ids are not for others */
+    check(child, STAGE_USER, SYS(setresuid, uid, uid, uid));
 }
 
 static void drop_capabilities(const struct child *child)
