@@ -200,7 +200,7 @@ static bool started_again(struct agent *agent, struct process *p)
 {
     struct note note = {.kind = NOTE_FAILED, .stage = STAGE_FORK};
     sysret error;
-    if (p->killing || spare_has_begun(agent, p))
+    if (p->killing || p->signalled || spare_has_begun(agent, p))
         return false;
     error = process_start_again(agent, p);
     note.error = (int32_t)-error;

@@ -47,6 +47,7 @@ struct process {
     bool control_readable;
     bool killing, released, supervisor_done, main_ended, stops_known, awaits_sweep, gave_up;
     bool survivors, output_lost, exit_told;
+    bool signalled; /* by request: what ends it before it has begun need not be the loss of a spare */
     enum cause cause;
 
     struct outlet outlets[2];

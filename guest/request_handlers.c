@@ -155,6 +155,8 @@ static void order_signal(struct agent *agent, const struct frame *frame)
     sysret error = -ENOENT;
     if (p)
         error = process_is_over(p) || p->released ? -ESRCH : process_order(p, &order);
+    if (p && !error)
+        p->signalled = true;
     results_add(&agent->results, frame->id, ak_get_u64(frame->payload), error ? (int)-error : RESULT_PENDING);
     if (error)
         reply_result(agent, frame, (unsigned)-error, "signal");

@@ -25,7 +25,10 @@ struct spawn_failure {
     uint32_t stage;
 };
 
-/* Becomes the process, a spare's child when it is told which one. Writes a struct spawn_failure to `report` and exits when a step fails; `report` closes on success. */
+/*
+ * Becomes the process; a spare's child when it has been told which one. Writes a struct spawn_failure to `report` and exits when a step fails;
+ * `report` closes on success.
+ */
 _Noreturn void spawn_run(const struct spawn *given, int report, bool in_cgroup);
 
 #endif

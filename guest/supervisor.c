@@ -238,10 +238,11 @@ static void start_main(struct supervisor *s, const struct spawn *spawn)
 static void keep_own_descriptors(const struct spawn *spawn, int control, int proc)
 {
     /* 0-2 stay taken, so that nothing that the child still needs is where its own 0-2 go. */
-    int keep[19] = {0, 1, 2, control, proc, spawn->input, spawn->output, spawn->error, spawn->handover, spawn->cgroups->v2_directory, spawn->cgroups->v2_procs};
+    const struct agent_cgroups *cgroups = spawn->cgroups;
+    int keep[19] = {0, 1, 2, control, proc, spawn->input, spawn->output, spawn->error, spawn->handover, cgroups->v2_directory, cgroups->v2_procs};
     unsigned n = 11;
-    for (unsigned i = 0; i < spawn->cgroups->v1_count; i++)
-        keep[n++] = spawn->cgroups->v1_procs[i];
+    for (unsigned i = 0; i < cgroups->v1_count; i++)
+        keep[n++] = cgroups->v1_procs[i];
     descriptor_close_others(keep, n);
 }
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from unit.agent_wire import field
-from unit.guest_wire import LIST_DIRECTORY, SHUTDOWN, STATS, STDIN_FOLLOWS, Failure, Gone, Host, Run, decode_fields
+from unit.guest_wire import LIST_DIRECTORY, SHUTDOWN, SIGNAL, STATS, STDIN_FOLLOWS, Failure, Gone, Host, Run, decode_fields
 from unit.launch_samples import ALL_ACCESS, PLAIN_UID, root_steps, status, user_steps
 from unit.plan_wire import Launch, Step, run
 
@@ -256,6 +256,26 @@ def test_a_command_that_a_spare_does_not_take_can_be_killed(sandbox: Sandbox) ->
     host.finish(ran)
     assert (ran.exit.kind, ran.exit.value, ran.exit.cause) == (1, 9, 1)
     assert host.run("echo", "on").stdout == b"on\n"
+
+
+def test_a_signal_to_a_command_that_a_spare_has_not_taken_yet_ends_it(sandbox: Sandbox) -> None:
+    host = sandbox.host()
+    spare = sandbox.spare()
+    assert LIBC.ptrace(PTRACE_ATTACH, spare, 0, 0) == 0
+    os.waitpid(spare, WALL)
+    ran = host.start("sleep", "60")
+    host.request(SIGNAL, struct.pack("<QII", ran.id, signal.SIGTERM, 0))
+    assert LIBC.ptrace(PTRACE_DETACH, spare, 0, 0) == 0
+    host.finish(ran)
+    assert (ran.exit.kind, ran.exit.value, ran.exit.cause) == (1, signal.SIGTERM, 0)
+
+
+def test_a_stopped_spare_ends_with_its_supervisor(sandbox: Sandbox) -> None:
+    sandbox.host()
+    spare = sandbox.spare()
+    os.kill(spare, signal.SIGSTOP)
+    os.kill(supervisor_of(spare), signal.SIGKILL)
+    eventually(lambda: not sandbox.members())
 
 
 @pytest.mark.parametrize("number", ["KILL", "TERM", "STOP", "HUP"])
