@@ -3,6 +3,7 @@
 
 #include "clock.h"
 #include "descriptor.h"
+#include "gvisor.h"
 
 #include <asm/stat.h>
 #include <linux/capability.h>
@@ -57,7 +58,7 @@ static bool can_switch_user(void)
  */
 static void withdraw_from_signals(void)
 {
-    if (SYS(setfsuid, -1) == -ENOSYS)
+    if (gvisor_is_kernel())
         (void)SYS(setresuid, UNSHARED_UID, -1, UNSHARED_UID);
 }
 
