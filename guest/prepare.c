@@ -118,9 +118,12 @@ static bool open_null(struct agent *agent)
     agent->null = (int)SYS(fcntl, pair[0], F_DUPFD_CLOEXEC, 3);
     descriptor_close(&pair[0]);
     descriptor_close(&pair[1]);
+    /* The agent has nothing to say; what it could say it on is the host's, and gVisor lets others open it. */
+    if (agent->null >= 0 && gvisor_is_kernel())
+        (void)SYS(dup3, agent->null, 2, 0);
     for (int low = 0; low < 3 && agent->null >= 0; low++)
-        if ((agent->is_init && low == 2) || SYS(fcntl, low, F_GETFD) < 0)
-            (void)SYS(dup3, agent->null, low, 0); /* PID 1 has nothing to say: what it was started with is the host's, and gVisor lets others open it */
+        if (SYS(fcntl, low, F_GETFD) < 0)
+            (void)SYS(dup3, agent->null, low, 0);
     return agent->null >= 0;
 }
 
