@@ -78,7 +78,10 @@ sysret listener_accept(int listener, int proc, bool is_init)
     return -EPERM;
 }
 
-/* gVisor lets a workload with the owner's uid open /proc/PID/fd of a process that is not dumpable; who has a pipe already needs no mode. */
+/*
+ * gVisor lets a workload with the owner's uid open /proc/PID/fd of a process that is not dumpable. After a change of its mode gVisor opens a pipe
+ * of the host no more, whatever its mode is then. A socket cannot be opened in any case.
+ */
 static void close_to_others(int fd)
 {
     struct stat status;

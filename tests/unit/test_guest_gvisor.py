@@ -343,7 +343,7 @@ def test_a_workload_of_the_agents_own_user_does_not_get_the_stream(runsc: str, g
     try:
         host = attached(container.stream() if kind == "socket" else container.pipes())
         script = """for fd in /proc/1/fd/* /proc/$PPID/fd/*; do
-            case $(readlink $fd) in host:*) echo $fd; echo forged > $fd; timeout 1 head -c 1 < $fd; esac
+            case $(readlink $fd) in host:*) echo $fd; chmod 666 $fd; echo forged > $fd; timeout 1 head -c 1 < $fd; esac
         done 2>/dev/null; echo end"""
         run = host.run("sh", "-c", script, env=("PATH=/bin",))
         *hosts, end = run.stdout.decode().splitlines()
