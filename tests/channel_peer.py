@@ -21,12 +21,16 @@ from agentkernel.channel.frames import (
 )
 from agentkernel.channel.mux import Deadlines
 from agentkernel.model.command import LimitHit
-from agentkernel.model.spec import RootFilesystem, RootKind, SandboxSpec
+from agentkernel.model.spec import RootFilesystem, RootKind, SandboxSpec, StorageKind
 
 BOOT = b"boot-identity-16"
 QUICK = Deadlines(attach_s=0.4, answer_s=0.6, reattach_s=0.4, backoff_first_s=0.002, backoff_max_s=0.02)
 SPEC = SandboxSpec(
-    name="test", root=RootFilesystem(kind=RootKind.HOST), profile="moderate", environment=(("PATH", "/usr/bin:/bin"), ("LANG", "C"))
+    storage=StorageKind.DISK,  # storage in memory is asked how full it is when a command fails
+    name="test",
+    root=RootFilesystem(kind=RootKind.HOST),
+    profile="moderate",
+    environment=(("PATH", "/usr/bin:/bin"), ("LANG", "C")),
 )
 
 

@@ -17,12 +17,13 @@ from agentkernel.channel.frames import FrameType
 from agentkernel.channel.messages import SIGNAL, Builtin, Exited, Failure, KillCause, Start, StartFlag, encode_start
 from agentkernel.channel.mux import Channel, copy_of
 from agentkernel.channel.streams import InputWindow, OutputQueue, Sink
-from agentkernel.errors import InvalidInput, NotFound, SandboxFailed, SandboxLost
+from agentkernel.errors import AgentKernelError, InvalidInput, NotFound, SandboxFailed, SandboxLost
 from agentkernel.model.command import Cause, ExitStatus, LimitHit, TerminalSize
 from agentkernel.model.spec import StorageKind
 
 _SPACE: Final = struct.Struct("<QQQQ")
 FULL_BELOW_BYTES: Final = 64 * 1024  # programs give up before the last page is taken
+SPACE_DEADLINE_S: Final = 0.5
 TIMEOUT_GRACE_S: Final = 5.0  # after it the host kills what the agent should have killed
 _ENOENT, _ESRCH = 2, 3  # of Linux: the guest's numbers, whatever the host is
 
@@ -258,10 +259,15 @@ async def storage_is_full(channel: Channel, boundary: Boundary) -> bool:
     if spec.storage is not StorageKind.MEMORY:
         return False
     start = Start(argv=(b"/tmp",), uid=spec.user.uid, gid=spec.user.gid, ring_bytes=RING_BYTES, builtin=Builtin.SPACE)
-    process = launch(channel, boundary, start)
     answer = bytearray()
+    process = launch(channel, boundary, start)
     process.pour(lambda _, data: answer.extend(data))
-    status = await process.wait()
+    try:
+        async with asyncio.timeout(SPACE_DEADLINE_S):
+            status = await process.wait()
+    except (AgentKernelError, TimeoutError):  # too full of processes for one more, or gone: the command's own end is what counts
+        process.abandon()
+        return False
     if status.exit_code or len(answer) != _SPACE.size:
         return False
     space = Space._make(_SPACE.unpack(answer))
