@@ -112,14 +112,12 @@ bool spare_take(struct agent *agent, struct process *p, const struct ends *ends,
     return true;
 }
 
-/* One message at most is ever sent; an error may have to be taken first. */
 static bool has_said_so(const struct spare *spare)
 {
     char byte;
-    sysret n;
-    do
+    sysret n = SYS(recvfrom, spare->given, &byte, 1, AK_MSG_DONTWAIT, NULL, NULL);
+    if (n == -ECONNRESET) /* it has not taken all that it was sent, and that is told first */
         n = SYS(recvfrom, spare->given, &byte, 1, AK_MSG_DONTWAIT, NULL, NULL);
-    while (n == -EINTR || n == -ECONNRESET);
     return n == 1;
 }
 

@@ -288,11 +288,16 @@ def test_a_workload_that_signals_everybody_hits_no_later_command(single: Sandbox
         assert (ran.stdout, ran.exit.kind, ran.exit.cause) == (f"round {round_}\n".encode(), 0, 0)
 
 
-def test_a_workload_that_limits_everybody_hits_no_later_command(single: Sandbox) -> None:
+@pytest.mark.parametrize("files", [3, 30])
+def test_a_workload_that_limits_everybody_hits_no_later_command(single: Sandbox, files: int) -> None:
+    """Three descriptors are too few to take the request; thirty are too few to raise them to what is configured."""
     host = single.host(field(RLIMIT, struct.pack("<IQQ", 7, 64, 64)))
-    single.spare()
-    limit = "for p in $(ls /proc | grep -E '^[0-9]+$'); do [ $p = 1 ] || [ $p = $$ ] || prlimit --pid $p --nofile=3:3; done 2>/dev/null; echo done"
-    assert host.run("bash", "-c", limit).stdout == b"done\n"
+    everybody = "for p in $(ls /proc | grep -E '^[0-9]+$'); do [ $p = 1 ] || [ $p = $$ ] || prlimit --pid $p --nofile={0}:{0} && echo $p; done"
+    limiting = host.start("bash", "-c", f"read line; {everybody.format(files)}", flags=STDIN_FOLLOWS)
+    host.until(lambda: limiting.stdin_limit)
+    spare = single.spare()
+    host.type(limiting, b"go\n", end=True)
+    assert status(spare)["NSpid"].split()[-1].encode() in host.finish(limiting).stdout.split()
     assert host.run("bash", "-c", "ulimit -n").stdout == b"64\n"
 
 
