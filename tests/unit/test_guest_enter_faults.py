@@ -192,7 +192,7 @@ def image(place: Path) -> Path:
         ("SYMLINK", "x", "tmp/x"),
         ("MKDIR", "tmp/x", 0o755, 0, 0),
         ("MASK", "proc/self"),
-        ("READ_ONLY", "tmp"),
+        ("READ_ONLY", "tmp/x"),
     ],
     ids=lambda step: f"{step[0]} {step[1]}",
 )
@@ -206,6 +206,21 @@ def test_links_of_an_image_redirect_nothing(guest: Path, place: Path, image: Pat
     launch = run(guest, steps)
     launch.close()
     assert (launch.failure.step, errno.errorcode[launch.failure.error]) == (at + 1, "ELOOP")
+
+
+def test_a_read_only_link_is_pinned_itself_and_not_followed(guest: Path, place: Path, image: Path) -> None:
+    steps: list[Step] = [
+        *user_steps(place / "root", 0)[:5],
+        ("ROOT_BIND", str(image), str(place / "root"), 0),
+        ("READ_ONLY", "tmp"),
+        ("SYMLINK", "elsewhere", "tmp"),
+        ("PIVOT",),
+        ("AGENT", LISTEN_FD),
+    ]
+    launch = run(guest, steps)
+    launch.close()
+    assert (steps[launch.failure.step][0], errno.errorcode[launch.failure.error]) == ("SYMLINK", "EBUSY")
+    assert os.readlink(image / "tmp") == "/etc"
 
 
 def test_a_file_takes_the_place_of_an_image_s_link(guest: Path, place: Path, image: Path) -> None:
