@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import shutil
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,4 +57,17 @@ def cgroups() -> Iterator[dict[int, Path]]:
         path.mkdir()
     yield made
     for path in made.values():
-        path.rmdir()
+        _remove_cgroup(path)
+
+
+def _remove_cgroup(path: Path) -> None:
+    """Waits for the last process to leave it: the agent's spare was still joining when the agent was killed, perhaps."""
+    for _ in range(200):
+        try:
+            path.rmdir()
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            time.sleep(0.01)
+    path.rmdir()
