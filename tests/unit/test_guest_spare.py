@@ -76,11 +76,16 @@ class Sandbox:
         return [pid for pid, name in self.names().items() if name == "ak-supervisor"]
 
     def spare(self) -> int:
-        """Waits for one, which then is idle, and for the agent to be."""
-        eventually(lambda: len(self.spares()) == 1)
-        (pid,) = self.spares()
-        eventually(lambda: status(pid)["State"][0] == "S")
-        return pid
+        """Waits for one that stays: a command that is about to execute its program, or could not, looks like one for a moment."""
+        seen: list[list[int]] = [[]]
+
+        def stays() -> bool:
+            seen.append(self.spares())
+            time.sleep(0.02)
+            return len(seen[-1]) == 1 and seen[-1] == seen[-2] == self.spares() and status(seen[-1][0])["State"][0] == "S"
+
+        eventually(stays)
+        return seen[-1][0]
 
     def close(self) -> None:
         for host in self.hosts:
