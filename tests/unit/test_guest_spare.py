@@ -297,7 +297,9 @@ def test_a_workload_that_signals_everybody_hits_no_later_command(single: Sandbox
 def test_a_workload_that_limits_everybody_hits_no_later_command(single: Sandbox, files: int) -> None:
     """Three descriptors are too few to take the request; thirty are too few to raise them to what is configured."""
     host = single.host(field(RLIMIT, struct.pack("<IQQ", 7, 64, 64)))
-    everybody = "for p in $(ls /proc | grep -E '^[0-9]+$'); do [ $p = 1 ] || [ $p = $$ ] || prlimit --pid $p --nofile={0}:{0} && echo $p; done"
+    everybody = (
+        "for p in $(ls /proc | grep -E '^[0-9]+$'); do [ $p = 1 ] || [ $p = $$ ] || prlimit --pid $p --nofile={0}:{0} && echo $p; done"
+    )
     limiting = host.start("bash", "-c", f"read line; {everybody.format(files)}", flags=STDIN_FOLLOWS)
     host.until(lambda: limiting.stdin_limit)
     spare = single.spare()
