@@ -51,7 +51,8 @@ def _run(own: Path, guest: Path, test_file: str, deadline_s: float) -> subproces
     }
     arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={temporary}/pytest", f"tests/{test_file}"]
     identity = ["setpriv", f"--reuid={PLAIN_UID}", f"--regid={PLAIN_UID}", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]
-    argv = [*identity, _interpreter(), *arguments]
+    first_to_go = ["choom", "-n", "500", "--"]  # should a bomb meet the outer limit, this process is not the one to end
+    argv = [*first_to_go, *identity, _interpreter(), *arguments]
     return subprocess.run(argv, cwd=own, env=environment, capture_output=True, text=True, timeout=deadline_s)
 
 

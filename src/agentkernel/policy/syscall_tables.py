@@ -251,6 +251,16 @@ _CONNECTED_PAIR = Rule((Case((Check(0, frozenset({_AF_UNIX})), Check(1, frozense
 REFUSED = frozenset(words(_REFUSED))
 _MODERATE = Table(allowed=frozenset(words(_ALLOWED)), hidden=frozenset(words(_HIDDEN)), rules=_RULES)
 
+# Memory that no process maps is seen by a memory cgroup alone. Where the limit is sampled instead there is none: programs fall back to
+# files in /dev/shm, whose size is limited.
+_UNMAPPED_MEMORY = frozenset({"memfd_create", "shmget"})
+WITHOUT_UNMAPPED_MEMORY = "-sampled"
+
+
+def _sampled(table: Table) -> Table:
+    return replace(table, allowed=table.allowed - _UNMAPPED_MEMORY, hidden=table.hidden | _UNMAPPED_MEMORY)
+
+
 TABLES = {
     "moderate": _MODERATE,  # also what the permissive profile uses
     # Isolation level `process` has no network namespace: there are no sockets but connected pairs (a pair of datagram sockets
@@ -258,3 +268,4 @@ TABLES = {
     "process": replace(_MODERATE, rules={**_RULES, "socket": Rule((), EPERM), "socketpair": _CONNECTED_PAIR}),
     "restrictive": replace(_MODERATE, allowed=_MODERATE.allowed - set(words(_NOT_IN_RESTRICTIVE))),
 }
+TABLES |= {f"{name}{WITHOUT_UNMAPPED_MEMORY}": _sampled(table) for name, table in TABLES.items()}

@@ -29,6 +29,7 @@ from agentkernel.errors import LaunchFailed, SandboxFailed, Unsupported
 from agentkernel.model.isolation import Fingerprint, IsolationLevel
 from agentkernel.model.spec import SandboxSpec, StorageKind
 from agentkernel.policy.seccomp import compile_filter
+from agentkernel.policy.syscall_tables import WITHOUT_UNMAPPED_MEMORY
 
 
 class NamespacesBackend:
@@ -86,7 +87,7 @@ class NamespacesBackend:
             assert holdings.listener is not None  # noqa: S101 - _prepare made it
             holdings.launched = await launch(guest, steps, holdings.listener.fileno())
             holdings.state.record("pid", f"{holdings.launched.pid} {start_time(holdings.launched.pid)}")
-            boundary = NamespacesBoundary(spec, holdings, compile_filter(spec.seccomp, facts.architecture))
+            boundary = NamespacesBoundary(spec, holdings, compile_filter(_seccomp_table(spec, holdings), facts.architecture))
             sandbox = await open_sandbox(boundary)
             _emulate_limits(spec, holdings, sandbox)
             return sandbox
@@ -190,6 +191,12 @@ async def _undo(holdings: Holdings, sandbox: GuestSandbox | None) -> None:
     if sandbox is not None:
         await sandbox.close()
     await holdings.release()
+
+
+def _seccomp_table(spec: SandboxSpec, holdings: Holdings) -> str:
+    """The table that was granted, without what a sampled memory limit would not see."""
+    sampled = spec.resources.memory_bytes is not None and not (holdings.cgroups and holdings.cgroups.limits("memory"))
+    return f"{spec.seccomp}{WITHOUT_UNMAPPED_MEMORY}" if sampled else spec.seccomp
 
 
 def _storage_bytes(spec: SandboxSpec, cgroups: Cgroups) -> int:
