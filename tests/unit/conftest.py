@@ -1,4 +1,4 @@
-"""Fixtures of the launcher's tests."""
+"""Fixtures that several test files share: the launcher's, and the channel's with an agent that the test plays."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from channel_peer import QUICK, FakeBoundary, Peer
+
+from agentkernel.channel.sandbox import GuestSandbox, open_sandbox
 
 GUEST = "AGENTKERNEL_GUEST"
 CGROUP_ROOTS = {1: Path("/sys/fs/cgroup/pids"), 2: Path("/sys/fs/cgroup/unified")}
@@ -71,3 +74,27 @@ def _remove_cgroup(path: Path) -> None:
                 raise
             time.sleep(0.01)
     path.rmdir()
+
+
+@pytest.fixture
+async def boundary() -> AsyncIterator[FakeBoundary]:
+    """A boundary whose agent the test plays."""
+    boundary = FakeBoundary()
+    yield boundary
+    boundary.close()
+
+
+@pytest.fixture
+async def sandbox(boundary: FakeBoundary) -> AsyncIterator[GuestSandbox]:
+    """A sandbox over it, with short deadlines."""
+    sandbox = await open_sandbox(boundary, QUICK)
+    yield sandbox
+    await sandbox.close()
+
+
+@pytest.fixture
+async def peer(boundary: FakeBoundary, sandbox: GuestSandbox) -> Peer:
+    """The agent's end of the first attach, configured."""
+    peer = await boundary.attach()
+    await peer.configure()
+    return peer

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import struct
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -20,27 +19,6 @@ from agentkernel.model.command import Cause, Command, LimitHit, TerminalSize
 from agentkernel.model.spec import Workspace, WorkspaceMode
 
 TRUE = Command(argv=(b"true",))
-
-
-@pytest.fixture
-async def boundary() -> AsyncIterator[FakeBoundary]:
-    boundary = FakeBoundary()
-    yield boundary
-    boundary.close()
-
-
-@pytest.fixture
-async def sandbox(boundary: FakeBoundary) -> AsyncIterator[GuestSandbox]:
-    sandbox = await open_sandbox(boundary, QUICK)
-    yield sandbox
-    await sandbox.close()
-
-
-@pytest.fixture
-async def peer(boundary: FakeBoundary, sandbox: GuestSandbox) -> Peer:
-    peer = await boundary.attach()
-    await peer.configure()
-    return peer
 
 
 async def test_hello_configuration_and_the_first_command_travel_together(boundary: FakeBoundary, sandbox: GuestSandbox) -> None:

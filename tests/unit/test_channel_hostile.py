@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 from channel_peer import QUICK, FakeBoundary, Peer
@@ -14,32 +14,11 @@ from agentkernel import errors
 from agentkernel.channel import mux
 from agentkernel.channel.commands import RING_BYTES
 from agentkernel.channel.frames import FrameType
-from agentkernel.channel.sandbox import GuestSandbox, open_sandbox
+from agentkernel.channel.sandbox import GuestSandbox
 from agentkernel.model.command import Command
 
 TRUE = Command(argv=(b"true",))
 CAT = Command(argv=(b"cat",), stdin=True)
-
-
-@pytest.fixture
-async def boundary() -> AsyncIterator[FakeBoundary]:
-    boundary = FakeBoundary()
-    yield boundary
-    boundary.close()
-
-
-@pytest.fixture
-async def sandbox(boundary: FakeBoundary) -> AsyncIterator[GuestSandbox]:
-    sandbox = await open_sandbox(boundary, QUICK)
-    yield sandbox
-    await sandbox.close()
-
-
-@pytest.fixture
-async def peer(boundary: FakeBoundary, sandbox: GuestSandbox) -> Peer:
-    peer = await boundary.attach()
-    await peer.configure()
-    return peer
 
 
 async def too_much_output(peer: Peer, ident: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator
 
 import pytest
 from channel_peer import QUICK, FakeBoundary, Peer
@@ -17,27 +16,6 @@ from agentkernel.model.command import Command, TerminalSize
 
 TRUE = Command(argv=(b"true",))
 CAT = Command(argv=(b"cat",), stdin=True)
-
-
-@pytest.fixture
-async def boundary() -> AsyncIterator[FakeBoundary]:
-    boundary = FakeBoundary()
-    yield boundary
-    boundary.close()
-
-
-@pytest.fixture
-async def sandbox(boundary: FakeBoundary) -> AsyncIterator[GuestSandbox]:
-    sandbox = await open_sandbox(boundary, QUICK)
-    yield sandbox
-    await sandbox.close()
-
-
-@pytest.fixture
-async def peer(boundary: FakeBoundary, sandbox: GuestSandbox) -> Peer:
-    peer = await boundary.attach()
-    await peer.configure()
-    return peer
 
 
 async def begun(peer: Peer, sandbox: GuestSandbox, command: Command = TRUE) -> tuple[GuestProcess, int]:
