@@ -36,7 +36,8 @@ SEED = int(os.environ.get("AGENTKERNEL_FUZZ_SEED") or int.from_bytes(os.urandom(
 INPUTS = int(os.environ.get("AGENTKERNEL_FUZZ_INPUTS") or 1_000_000)
 RING = 8192
 BOOT = bytes(16)
-PATTERN = bytes((at * 31 + at // 251) & 255 for at in range(1 << 18))
+PERIOD = 65_536
+PATTERN = bytes((at * 31 + at // 251) & 255 for at in range(PERIOD)) * 4  # periodic: chunks that the host joins may cross a period's end
 
 
 @pytest.fixture(autouse=True)
@@ -190,7 +191,7 @@ class Agent:
         stream, data = chunk
         position = self.taken[execution.ident]
         if not (execution.output.lossy or self.mutations):
-            start = position[stream - 1] % 65_536
+            start = position[stream - 1] % PERIOD
             assert data == PATTERN[start : start + len(data)]
         position[stream - 1] += len(data)
 
@@ -221,7 +222,7 @@ class Agent:
             size = self.source.randint(1, min(room, self.source.choice((1, 40, 3000)), MAX_OUTPUT))
             offset = sent[stream]
             sent[stream] += size
-            return FrameType.OUTPUT, ident, struct.pack("<Q", offset) + PATTERN[offset % 65_536 :][:size], stream + 1
+            return FrameType.OUTPUT, ident, struct.pack("<Q", offset) + PATTERN[offset % PERIOD :][:size], stream + 1
         if choice < 0.97:
             taken, _ = self.inputs_known[ident]
             taken = self.source.randint(taken, execution.stdin.sent) if not execution.stdin.finished else taken

@@ -30,16 +30,21 @@ class FingerprintCache:
         self._make_standing = standing
         self._standing_text: str | None = None
         self._clock = clock
+        self._seen: tuple[tuple[int, ...], dict[str, dict[str, Any]]] | None = None  # which file was read last, and what was in it
+        self._parsed: dict[str, Fingerprint] = {}  # of that file, by key
 
     def get(self, backend: str) -> Fingerprint | None:
         """What the last probe found, if it still holds."""
-        entry = self._read().get(self._key(backend))
+        key = self._key(backend)
+        entry = self._read().get(key)
         if entry is None or not 0 <= self._clock() - entry["at"] <= MAX_AGE_S:
             return None
-        try:
-            found = from_json(entry["fingerprint"])
-        except (KeyError, TypeError, ValueError, AttributeError):
-            return None
+        found = self._parsed.get(key)
+        if found is None:
+            try:
+                found = self._parsed[key] = from_json(entry["fingerprint"])
+            except (KeyError, TypeError, ValueError, AttributeError):
+                return None
         return found if found.backend == backend and found.ready else None
 
     def put(self, fingerprint: Fingerprint) -> None:
@@ -64,18 +69,16 @@ class FingerprintCache:
         return f"{backend}\n{self._standing_text}"
 
     def _read(self) -> dict[str, dict[str, Any]]:
+        """The entries; a file that has not changed is not parsed again."""
         try:
             with open(self._path, "rb") as file:
-                found = json.loads(file.read(_MAX_BYTES))
+                status = os.fstat(file.fileno())
+                version = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+                if self._seen is None or self._seen[0] != version:
+                    self._seen, self._parsed = (version, _entries(json.loads(file.read(_MAX_BYTES)))), {}
         except (OSError, ValueError, RecursionError):
             return {}
-        if not isinstance(found, dict):
-            return {}
-        return {
-            str(key): value
-            for key, value in found.items()
-            if isinstance(value, dict) and isinstance(value.get("at"), int | float) and isinstance(value.get("fingerprint"), dict)
-        }
+        return dict(self._seen[1])
 
     def _write(self, entries: Mapping[str, object]) -> None:
         """Replaces the file as a whole; of two writers at once one wins, which costs the other a probe."""
@@ -87,6 +90,16 @@ class FingerprintCache:
             os.replace(temporary, self._path)
         except OSError:
             return
+
+
+def _entries(found: object) -> dict[str, dict[str, Any]]:
+    if not isinstance(found, dict):
+        return {}
+    return {
+        str(key): value
+        for key, value in found.items()
+        if isinstance(value, dict) and isinstance(value.get("at"), int | float) and isinstance(value.get("fingerprint"), dict)
+    }
 
 
 def to_json(fingerprint: Fingerprint) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 
 from agentkernel.engine.parts import Parts
 from agentkernel.model.names import ARCHIVE_ENDINGS
@@ -77,9 +77,11 @@ class _Directory:
         self.names = tuple(names or ())  # directly in it, as far as it can be read
         self._folded = {"": _folded(names)}
 
-    def those_in_it(self, paths: Iterable[str]) -> tuple[str, ...]:
+    def those_in_it(self, paths: tuple[str, ...]) -> tuple[str, ...]:
         """Those of the relative paths that exist; symlinks count as they are."""
-        return tuple(path for path in paths if self._may_hold(path) and os.path.lexists(f"{self.path}/{path}"))
+        top, by_first = self._folded[""], _by_first_component(paths)
+        listed = paths if top is None else (path for first, group in by_first.items() if first in top for path in group)
+        return tuple(path for path in listed if self._may_hold(path) and os.path.lexists(f"{self.path}/{path}"))
 
     def _may_hold(self, path: str) -> bool:
         """Whether the listing of the directory that it would lie in has its name, in any case (to some file systems all are one)."""
@@ -97,6 +99,15 @@ class _Directory:
             return None
         except OSError:
             return []
+
+
+@lru_cache(maxsize=8)
+def _by_first_component(paths: tuple[str, ...]) -> dict[str, list[str]]:
+    """The paths in groups, by what a listing would have to hold for any of a group to be there."""
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        found.setdefault(path.partition("/")[0].casefold(), []).append(path)
+    return found
 
 
 def _folded(names: list[str] | None) -> frozenset[str] | None:
