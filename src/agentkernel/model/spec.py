@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from agentkernel.model.isolation import IsolationLevel
@@ -124,4 +124,3 @@ class SandboxSpec:
     environment: tuple[tuple[str, str], ...] = ()  # base environment of every command; never holds secrets of the host
     level: IsolationLevel = IsolationLevel.CONTAINER
     linger_s: float | None = None  # the sandbox ends by itself when no host has been attached for so long; None: never
-    labels: dict[str, str] = field(default_factory=dict)

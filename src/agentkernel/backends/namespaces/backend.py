@@ -43,6 +43,7 @@ class NamespacesBackend:
         self._root: StateRoot | None = None
         self._facts: HostFacts | None = None
         self._cgroup_host: CgroupHost | None = None
+        self._own: tuple[str, ...] = ()
 
     async def probe(self) -> Fingerprint:
         """Builds a whole sandbox, runs nothing in it, and says what this host granted."""
@@ -170,8 +171,11 @@ class NamespacesBackend:
         return self._state_directory / "data" if self._state_directory else data_base(os.geteuid(), dict(os.environ))
 
     def _own_directories(self) -> tuple[str, ...]:
-        """What no sandbox may see."""
-        return str(self._state().path), str(self._data_base())
+        """What no sandbox may see, as named and where it really is."""
+        if not self._own:
+            named = (str(self._state().path), str(self._data_base()))
+            self._own = tuple(dict.fromkeys((*named, *map(os.path.realpath, named))))
+        return self._own
 
     def _host(self) -> tuple[HostFacts, CgroupHost]:
         if self._facts is None or self._cgroup_host is None:
@@ -239,7 +243,8 @@ def _listen(path: Path) -> socket.socket:
 def start_time(pid: int) -> str:
     """The process's start time in clock ticks since boot (field 22 of /proc/<pid>/stat), which tells it from a later one with its pid."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            return file.read(4096).rpartition(b")")[2].split()[19].decode()
     except (OSError, IndexError):
         return "0"
 

@@ -8,7 +8,7 @@ binds from the data root, which itself is out of sight once the old root is deta
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import lru_cache
 
@@ -67,19 +67,52 @@ class Owners(IntEnum):
     USER = 3  # what belongs to the source's owner belongs to the sandbox's user
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OwnedTree:
+    """An IDMAP_TREE whose map waits for the id range."""
+
+    slot: int
+    source: str
+    where: str
+    attributes: int
+    owner: int
+
+    def step(self, id_base: int, user: int) -> Step:
+        arguments = (self.slot, Text(self.where), self.attributes, 1, Text(_owner_mapping(self.owner, id_base, user)))
+        return Step(op=Op.IDMAP_TREE, arguments=arguments, description=f"id-map {self.source} for the sandbox's user")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shape:
+    """What of the surroundings decides all steps but a few: equal for sandboxes that are made alike."""
+
+    facts: HostFacts
+    mount_point: str
+    separated: bool
+    data_directory: str
+    storage_bytes: int
+    owners: tuple[tuple[str, int], ...]
+    resolved: tuple[tuple[str, str], ...]
+
+
 @dataclass(slots=True)
 class _Builder:
     """Collects outer and inner steps; the slots of prepared trees are numbered as they are asked for."""
 
     spec: SandboxSpec
-    around: Surroundings
-    outer: list[Step] = field(default_factory=list)
+    around: _Shape
+    outer: list[Step | _OwnedTree] = field(default_factory=list)
     inner: list[Step] = field(default_factory=list)
     slots: int = 0
+    owners: dict[str, int] = field(init=False)
+    resolved: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.owners, self.resolved = dict(self.around.owners), dict(self.around.resolved)
 
     @property
     def separated(self) -> bool:
-        return self.around.id_base is not None
+        return self.around.separated
 
     @property
     def data(self) -> str:
@@ -103,51 +136,69 @@ class _Builder:
         With an id range, the tree is prepared outside: there root's rights reach any source, and an id-mapped mount gives the files their
         owners inside.
         """
-        where = self.around.resolved.get(source, source)
+        where = self.resolved.get(source, source)
         if not self.separated:
             self.do(Op.BIND, where, _relative(target), attributes, 1, why=f"bind {source} at {target}")
             return
         slot = self.next_slot()
         if owners is Owners.USER:
-            mapping = self._owner_mapping(self.around.owners.get(source, 0))
-            arguments: tuple[int | Text, ...] = (slot, Text(where), attributes, 1, Text(mapping))
-            self.outer.append(Step(op=Op.IDMAP_TREE, arguments=arguments, description=f"id-map {source} for the sandbox's user"))
+            owner = self.owners.get(source, 0)
+            self.outer.append(_OwnedTree(slot=slot, source=source, where=where, attributes=attributes, owner=owner))
         else:
             self.outer.append(
                 Step(op=Op.TREE, arguments=(slot, Text(where), attributes, 1, int(owners)), description=f"id-map the mount of {source}")
             )
         self.do(Op.ATTACH, slot, _relative(target), why=f"mount {source} at {target}")
 
-    def _owner_mapping(self, owner_uid: int) -> str:
-        """Lines `on-disk outside count`: the owner and the sandbox's user change places, all other ids keep theirs.
 
-        One map serves uids and gids, so it follows the uid; a group that differs from it keeps its number.
-        """
-        base = self.around.id_base or 0
-        user = self.spec.user.uid
-        owner = owner_uid if owner_uid < RANGE_SIZE else user
-        places = {owner: user, user: owner}
-        lines, start = [], 0
-        for special in sorted(places):
-            if special > start:
-                lines.append(f"{start} {base + start} {special - start}")
-            lines.append(f"{special} {base + places[special]} 1")
-            start = special + 1
-        if start < RANGE_SIZE:
-            lines.append(f"{start} {base + start} {RANGE_SIZE - start}")
-        if owner_uid >= RANGE_SIZE:  # an owner beyond the range takes the user's place alone
-            lines = [line for line in lines if not line.startswith(f"{user} ")]
-            lines.append(f"{owner_uid} {base + user} 1")
-        return "\n".join(lines) + "\n"
+def _owner_mapping(owner_uid: int, base: int, user: int) -> str:
+    """Lines `on-disk outside count`: the owner and the sandbox's user change places, all other ids keep theirs.
+
+    One map serves uids and gids, so it follows the uid; a group that differs from it keeps its number.
+    """
+    owner = owner_uid if owner_uid < RANGE_SIZE else user
+    places = {owner: user, user: owner}
+    lines, start = [], 0
+    for special in sorted(places):
+        if special > start:
+            lines.append(f"{start} {base + start} {special - start}")
+        lines.append(f"{special} {base + places[special]} 1")
+        start = special + 1
+    if start < RANGE_SIZE:
+        lines.append(f"{start} {base + start} {RANGE_SIZE - start}")
+    if owner_uid >= RANGE_SIZE:  # an owner beyond the range takes the user's place alone
+        lines = [line for line in lines if not line.startswith(f"{user} ")]
+        lines.append(f"{owner_uid} {base + user} 1")
+    return "\n".join(lines) + "\n"
 
 
 def build_plan(spec: SandboxSpec, around: Surroundings) -> tuple[Step, ...]:
-    """Computes every step of a sandbox's launch."""
-    build = _Builder(spec=spec, around=around)
+    """Computes every step of a sandbox's launch; those that the sandbox's own names and ids are in anew, the others as remembered."""
+    shape = _Shape(
+        facts=around.facts,
+        mount_point=around.mount_point,
+        separated=around.id_base is not None,
+        data_directory=around.data_directory,
+        storage_bytes=around.storage_bytes,
+        owners=tuple(around.owners.items()),
+        resolved=tuple(around.resolved.items()),
+    )
+    trees, inner = _body(replace(spec, name=""), shape)
+    prepared = [tree.step(around.id_base or 0, spec.user.uid) if isinstance(tree, _OwnedTree) else tree for tree in trees]
+    return (*_outside(spec, around), *prepared, _GO, *inner)
+
+
+_GO = Step(op=Op.GO)
+
+
+@lru_cache(maxsize=16)
+def _body(spec: SandboxSpec, shape: _Shape) -> tuple[tuple[Step | _OwnedTree, ...], tuple[Step, ...]]:
+    """The trees to prepare outside, and what is done inside."""
+    build = _Builder(spec=spec, around=shape)
     _identity(build)
     _data_root(build)
     _new_root(build)
-    build.inner.extend(_kernel_file_systems(around.facts))
+    build.inner.extend(_kernel_file_systems(shape.facts))
     _writable_directories(build)
     _workspace(build)
     _root_binds(build, late=True)
@@ -155,11 +206,10 @@ def build_plan(spec: SandboxSpec, around: Surroundings) -> tuple[Step, ...]:
     _finish_root(build)
     _walls(build)
     build.do(Op.AGENT, AGENT_SOCKET_FD, why="become the agent")
-    return (*_outside(build), *build.inner)
+    return tuple(build.outer), tuple(build.inner)
 
 
-def _outside(build: _Builder) -> tuple[Step, ...]:
-    spec, around = build.spec, build.around
+def _outside(spec: SandboxSpec, around: Surroundings) -> tuple[Step, ...]:
     flags = CloneFlag.NEWUSER | CloneFlag.NEWNS | CloneFlag.NEWPID | CloneFlag.NEWIPC | CloneFlag.NEWUTS
     # systemd mounts cgroup2 with `nsdelegate`: then nothing is cloned into a group outside of its own cgroup namespace (cgroups(7)).
     if around.facts.cgroup_namespace and not around.cgroups.agents:
@@ -179,7 +229,7 @@ def _outside(build: _Builder) -> tuple[Step, ...]:
     else:
         maps = (Text(f"{spec.user.uid} {around.facts.uid} 1\n"), Text(f"{spec.user.gid} {around.facts.gid} 1\n"), 1)
     steps.append(Step(op=Op.IDMAP, arguments=maps, description="write the user and group id maps"))
-    return (*steps, *build.outer, Step(op=Op.GO))
+    return tuple(steps)
 
 
 def _identity(build: _Builder) -> None:

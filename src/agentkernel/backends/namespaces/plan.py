@@ -6,9 +6,8 @@ Pure: computing a plan touches nothing, so it can be tested, printed and compare
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
-from functools import lru_cache
 
 MAGIC = b"AKPLAN1\n"
 
@@ -95,6 +94,7 @@ class Step:
     op: Op
     arguments: tuple[Argument, ...] = ()
     description: str = ""
+    wire: list[bytes] = field(default_factory=list, init=False, repr=False, compare=False)  # encoded, once it has been
 
     def describe(self) -> str:
         """One phrase that completes `cannot ...`."""
@@ -109,15 +109,17 @@ def encode(steps: tuple[Step, ...]) -> bytes:
     return b"".join((MAGIC, struct.pack("<I", len(steps)), *map(_encode_step, steps)))
 
 
-@lru_cache(maxsize=1024)
 def _encode_step(step: Step) -> bytes:
-    """Most steps of a plan are the same from one sandbox to the next."""
+    """Most steps of a plan are those of the one before, so each is encoded once."""
+    if step.wire:
+        return step.wire[0]
     parts = [struct.pack("<HH", step.op, len(step.arguments))]
     for argument in step.arguments:
         payload = _payload(argument)
         parts.append(struct.pack("<I", len(payload)))
         parts.append(payload)
-    return b"".join(parts)
+    step.wire.append(b"".join(parts))
+    return step.wire[0]
 
 
 def _payload(argument: Argument) -> bytes:

@@ -10,21 +10,30 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
+import time
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from agentkernel.errors import Refused
-from agentkernel.model.spec import SandboxSpec, Workspace, WorkspaceMode
+from agentkernel.model.spec import Bind, SandboxSpec, Workspace, WorkspaceMode
 from agentkernel.policy.deny import is_within
 
 _MAX_LINKS = 40  # as the kernel's
+_ROOT_HOLDS_S = 1.0
 
 
 def resolved_sources(spec: SandboxSpec) -> dict[str, str]:
     """Every host path of the spec that is to be mounted -> where it is."""
-    places = {bind.source: os.path.realpath(bind.source) for bind in spec.root.binds}
+    places = dict(_places_of_root(spec.root.binds, int(time.monotonic() / _ROOT_HOLDS_S)))
     places.update({source: _without_leading_out(source, directory) for source, directory in _shown(spec)})
     return places
+
+
+@lru_cache(maxsize=16)
+def _places_of_root(binds: tuple[Bind, ...], moment: int) -> dict[str, str]:
+    """Of the paths that the host's root is made of; they are the administrator's, so within one `moment` they are asked for once."""
+    return {bind.source: os.path.realpath(bind.source) for bind in binds}
 
 
 def owners(spec: SandboxSpec) -> dict[str, int]:
@@ -40,7 +49,7 @@ def require_apart(spec: SandboxSpec, own: tuple[str, ...]) -> None:
     """Raises Refused where a sandbox would see the backend's own directories: what is recorded there is believed by the next sweep."""
     copied = spec.workspace.source if spec.workspace.mode is WorkspaceMode.COPY_ON_WRITE else None
     for source, _ in _shown(spec):
-        for place in map(os.path.realpath, own):
+        for place in own:
             if source not in (copied, spec.home_source) and (is_within(place, source) or is_within(source, place)):
                 raise Refused(
                     f"{source!r} cannot be shown in a sandbox: agentkernel keeps its own state in {place!r}",

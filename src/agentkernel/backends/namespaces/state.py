@@ -126,27 +126,35 @@ class SandboxState:
 
     def record(self, name: str, text: str) -> None:
         """Writes one fact before (or right after) the effect it stands for."""
-        (self.path / name).write_text(text)
+        write_file(f"{self.path}/{name}", text)
 
     def recorded(self, name: str) -> str:
         """Reads one fact; empty when it was never written."""
         try:
-            return (self.path / name).read_text()
+            with open(f"{self.path}/{name}") as file:
+                return file.read()
         except OSError:
             return ""
 
     def release(self) -> None:
         """Removes the (emptied) directory and gives the lease back."""
-        for name in ("agent.sock", "pid", "cgroups", "range", "data", _UNFINISHED_LEASE):
+        for name in ("agent.sock", "pid", "cgroups", "range", "data", _UNFINISHED_LEASE, "lease"):
             with contextlib.suppress(OSError):
-                (self.path / name).unlink()
+                os.unlink(f"{self.path}/{name}")
         with contextlib.suppress(OSError):
-            (self.path / "lease").unlink()
-        with contextlib.suppress(OSError):
-            self.path.rmdir()
+            os.rmdir(self.path)
         if self.lease_fd >= 0:
             os.close(self.lease_fd)
             self.lease_fd = -1
+
+
+def write_file(path: str, text: str) -> None:
+    """Writes a small file in three system calls, where a file object takes seven: each start writes a dozen."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
 
 
 def create_state(root: StateRoot, sandbox_id: str) -> SandboxState:
