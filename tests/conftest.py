@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+# A shell that starts a job in the background has it ignore SIGINT, and so would every program of the tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GUEST_BUILD = Path(__file__).parent.parent / "guest" / "build.py"
 

@@ -11,7 +11,7 @@ from security.catalogue import compile_programs
 from security.guard import outer_limits
 from security.planted import Planted, plant
 
-from agentkernel.testing.host import become_subreaper
+from agentkernel.testing.host import adopting_orphans
 
 
 @pytest.fixture(scope="session")
@@ -24,11 +24,10 @@ def limits_missing() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def planted(tmp_path_factory: pytest.TempPathFactory, limits_missing: str) -> Iterator[Planted]:
     """Everything that the programs could find on the host."""
-    become_subreaper()
     hostile = compile_programs(tmp_path_factory.mktemp("hostile"))
     if hostile is None:
         pytest.skip("this host has no C compiler for the hostile programs")
-    with plant(hostile) as found:
+    with adopting_orphans(), plant(hostile) as found:
         yield found
 
 

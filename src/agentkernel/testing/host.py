@@ -6,6 +6,7 @@ Linux only. Other programs come and go while a test runs, so only what stays for
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import tempfile
@@ -19,9 +20,21 @@ NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 PR_SET_CHILD_SUBREAPER = 36
 
 
-def become_subreaper() -> None:
-    """Makes this process the parent of every orphan below it, so that a process which got away is still seen as its descendant."""
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+@contextlib.contextmanager
+def adopting_orphans() -> Iterator[None]:
+    """For the block this process is the parent of every orphan below it, so that a process which got away is still seen as its
+    descendant. Orphans that have ended by its end are reaped."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    own = {pid for pid, process in host_processes().items() if process.parent == os.getpid()}
+    try:
+        yield
+    finally:
+        prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        for process in host_processes().values():
+            if process.parent == os.getpid() and process.state == "Z" and process.pid not in own:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(process.pid, os.WNOHANG)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from agentkernel.model.command import Command, TerminalSize
 from agentkernel.model.isolation import Fingerprint
 from agentkernel.model.spec import RootFilesystem, RootKind
 from agentkernel.testing.base import ConformanceBase, here, read_until, scratch, shell
-from agentkernel.testing.host import HostSnapshot, become_subreaper, leftovers, take
+from agentkernel.testing.host import HostSnapshot, adopting_orphans, leftovers, take
 from agentkernel.testing.probe import install
 
 
@@ -26,13 +26,13 @@ class LifecycleConformance(ConformanceBase):
         return ()
 
     @pytest.fixture
-    async def before(self, backend: Backend, fingerprint: Fingerprint) -> HostSnapshot:
+    async def before(self, backend: Backend, fingerprint: Fingerprint) -> AsyncIterator[HostSnapshot]:
         """The host before the test, but after a first sandbox (what a backend makes once for all is no leftover)."""
-        become_subreaper()
-        async with self.running(backend) as sandbox:
-            await sandbox.exec(Command(argv=shell("true")))
-        await asyncio.sleep(0.1)
-        return take(self.watched_directories())
+        with adopting_orphans():
+            async with self.running(backend) as sandbox:
+                await sandbox.exec(Command(argv=shell("true")))
+            await asyncio.sleep(0.1)
+            yield take(self.watched_directories())
 
     async def test_a_sandbox_knows_what_it_is(self, backend: Backend, fingerprint: Fingerprint) -> None:
         async with self.running(backend, name="known") as sandbox:
