@@ -109,8 +109,6 @@ static void check_deadlines(struct agent *agent)
         hosts_retry(agent);
     if (agent->sweeping && agent->now_ms >= agent->sweep_at)
         children_sweep(agent);
-    if (agent->spare.make_at && agent->now_ms >= agent->spare.make_at)
-        spare_make(agent);
     if (agent->alone_until_ms && agent->now_ms >= agent->alone_until_ms)
         agent->ending = true;
     if (!agent->earliest_ms || agent->now_ms < agent->earliest_ms)
@@ -137,8 +135,6 @@ static int wait_ms(const struct agent *agent, bool more)
         next = agent->retry_ms;
     if (agent->sweeping && (!next || agent->sweep_at < next))
         next = agent->sweep_at;
-    if (agent->spare.make_at && (!next || agent->spare.make_at < next))
-        next = agent->spare.make_at;
     if (agent->alone_until_ms && (!next || agent->alone_until_ms < next))
         next = agent->alone_until_ms;
     if (agent->signals < 0 && (!next || agent->now_ms + POLL_MS < next))
@@ -156,7 +152,6 @@ static void run(struct agent *agent)
     bool more = true;
     agent->now_ms = monotonic_ms();
     hosts_await(agent);
-    spare_begin(agent);
     while (!agent->ending) {
         sysret n = SYS(epoll_pwait, agent->epoll, events, EVENTS, wait_ms(agent, more), NULL, 8);
         agent->now_ms = monotonic_ms();

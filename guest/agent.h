@@ -6,7 +6,7 @@
 
 /* Descriptors of the cgroups that each started process joins; opened by `enter` before the host's file system is gone. */
 struct agent_cgroups {
-    int v1_procs[8];   /* cgroup.procs of v1 hierarchies: the process writes "0" */
+    int v1_tasks[8];   /* tasks of v1 hierarchies: the process, which has one thread, writes "0" */
     unsigned v1_count;
     int v2_directory;  /* for CLONE_INTO_CGROUP; -1: none */
     int v2_procs;      /* its cgroup.procs, where clone3 with a cgroup is refused; -1: none */

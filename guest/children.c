@@ -13,8 +13,6 @@
 static void reaped(struct agent *agent, int pid, int status)
 {
     struct process *p = table_find_supervisor(&agent->table, pid);
-    if (spare_reaped(agent, pid))
-        return;
     if (p) {
         process_supervisor_ended(agent, p);
         return;
@@ -76,7 +74,6 @@ void children_sweep(struct agent *agent)
     if (!agent->sweeping_round)
         sweep_begin(agent);
     tree->spared_count = agent->table.used;
-    tree->spared_too = agent->spare.supervisor;
     found = tree->proc < 0 || tree->seen ? tree_pass(tree) : 0;
     if (tree->proc >= 0) {
         if (found && ++agent->sweep_passes < STOP_PASSES)

@@ -1,4 +1,4 @@
-/* Pipes or a terminal for a command. */
+/* Pipes or a terminal for a command, and the socket to its supervisor. */
 #include "ends.h"
 
 #include "descriptor.h"
@@ -6,7 +6,12 @@
 #include "terminal.h"
 
 #include <linux/resource.h>
+#include <linux/socket.h>
 
+#ifndef AF_UNIX
+#define AF_UNIX 1
+#endif
+#define SOCK_SEQPACKET 5
 #define KEPT_FREE 16 /* descriptors for new attaches and for reading /proc */
 
 static void close_pair(int pair[2])
@@ -17,6 +22,7 @@ static void close_pair(int pair[2])
 
 void ends_close(struct ends *ends)
 {
+    close_pair(ends->control);
     close_pair(ends->input);
     close_pair(ends->output);
     close_pair(ends->error);
@@ -55,20 +61,19 @@ sysret ends_open(struct ends *ends, const struct start_request *request, enum st
 {
     struct resource_limit files = {0};
     sysret error;
-    *ends = (struct ends){{-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}};
-    *stage = request->terminal ? STAGE_TERMINAL : STAGE_FORK;
+    *ends = (struct ends){{-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}};
+    *stage = STAGE_FORK;
+    error = SYS(socketpair, AF_UNIX, SOCK_SEQPACKET | O_CLOEXEC, 0, ends->control);
+    if (error) {
+        ends->control[0] = ends->control[1] = -1;
+        return error;
+    }
+    if (request->terminal)
+        *stage = STAGE_TERMINAL;
     error = request->terminal ? open_terminal(ends, request) : open_pipes(ends, request);
     if (error)
         return error;
     *stage = STAGE_FORK;
     (void)SYS(prlimit64, 0, RLIMIT_NOFILE, NULL, &files);
     return files.soft && (uint64_t)(request->terminal ? ends->terminal[1] : ends->error[1]) + KEPT_FREE > files.soft ? -EMFILE : 0;
-}
-
-void ends_of_command(const struct ends *ends, int null, int fds[PASSED])
-{
-    bool terminal = ends->terminal[1] >= 0;
-    fds[0] = terminal ? ends->terminal[1] : ends->input[0] >= 0 ? ends->input[0] : null;
-    fds[1] = terminal ? ends->terminal[1] : ends->output[1];
-    fds[2] = terminal ? ends->terminal[1] : ends->error[1];
 }

@@ -2,10 +2,10 @@
 #ifndef AK_ENDS_H
 #define AK_ENDS_H
 
-#include "passing.h"
 #include "request.h"
 
 struct ends {
+    int control[2]; /* to the supervisor */
     int input[2], output[2], error[2];
     int terminal[2];
 };
@@ -13,7 +13,5 @@ struct ends {
 /* Opens what the request needs; 0, or -errno with `*stage`. What is open is to be closed in either case. */
 sysret ends_open(struct ends *ends, const struct start_request *request, enum stage *stage);
 void ends_close(struct ends *ends);
-/* The three that the command gets as 0-2; `null` is what it reads without input. */
-void ends_of_command(const struct ends *ends, int null, int fds[PASSED]);
 
 #endif

@@ -97,7 +97,7 @@ static bool accept_cgroup(struct plan_order *order, uint64_t kind)
 {
     bool *taken = kind == 2 ? &order->cgroup_v2 : &order->cgroup_first, again = *taken;
     if (kind == 1)
-        return ++order->cgroups_v1 <= sizeof((struct agent_cgroups *)0)->v1_procs / sizeof(int);
+        return ++order->cgroups_v1 <= sizeof((struct agent_cgroups *)0)->v1_tasks / sizeof(int);
     *taken = true;
     return !again;
 }

@@ -149,8 +149,6 @@ static void mark_over(struct agent *agent, struct process *p, enum process_state
     descriptor_close(&p->control);
     descriptor_close(&p->input);
     ring_close(&p->intake.ring);
-    spare_settle(agent, p);
-    spare_postpone(agent, true);
     p->intake.closed = true;
     p->intake.ring.begin = p->intake.ring.end;
     /* Signals that reached the supervisor too late. */
@@ -195,43 +193,15 @@ static void failed(struct agent *agent, struct process *p, const struct note *no
     mark_over(agent, p, PROCESS_FAILED);
 }
 
-/* Starts the command again, if it was given to a spare that was lost before it began with it. */
-static bool started_again(struct agent *agent, struct process *p)
-{
-    struct note note = {.kind = NOTE_FAILED, .stage = STAGE_FORK};
-    sysret error;
-    if (p->killing || p->signalled || spare_has_begun(agent, p))
-        return false;
-    error = process_start_again(agent, p);
-    note.error = (int32_t)-error;
-    if (error)
-        failed(agent, p, &note);
-    return true;
-}
-
-static void started(struct agent *agent, struct process *p, const struct note *note)
-{
-    spare_settle(agent, p);
-    p->main = (int)note->pid;
-    p->state = PROCESS_RUNNING;
-}
-
-/* Whether a step failed that comes before those of which the outcome is the request's alone. */
-static bool is_own_failure(const struct note *note)
-{
-    return note->stage <= STAGE_LIMITS;
-}
-
 static void take_note(struct agent *agent, struct process *p, const struct note *note)
 {
     switch (note->kind) {
     case NOTE_STARTED:
-        if (!started_again(agent, p))
-            started(agent, p, note);
+        p->main = (int)note->pid;
+        p->state = PROCESS_RUNNING;
         break;
     case NOTE_FAILED:
-        if (!is_own_failure(note) || !started_again(agent, p))
-            failed(agent, p, note);
+        failed(agent, p, note);
         break;
     case NOTE_ENDED:
         main_ended(agent, p, note);
@@ -272,7 +242,7 @@ void process_supervisor_ended(struct agent *agent, struct process *p)
     p->control_readable = true;
     read_notes(agent, p);
     process_activate(agent, p);
-    if (p->supervisor || process_is_over(p) || p->supervisor_done || started_again(agent, p))
+    if (process_is_over(p) || p->supervisor_done)
         return;
     if (p->main_ended && !p->killing) { /* only survivors were left, and they are PID 1's in any case */
         p->survivors = true;

@@ -47,7 +47,6 @@ struct process {
     bool control_readable;
     bool killing, released, supervisor_done, main_ended, stops_known, awaits_sweep, gave_up;
     bool survivors, output_lost, exit_told;
-    bool signalled; /* by request: what ends it before it has begun need not be the loss of a spare */
     enum cause cause;
 
     struct outlet outlets[2];
@@ -67,10 +66,8 @@ struct process {
 
 struct agent;
 
-/* Starts the command of a START that the agent's `request` holds; 0, or -errno with `*stage`; then there is no record. */
-sysret process_start(struct agent *agent, const struct frame *frame, enum stage *stage);
-/* Starts it without a spare, after the one that it was given to was lost; 0 or -errno. */
-sysret process_start_again(struct agent *agent, struct process *p);
+/* Starts a command; 0, or -errno with `*stage`; then there is no record. */
+sysret process_start(struct agent *agent, uint64_t id, const struct start_request *request, enum stage *stage);
 
 /* Does all that can be done now without waiting: messages of the supervisor, pipes, ends, frames to the host. */
 void process_step(struct agent *agent, struct process *p);

@@ -3,6 +3,7 @@
 
 #include "clock.h"
 #include "descriptor.h"
+#include "ends.h"
 
 #include <linux/eventpoll.h>
 
@@ -22,35 +23,23 @@ static void close_rings(struct process *p)
     ring_close(&p->intake.ring);
 }
 
-static sysret fork_supervisor(struct agent *agent, struct process *p, const struct ends *ends)
+static sysret fork_supervisor(struct agent *agent, const struct ends *ends, const struct start_request *request)
 {
-    int fds[PASSED], control[2];
-    sysret pid = passing_pair(control);
-    if (pid)
-        return pid;
-    ends_of_command(ends, agent->null, fds);
-    pid = process_fork();
+    sysret pid = process_fork();
     if (pid == 0) {
+        bool terminal = request->terminal;
         struct spawn spawn = {
-            .request = &agent->request,
+            .request = request,
             .configuration = &agent->configuration,
             .cgroups = &agent->cgroups,
             .files = agent->files,
-            .input = fds[0],
-            .output = fds[1],
-            .error = fds[2],
-            .handover = -1,
+            .input = terminal ? ends->terminal[1] : ends->input[0] >= 0 ? ends->input[0] : agent->null,
+            .output = terminal ? ends->terminal[1] : ends->output[1],
+            .error = terminal ? ends->terminal[1] : ends->error[1],
         };
-        supervisor_run(&spawn, control[1], agent->proc);
+        supervisor_run(&spawn, ends->control[1], agent->proc);
     }
-    (void)SYS(close, control[1]);
-    if (pid < 0) {
-        (void)SYS(close, control[0]);
-        return pid;
-    }
-    p->supervisor = agent->table.supervisors[p->slot] = (int)pid;
-    p->control = control[0];
-    return 0;
+    return pid;
 }
 
 static void keep_command(struct process *p, const struct start_request *request)
@@ -73,9 +62,10 @@ static int take(int *fd)
     return taken;
 }
 
-/* Moves the agent's ends into the record. */
+/* Moves the agent's ends into the record; the others are closed by the caller. */
 static void adopt_ends(struct agent *agent, struct process *p, struct ends *ends)
 {
+    p->control = take(&ends->control[0]);
     p->input = take(&ends->input[1]);
     p->outlets[0].fd = take(p->terminal ? &ends->terminal[0] : &ends->output[0]);
     p->outlets[1].fd = take(&ends->error[0]);
@@ -85,15 +75,6 @@ static void adopt_ends(struct agent *agent, struct process *p, struct ends *ends
         (void)agent_watch(agent, p->outlets[1].fd, SOURCE_STDERR, p->slot, EPOLLIN);
     if (p->input >= 0)
         (void)agent_watch(agent, p->input, SOURCE_STDIN, p->slot, EPOLLOUT);
-}
-
-/* The command's ends stay open until it is certain that no other process will need them. */
-static void leave_ends(struct agent *agent, const struct process *p, struct ends *ends)
-{
-    if (agent->spare.taker == p)
-        agent->spare.ends = *ends;
-    else
-        ends_close(ends);
 }
 
 static void begin_record(struct agent *agent, struct process *p, const struct start_request *request)
@@ -111,11 +92,10 @@ static void begin_record(struct agent *agent, struct process *p, const struct st
         agent_wake_at(agent, p->timeout_at);
 }
 
-sysret process_start(struct agent *agent, const struct frame *frame, enum stage *stage)
+sysret process_start(struct agent *agent, uint64_t id, const struct start_request *request, enum stage *stage)
 {
-    const struct start_request *request = &agent->request;
     struct ends ends;
-    struct process *p = table_add(&agent->table, frame->id);
+    struct process *p = table_add(&agent->table, id);
     sysret result;
     *stage = STAGE_FORK;
     if (!p)
@@ -123,37 +103,19 @@ sysret process_start(struct agent *agent, const struct frame *frame, enum stage 
     result = ends_open(&ends, request, stage);
     if (!result && !open_rings(p, request))
         result = -ENOMEM;
-    if (!result && !spare_take(agent, p, &ends, frame))
-        result = fork_supervisor(agent, p, &ends);
+    if (!result)
+        result = fork_supervisor(agent, &ends, request);
     if (result < 0) {
         close_rings(p);
         ends_close(&ends);
         table_remove(&agent->table, p);
         return result;
     }
+    p->supervisor = agent->table.supervisors[p->slot] = (int)result;
     begin_record(agent, p, request);
     adopt_ends(agent, p, &ends);
-    leave_ends(agent, p, &ends);
+    ends_close(&ends);
     process_subscribe(p, 0, 0);
     p->owed = OWE_STARTED | (request->flags & START_STDIN ? OWE_STDIN : 0);
-    spare_postpone(agent, false);
-    return 0;
-}
-
-sysret process_start_again(struct agent *agent, struct process *p)
-{
-    struct spare *spare = &agent->spare;
-    sysret result = start_request_parse(&agent->request, spare->payload, spare->length);
-    if (p->supervisor)
-        (void)SYS(kill, p->supervisor, SIGCONT); /* it sees that its control socket is closed, and ends with all that it has */
-    descriptor_close(&p->control);
-    p->supervisor = agent->table.supervisors[p->slot] = 0;
-    if (!result)
-        result = fork_supervisor(agent, p, &spare->ends);
-    spare_settle(agent, p);
-    if (result)
-        return result;
-    p->control_readable = true;
-    (void)agent_watch(agent, p->control, SOURCE_CONTROL, p->slot, EPOLLIN);
     return 0;
 }

@@ -80,7 +80,6 @@ static void handle_configure(struct agent *agent, const struct frame *frame)
     if (!error && !agent->configured) {
         memcpy(&agent->configuration, &agent->candidate, sizeof agent->configuration);
         agent->configured = true;
-        spare_configure(agent);
     }
     reply_result(agent, frame, (unsigned)-error, "configure");
 }
@@ -104,7 +103,7 @@ static void handle_start(struct agent *agent, const struct frame *frame)
     }
     error = agent->configured ? start_request_parse(&agent->request, frame->payload, frame->length) : -EPERM;
     if (!error)
-        error = process_start(agent, frame, &stage);
+        error = process_start(agent, frame->id, &agent->request, &stage);
     if (error)
         reply_failed(agent, frame->id, (unsigned)-error, stage, "start");
 }
@@ -155,8 +154,6 @@ static void order_signal(struct agent *agent, const struct frame *frame)
     sysret error = -ENOENT;
     if (p)
         error = process_is_over(p) || p->released ? -ESRCH : process_order(p, &order);
-    if (p && !error)
-        p->signalled = true;
     results_add(&agent->results, frame->id, ak_get_u64(frame->payload), error ? (int)-error : RESULT_PENDING);
     if (error)
         reply_result(agent, frame, (unsigned)-error, "signal");

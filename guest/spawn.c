@@ -8,7 +8,6 @@
 #include "clock.h"
 #include "descriptor.h"
 #include "path.h"
-#include "spare_child.h"
 
 #include <asm/ioctls.h>
 #include <linux/capability.h>
@@ -48,11 +47,12 @@ static void take_terminal(const struct child *child)
         check(child, STAGE_TERMINAL, SYS(ioctl, 0, TIOCSCTTY, 0));
 }
 
+/* By `tasks`, "0" moves this thread alone, without the grace period that cgroup.procs would wait for; a forked process has no other one. */
 static void join_cgroups(const struct child *child, bool in_cgroup)
 {
     const struct agent_cgroups *cgroups = child->spawn->cgroups;
     for (unsigned i = 0; i < cgroups->v1_count; i++)
-        check(child, STAGE_CGROUP, SYS(write, cgroups->v1_procs[i], "0", 1));
+        check(child, STAGE_CGROUP, SYS(write, cgroups->v1_tasks[i], "0", 1));
     if (in_cgroup || (cgroups->v2_directory < 0 && cgroups->v2_procs < 0))
         return;
     if (cgroups->v2_procs < 0)
@@ -73,12 +73,12 @@ static void set_limits(const struct child *child)
 
 static void close_descriptors(struct child *child)
 {
-    const int keep[] = {0, 1, 2, REPORT, child->spawn->handover};
+    static const int keep[] = {0, 1, 2, REPORT};
     if (child->report != REPORT) {
         check(child, STAGE_FORK, SYS(dup3, child->report, REPORT, O_CLOEXEC));
         child->report = REPORT;
     }
-    descriptor_close_others(keep, 5);
+    descriptor_close_others(keep, 4);
 }
 
 /* The agent reset all other dispositions when it started. */
@@ -146,39 +146,20 @@ static _Noreturn void execute(const struct child *child)
     fail(child, STAGE_EXEC, error);
 }
 
-/* Does ahead of the request what does not depend on it. Signals have their usual effect: one that was meant for a spare must not hit a command. */
-static void wait_as_spare(struct child *child, struct spawn *spawn, bool in_cgroup)
+_Noreturn void spawn_run(const struct spawn *spawn, int report, bool in_cgroup)
 {
-    (void)SYS(prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-    join_cgroups(child, in_cgroup);
-    spawn->handover = (int)SYS(fcntl, spawn->handover, F_DUPFD_CLOEXEC, REPORT + 1); /* it might be in the way of the report */
-    check(child, STAGE_FORK, spawn->handover);
-    close_descriptors(child);
-    reset_signals();
-    spare_child_wait(spawn);
-}
-
-_Noreturn void spawn_run(const struct spawn *given, int report, bool in_cgroup)
-{
-    struct spawn spawn = *given;
-    struct child child = {&spawn, report};
-    bool spare = spawn.handover >= 0;
-    if (spare)
-        wait_as_spare(&child, &spawn, in_cgroup);
+    struct child child = {spawn, report};
     take_terminal(&child);
-    if (!spare)
-        join_cgroups(&child, in_cgroup);
+    join_cgroups(&child, in_cgroup);
     set_limits(&child);
     close_descriptors(&child);
     reset_signals();
     become_user(&child);
-    check(&child, STAGE_DIRECTORY, SYS(chdir, spawn.request->directory));
+    check(&child, STAGE_DIRECTORY, SYS(chdir, spawn->request->directory));
     drop_capabilities(&child);
-    if (spare)
-        spare_child_begin(&spawn);
     install_filter(&child);
-    if (!spawn.request->builtin)
+    if (!spawn->request->builtin)
         execute(&child);
     (void)SYS(close, REPORT);
-    ak_exit(builtin_run(spawn.request->builtin, (int)spawn.request->argc, spawn.request->argv));
+    ak_exit(builtin_run(spawn->request->builtin, (int)spawn->request->argc, spawn->request->argv));
 }

@@ -16,8 +16,6 @@ struct spawn {
     const struct agent_cgroups *cgroups;
     struct resource_limit files; /* RLIMIT_NOFILE as it was before the agent raised its own */
     int input, output, error; /* become 0-2; all of them are 3 or higher */
-    int handover;             /* where a spare's child waits for the request, and for the three above; -1: they are there */
-    int agent;                /* pid, for a spare's child */
 };
 
 struct spawn_failure {
@@ -25,10 +23,7 @@ struct spawn_failure {
     uint32_t stage;
 };
 
-/*
- * Becomes the process; a spare's child when it has been told which one. Writes a struct spawn_failure to `report` and exits when a step fails;
- * `report` closes on success.
- */
-_Noreturn void spawn_run(const struct spawn *given, int report, bool in_cgroup);
+/* Becomes the process. Writes a struct spawn_failure to `report` and exits when a step fails; `report` closes on success. */
+_Noreturn void spawn_run(const struct spawn *spawn, int report, bool in_cgroup);
 
 #endif

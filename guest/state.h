@@ -5,7 +5,6 @@
 #include "agent.h"
 #include "link.h"
 #include "result.h"
-#include "spare.h"
 #include "table.h"
 #include "tree.h"
 
@@ -33,7 +32,6 @@ struct agent {
     struct table table;
     struct results results;
     struct process *active_first, *active_last;
-    struct spare spare;
 
     uint64_t now_ms, started_ms;
     uint64_t earliest_ms; /* no deadline is before it; 0: none */

@@ -69,13 +69,6 @@ static uint64_t children_cpu_us(void)
     return (uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000u + (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
 }
 
-/* Nobody has started the spare yet. */
-static bool is_spare(const struct agent *agent, int pid, int parent)
-{
-    int supervisor = agent->spare.supervisor;
-    return supervisor && (pid == supervisor || parent == supervisor);
-}
-
 void reply_stats(struct agent *agent, uint64_t id)
 {
     struct pid_reader processes;
@@ -88,11 +81,8 @@ void reply_stats(struct agent *agent, uint64_t id)
         return;
     (void)pid_reader_open(&processes, agent->proc, ".");
     while (pids < PIDS_MAX && (pid = pid_reader_next(&processes)) > 0) {
-        bool known = process_table_stat(agent->proc, pid, &stat);
-        if (is_spare(agent, pid, known ? stat.parent : 0))
-            continue;
         pids++;
-        if (known)
+        if (process_table_stat(agent->proc, pid, &stat))
             pages += stat.resident_pages;
     }
     descriptor_close(&processes.fd);

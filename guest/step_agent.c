@@ -49,7 +49,7 @@ static sysret leave_descriptors(const struct sandbox *sandbox, int listen_fd)
     if (result < 0)
         return result;
     for (unsigned i = 0; i < cgroups->v1_count; i++)
-        keep(&kept, cgroups->v1_procs[i]);
+        keep(&kept, cgroups->v1_tasks[i]);
     keep(&kept, cgroups->v2_directory);
     keep(&kept, cgroups->v2_procs);
     keep(&kept, listen_fd);

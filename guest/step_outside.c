@@ -17,26 +17,35 @@ sysret step_idmap(struct sandbox *sandbox, const struct plan_step *step)
     return result;
 }
 
+static sysret keep_v1(struct agent_cgroups *cgroups, int directory)
+{
+    sysret tasks = SYS(openat, directory, "tasks", O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+    ak_close(directory);
+    if (tasks < 0)
+        return tasks;
+    cgroups->v1_tasks[cgroups->v1_count++] = (int)tasks;
+    return 0;
+}
+
+static sysret keep_v2(struct agent_cgroups *cgroups, int directory)
+{
+    sysret procs = SYS(openat, directory, "cgroup.procs", O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (procs < 0)
+        return procs;
+    cgroups->v2_directory = directory;
+    cgroups->v2_procs = (int)procs;
+    return 0;
+}
+
 sysret step_cgroup(struct sandbox *sandbox, const struct plan_step *step)
 {
-    struct agent_cgroups *cgroups = &sandbox->cgroups;
-    sysret procs, directory = beneath_root(step->arguments[1].text, O_PATH | O_DIRECTORY);
+    uint64_t kind = step->arguments[0].number;
+    sysret directory = beneath_root(step->arguments[1].text, O_PATH | O_DIRECTORY);
     if (directory < 0)
         return directory;
-    if (step->arguments[0].number == 3) {
+    if (kind == 3) {
         sandbox->first_cgroup = (int)directory;
         return 0;
     }
-    procs = SYS(openat, directory, "cgroup.procs", O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (procs < 0 || step->arguments[0].number == 1)
-        ak_close(directory);
-    if (procs < 0)
-        return procs;
-    if (step->arguments[0].number == 1) {
-        cgroups->v1_procs[cgroups->v1_count++] = (int)procs;
-    } else {
-        cgroups->v2_directory = (int)directory;
-        cgroups->v2_procs = (int)procs;
-    }
-    return 0;
+    return (kind == 1 ? keep_v1 : keep_v2)(&sandbox->cgroups, (int)directory);
 }

@@ -231,18 +231,16 @@ static void start_main(struct supervisor *s, const struct spawn *spawn)
         (void)SYS(close, spawn->output);
     if (spawn->error != spawn->output)
         (void)SYS(close, spawn->error);
-    if (spawn->handover >= 0)
-        (void)SYS(close, spawn->handover);
 }
 
 static void keep_own_descriptors(const struct spawn *spawn, int control, int proc)
 {
     /* 0-2 stay taken, so that nothing that the child still needs is where its own 0-2 go. */
     const struct agent_cgroups *cgroups = spawn->cgroups;
-    int keep[19] = {0, 1, 2, control, proc, spawn->input, spawn->output, spawn->error, spawn->handover, cgroups->v2_directory, cgroups->v2_procs};
-    unsigned n = 11;
+    int keep[18] = {0, 1, 2, control, proc, spawn->input, spawn->output, spawn->error, cgroups->v2_directory, cgroups->v2_procs};
+    unsigned n = 10;
     for (unsigned i = 0; i < cgroups->v1_count; i++)
-        keep[n++] = cgroups->v1_procs[i];
+        keep[n++] = cgroups->v1_tasks[i];
     descriptor_close_others(keep, n);
 }
 
@@ -252,8 +250,6 @@ _Noreturn void supervisor_run(const struct spawn *spawn, int control, int proc)
     uint64_t child = 1ull << (SIGCHLD - 1);
     (void)SYS(prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     (void)SYS(prctl, PR_SET_NAME, "ak-supervisor", 0, 0, 0);
-    if (spawn->handover >= 0)
-        (void)SYS(setpgid, 0, 0); /* a spare: see spare_take */
     keep_own_descriptors(spawn, control, proc);
     s.signals = (int)SYS(signalfd4, -1, &child, sizeof child, O_CLOEXEC | O_NONBLOCK);
     start_main(&s, spawn);

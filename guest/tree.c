@@ -14,8 +14,6 @@
 
 static bool is_spared(const struct tree *tree, int pid)
 {
-    if (pid == tree->spared_too)
-        return true;
     for (unsigned i = 0; i < tree->spared_count; i++)
         if (tree->spared[i] == pid)
             return true;

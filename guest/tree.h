@@ -17,7 +17,6 @@ struct tree {
     int root; /* the descendants of this process, without itself */
     const int *spared; /* these pids and their descendants are left alone */
     unsigned spared_count;
-    int spared_too; /* likewise; 0: nobody */
 
     int signal;
     bool by_parent; /* the kernel does not list children */

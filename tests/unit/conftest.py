@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import os
 import shutil
 import subprocess
 import tempfile
-import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -60,20 +58,7 @@ def cgroups() -> Iterator[dict[int, Path]]:
         path.mkdir()
     yield made
     for path in made.values():
-        _remove_cgroup(path)
-
-
-def _remove_cgroup(path: Path) -> None:
-    """Waits for the last process to leave it: the agent's spare was still joining when the agent was killed, perhaps."""
-    for _ in range(200):
-        try:
-            path.rmdir()
-            return
-        except OSError as error:
-            if error.errno != errno.EBUSY:
-                raise
-            time.sleep(0.01)
-    path.rmdir()
+        path.rmdir()
 
 
 @pytest.fixture

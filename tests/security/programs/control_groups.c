@@ -7,7 +7,7 @@ static int look(const char *path, const struct stat *found, int kind, struct FTW
 {
     const char *name = path + at->base;
     (void)found;
-    if (kind == FTW_F && (!strcmp(name, "release_agent") || !strcmp(name, "cgroup.procs") || !strcmp(name, "notify_on_release") || !strcmp(name, "memory.limit_in_bytes") || !strcmp(name, "pids.max"))) {
+    if (kind == FTW_F && (!strcmp(name, "release_agent") || !strcmp(name, "cgroup.procs") || !strcmp(name, "tasks") || !strcmp(name, "notify_on_release") || !strcmp(name, "memory.limit_in_bytes") || !strcmp(name, "pids.max"))) {
         int fd = open(path, O_WRONLY | O_CLOEXEC);
         if (fd >= 0) {
             reached("%s", path);

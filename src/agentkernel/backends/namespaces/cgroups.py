@@ -21,8 +21,6 @@ from agentkernel.model.spec import Resources
 CPU_PERIOD_US = 100_000
 SOCKET_SHARE = 4  # v1: of the memory limit, on top of it; v2 counts sockets with all else
 REMOVAL_PATIENCE_S = 2.0
-# The agent keeps one process ready in a v1 group, which is not the workload's (docs/guest-protocol.md, section 3).
-SPARE_PROCESSES = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +81,7 @@ class Cgroups:
             with contextlib.suppress(OSError):  # what sockets hold counts apart, and against what all of the host's sockets may hold
                 (memory / "memory.kmem.tcp.limit_in_bytes").write_text(str(resources.memory_bytes // SOCKET_SHARE))
         if pids and resources.pids is not None:
-            (pids / "pids.max").write_text(str(resources.pids + SPARE_PROCESSES))
+            (pids / "pids.max").write_text(str(resources.pids))
         if cpu and resources.cpus is not None:
             (cpu / "cpu.cfs_period_us").write_text(str(CPU_PERIOD_US))
             (cpu / "cpu.cfs_quota_us").write_text(str(max(1000, int(resources.cpus * CPU_PERIOD_US))))
