@@ -5,7 +5,7 @@ Every call may be cancelled. What a backend cannot do its fingerprint says befor
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -14,6 +14,17 @@ if TYPE_CHECKING:
     from agentkernel.model.command import Command, ExecResult, ExitStatus, TerminalSize
     from agentkernel.model.inspection import FileRecord, ProcessRecord, SandboxStatistics, WatchEvent
     from agentkernel.model.isolation import Fingerprint, IsolationLevel
+    from agentkernel.model.record import (
+        CreateOptions,
+        Event,
+        EventFilter,
+        KernelStatus,
+        Labels,
+        LogEntry,
+        SandboxFilter,
+        SandboxInfo,
+        SandboxRecord,
+    )
     from agentkernel.model.request import Grant, Notice, SandboxRequest
     from agentkernel.model.spec import SandboxSpec
 
@@ -142,6 +153,11 @@ class Sandbox(Protocol):
         ...
 
     @property
+    def sandbox_id(self) -> str:
+        """16 hexadecimal digits; of one that is not booted by a store's engine, whatever its backend calls it."""
+        ...
+
+    @property
     def files(self) -> Files:
         """Its files."""
         ...
@@ -176,6 +192,22 @@ class Sandbox(Protocol):
         """Connects to a TCP port on the sandbox's loopback; the process's stdin and stdout are the connection."""
         ...
 
+    async def attach(self, exec_id: int) -> Process:
+        """Takes up a command that runs, or ran: its output goes on from what is still kept; raises NotFound."""
+        ...
+
+    async def kill_commands(self) -> None:
+        """SIGKILL for the whole tree of every running command, whoever started it."""
+        ...
+
+    async def close(self) -> None:
+        """Lets go without ending anything in it; a sandbox that was booted lives on and can be recovered."""
+        ...
+
+    async def stop(self) -> None:
+        """Kills everything inside and frees all but the files, with which `boot` goes on; repeating it is fine."""
+        ...
+
     async def destroy(self) -> None:
         """Kills everything inside and removes every trace on the host; repeating it is fine."""
         ...
@@ -198,13 +230,97 @@ class Backend(Protocol):
         """
         ...
 
+    async def boot(self, sandbox_id: str, spec: SandboxSpec, owner: str) -> Sandbox:
+        """Builds and starts a sandbox that lives on without its engine, under an id that the caller has stored before.
+
+        Every external name is made of `sandbox_id`. The files of an earlier boot of that id are there again. `owner` is the identity of
+        the store that the id is in; it is recorded with everything made, so that no other engine sweeps it.
+
+        Raises:
+            LaunchFailed: it could not be built; nothing is left but the files of earlier boots.
+            Unsupported: this backend or host cannot keep a sandbox's files.
+        """
+        ...
+
+    async def recover(self, sandbox_id: str, spec: SandboxSpec, owner: str) -> Sandbox | None:
+        """Takes up a booted sandbox that a crashed engine left running; None when it does not run (any more), and then what was left of
+        it but its files is removed."""
+        ...
+
+    async def discard(self, sandbox_id: str, owner: str) -> None:
+        """Removes every trace of a booted sandbox, its files too, running or not; nothing there is fine."""
+        ...
+
     async def sweep(self) -> int:
-        """Removes what crashed engines left on the host; returns how many sandboxes were removed."""
+        """Removes what crashed engines left of sandboxes made by `create`; returns how many sandboxes were removed."""
+        ...
+
+    async def sweep_owned(self, owner: str, keep: Collection[str]) -> int:
+        """Removes every booted sandbox of that owner whose id is not to be kept; returns how many."""
+        ...
+
+
+class Store(Protocol):
+    """Sandboxes and events, durable; every call is one transaction and returns when a `kill -9` can no longer undo it.
+
+    Calls are quick (well under a millisecond) and made from the event loop. Raises StoreFailed when the disk does.
+    """
+
+    @property
+    def identity(self) -> str:
+        """32 hexadecimal digits, made with the store, for ever."""
+        ...
+
+    def insert(self, record: SandboxRecord, event: Event | None = None) -> None:
+        """Adds a sandbox; raises Conflict when its owner has one of that name."""
+        ...
+
+    def update(self, record: SandboxRecord, event: Event | None = None) -> None:
+        """Replaces a sandbox's row; raises NotFound, and Conflict for a name that is taken."""
+        ...
+
+    def delete(self, sandbox_id: str, event: Event | None = None) -> None:
+        """Removes the row; none there is fine."""
+        ...
+
+    def get(self, sandbox_id: str) -> SandboxRecord | None:
+        """By id."""
+        ...
+
+    def find(self, owner: str, name: str) -> SandboxRecord | None:
+        """By name."""
+        ...
+
+    def find_exec(self, exec_id: int) -> SandboxRecord | None:
+        """The ephemeral sandbox made for that command."""
+        ...
+
+    def sandboxes(self, owner: str = "", wanted: SandboxFilter | None = None) -> Sequence[SandboxRecord]:
+        """Those of an owner (of all, when empty) that match, by id; without a filter every one, ephemeral ones too."""
+        ...
+
+    def append(self, event: Event) -> Event:
+        """Adds an event and returns it with its id."""
+        ...
+
+    def events(self, wanted: EventFilter) -> Sequence[Event]:
+        """Those that match, oldest first."""
+        ...
+
+    def prune_events(self, before: float, keep: int) -> int:
+        """Drops events older than `before` and all but the newest `keep`; returns how many."""
+        ...
+
+    def close(self) -> None:
+        """Writes everything back."""
         ...
 
 
 class Kernel(Protocol):
-    """The one door: what every front end talks to. Policy, limits and audit live behind it."""
+    """The one door: what every front end talks to. Policy, limits and audit live behind it.
+
+    `name` is a sandbox's name or its id. Callers see their own sandboxes; scope `admin` sees all.
+    """
 
     async def fingerprints(self, caller: Caller) -> Sequence[Fingerprint]:
         """Probes every backend."""
@@ -225,4 +341,106 @@ class Kernel(Protocol):
 
     def isolation_of(self, backend: str) -> IsolationLevel:
         """The level that a backend reaches at best."""
+        ...
+
+    async def create(self, caller: Caller, request: SandboxRequest, options: CreateOptions) -> SandboxInfo:
+        """Makes a lasting sandbox, stopped unless `options.start`; raises what `grant` raises, and Conflict for a name that is taken."""
+        ...
+
+    async def start(self, caller: Caller, name: str) -> SandboxInfo:
+        """Boots it with its files; one that runs is fine."""
+        ...
+
+    async def stop(self, caller: Caller, name: str) -> SandboxInfo:
+        """Ends everything in it and keeps its files; one that is stopped is fine."""
+        ...
+
+    async def remove(self, caller: Caller, name: str, *, force: bool = False) -> None:
+        """Removes it and its files; raises Conflict when it runs, unless forced."""
+        ...
+
+    async def sandboxes(self, caller: Caller, wanted: SandboxFilter) -> Sequence[SandboxInfo]:
+        """Lists one page, by id."""
+        ...
+
+    async def info(self, caller: Caller, name: str) -> SandboxInfo:
+        """Describes one; raises NotFound."""
+        ...
+
+    async def spec(self, caller: Caller, name: str) -> SandboxSpec:
+        """What it was granted, without the host's files that its root is made of."""
+        ...
+
+    async def open(self, caller: Caller, name: str) -> Sandbox:
+        """A running sandbox, to be `close`d; raises NotFound, and Conflict when it does not run."""
+        ...
+
+    async def rename(self, caller: Caller, name: str, new_name: str) -> SandboxInfo:
+        """Gives it another name; raises Conflict for one that is taken."""
+        ...
+
+    async def extend(self, caller: Caller, name: str, ttl_s: float | None) -> SandboxInfo:
+        """Lets it expire so many seconds from now; None: never."""
+        ...
+
+    async def relabel(self, caller: Caller, name: str, labels: Labels) -> SandboxInfo:
+        """Replaces its labels."""
+        ...
+
+    def logs(self, caller: Caller, name: str, *, exec_id: int = 0, since: float = 0.0, follow: bool = False) -> AsyncIterator[LogEntry]:
+        """The recorded output of its detached commands (of one, with `exec_id`), oldest first."""
+        ...
+
+    async def collect_garbage(self, caller: Caller, *, dry_run: bool = False) -> Sequence[str]:
+        """Removes what has expired and what belongs to no sandbox; returns one line for each thing."""
+        ...
+
+    def events(self, caller: Caller, wanted: EventFilter, *, follow: bool = False) -> AsyncIterator[Event]:
+        """The audit trail; with `follow` it goes on with what happens."""
+        ...
+
+    async def status(self, caller: Caller) -> KernelStatus:
+        """The engine at a glance."""
+        ...
+
+    async def close(self) -> None:
+        """Lets go of everything: lasting sandboxes of a durable store live on, those of an engine in process end."""
+        ...
+
+
+class Host(Kernel, Protocol):
+    """What a process that owns a durable store and serves others needs of its engine, beyond the door."""
+
+    @property
+    def identity(self) -> str:
+        """The store's."""
+        ...
+
+    async def recover(self) -> None:
+        """Settles what a crash left (`model.status.SETTLES_AS`): adopts what runs, finishes or undoes what was under way, sweeps the
+        rest; then goes on doing so on a timer, with expiry and idleness. Called once, before anything else."""
+        ...
+
+    async def ephemeral(self, caller: Caller, request: SandboxRequest, exec_id: int) -> tuple[Sandbox, Grant]:
+        """A sandbox for the one command `exec_id`, stored as such, to be `dispose`d; again the same when asked again for that exec id."""
+        ...
+
+    async def ephemeral_of(self, caller: Caller, exec_id: int) -> Sandbox:
+        """The sandbox that an earlier engine or connection made for that command; raises NotFound."""
+        ...
+
+    async def dispose(self, exec_id: int) -> None:
+        """Removes the ephemeral sandbox of a command; none there is fine."""
+        ...
+
+    def started(self, caller: Caller, sandbox: Sandbox, command: Command, exec_id: int) -> None:
+        """Notes that a command was passed on: audit, last use, and for a detached one the recording of its output."""
+        ...
+
+    def ended(self, caller: Caller, sandbox: Sandbox, exec_id: int, status: ExitStatus | None, error: str = "") -> None:
+        """Notes its end (or with `error`, an error's code, that it did not start or was lost)."""
+        ...
+
+    def busy(self) -> int:
+        """Operations under way and commands of connected clients: a daemon drains until it is 0."""
         ...

@@ -9,6 +9,9 @@
         BackendUnavailable           backend_unavailable  125   the backend cannot run here at all
       NotFound                       not_found        125
       Conflict                       conflict         125
+      Busy                           busy             125   too much at once; nothing was done, try again
+      StoreFailed                    store_failed     125   the disk or database of agentkernel's own state failed
+      DaemonUnavailable              daemon_unavailable  125  no daemon answers and none can be started
       SandboxFailed                  sandbox_failed   125   the sandbox, not the command, failed
         LaunchFailed                 launch_failed    125   it could not be built; nothing is left of it
         SandboxLost                  sandbox_lost     125   it died; whether the command took effect is unknown
@@ -88,6 +91,24 @@ class Conflict(AgentKernelError):
     """The thing exists already, or is not in a state that allows the operation."""
 
     code = "conflict"
+
+
+class Busy(AgentKernelError):
+    """A queue or quota is full; nothing was done, and trying again later is right."""
+
+    code = "busy"
+
+
+class StoreFailed(AgentKernelError):
+    """The store cannot be read or written; what was acknowledged before is not lost."""
+
+    code = "store_failed"
+
+
+class DaemonUnavailable(AgentKernelError):
+    """No daemon answers and none can be started; nothing was done."""
+
+    code = "daemon_unavailable"
 
 
 class SandboxFailed(AgentKernelError):

@@ -1,0 +1,38 @@
+"""Where a user's daemon, store and logs are. On the command line's hot path: imports nothing but os.
+
+AGENTKERNEL_HOME (an absolute path) puts all of it beneath one directory, which is how tests and second installations keep apart.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+
+def runtime_directory(environment: Mapping[str, str], uid: int) -> str:
+    """What does not outlive a boot: /run/agentkernel for root, else $XDG_RUNTIME_DIR/agentkernel or /tmp/agentkernel-<uid>."""
+    own = environment.get("AGENTKERNEL_HOME", "")
+    if own.startswith("/"):
+        return own.rstrip("/") + "/run"
+    if uid == 0:
+        return "/run/agentkernel"
+    given = environment.get("XDG_RUNTIME_DIR", "")
+    if given.startswith("/") and len(given) <= 40:  # sun_path holds 107 bytes, the rest of the path needs 60
+        return f"{given}/agentkernel"
+    return f"/tmp/agentkernel-{uid}"  # noqa: S108 - whoever makes it checks that it is ours and closed to others
+
+
+def data_directory(environment: Mapping[str, str], uid: int) -> str:
+    """What does: the store, logs, sandboxes' files. /var/lib/agentkernel for root, else $XDG_DATA_HOME/agentkernel."""
+    own = environment.get("AGENTKERNEL_HOME", "")
+    if own.startswith("/"):
+        return own.rstrip("/") + "/data"
+    if uid == 0:
+        return "/var/lib/agentkernel"
+    data = environment.get("XDG_DATA_HOME", "")
+    return (data.rstrip("/") if data.startswith("/") else f"{environment.get('HOME') or '/'}/.local/share") + "/agentkernel"
+
+
+def socket_path(environment: Mapping[str, str]) -> str:
+    """The daemon's socket: AGENTKERNEL_SOCKET, or `daemon.sock` in the runtime directory."""
+    return environment.get("AGENTKERNEL_SOCKET") or runtime_directory(environment, os.geteuid()) + "/daemon.sock"
