@@ -18,6 +18,11 @@ class Boundary(Protocol):
         ...
 
     @property
+    def sandbox_id(self) -> str:
+        """The id that it was booted with, or that its backend gave it: 16 hexadecimal digits."""
+        ...
+
+    @property
     def spec(self) -> SandboxSpec:
         """What it was built from."""
         ...
@@ -47,6 +52,14 @@ class Boundary(Protocol):
 
     async def limits_hit(self) -> tuple[LimitHit, ...]:
         """The limits hit since the last call."""
+        ...
+
+    async def stop(self) -> None:
+        """Kills everything inside and frees all but the files; repeating it is fine.
+
+        Raises:
+            Unsupported: it was not booted, so nothing could go on with its files.
+        """
         ...
 
     async def destroy(self) -> None:

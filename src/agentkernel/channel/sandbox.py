@@ -46,6 +46,11 @@ class GuestSandbox:
         """The name of the backend that made it."""
         return self._boundary.backend
 
+    @property
+    def sandbox_id(self) -> str:
+        """The id that it was booted with, or that its backend gave it."""
+        return self._boundary.sandbox_id
+
     @cached_property
     def files(self) -> GuestFiles:
         """Its files."""
@@ -139,6 +144,11 @@ class GuestSandbox:
     async def close(self) -> None:
         """Lets go of the sandbox without ending anything in it; foreground commands end later as orphans."""
         await self._channel.close()
+
+    async def stop(self) -> None:
+        """Kills everything inside and frees all but the files; see `abc.Sandbox`. Raises Unsupported for one that was not booted."""
+        await self._channel.close()
+        await self._boundary.stop()
 
     async def destroy(self) -> None:
         """Kills everything inside and removes every trace on the host; repeating it is fine."""

@@ -66,7 +66,7 @@ class MemoryBackend:
         except BaseException:
             shutil.rmtree(directory, ignore_errors=True)
             raise
-        boundary = MemoryBoundary(spec=granted, seccomp=seccomp, directory=directory, agent=agent)
+        boundary = MemoryBoundary(spec=granted, seccomp=seccomp, directory=directory, agent=agent, sandbox_id=os.urandom(8).hex())
         try:
             return await open_sandbox(boundary)
         except BaseException:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentkernel.backends.memory.tree import end_tree
-from agentkernel.errors import SandboxLost
+from agentkernel.errors import SandboxLost, Unsupported
 from agentkernel.model.command import LimitHit
 from agentkernel.model.spec import SandboxSpec
 
@@ -27,6 +27,7 @@ class MemoryBoundary:
     seccomp: bytes
     directory: Path
     agent: subprocess.Popen[bytes]
+    sandbox_id: str
     destroyed: bool = False
 
     @property
@@ -72,6 +73,10 @@ class MemoryBoundary:
     async def limits_hit(self) -> tuple[LimitHit, ...]:
         """None: there are no limits that the host would watch."""
         return ()
+
+    async def stop(self) -> None:
+        """Raises Unsupported: nothing could go on with the files of a sandbox that was not booted."""
+        raise Unsupported("a sandbox that was not booted cannot be stopped", hint="destroy it")
 
     async def destroy(self) -> None:
         """Ends the agent with everything below it and removes the directory."""

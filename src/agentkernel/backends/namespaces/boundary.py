@@ -16,7 +16,7 @@ from agentkernel.backends.namespaces.process_level import kill_descendants
 from agentkernel.backends.namespaces.ranges import release_range
 from agentkernel.backends.namespaces.state import SandboxState, StateRoot
 from agentkernel.backends.namespaces.watch import LimitWatch
-from agentkernel.errors import SandboxLost
+from agentkernel.errors import SandboxLost, Unsupported
 from agentkernel.model.command import LimitHit
 from agentkernel.model.spec import SandboxSpec
 
@@ -72,6 +72,11 @@ class NamespacesBoundary:
         self._destroyed = False
 
     @property
+    def sandbox_id(self) -> str:
+        """By which everything of it is found on the host."""
+        return self._holdings.state.sandbox_id
+
+    @property
     def pid(self) -> int:
         """The first process, as the host sees it; 0 once destroyed."""
         return self._holdings.launched.pid if self._holdings.launched else 0
@@ -111,6 +116,10 @@ class NamespacesBoundary:
         """Which limits hit since the last call."""
         by_group = self._holdings.cgroups.limits_hit() if self._holdings.cgroups else ()
         return (*by_group, *(self._holdings.watch.hits() if self._holdings.watch else ()))
+
+    async def stop(self) -> None:
+        """Raises Unsupported: nothing could go on with the files of a sandbox that was not booted."""
+        raise Unsupported("a sandbox that was not booted cannot be stopped", hint="destroy it")
 
     async def destroy(self) -> None:
         """Kills everything inside and removes every trace on the host."""
