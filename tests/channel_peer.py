@@ -8,18 +8,9 @@ import struct
 from collections import deque
 from dataclasses import dataclass, field
 
-from agentkernel.channel.frames import (
-    HOST_TYPES,
-    Frame,
-    FrameDecoder,
-    FrameType,
-    HelloReply,
-    decode_hello,
-    encode_frame,
-    encode_hello_reply,
-    tag_of,
-)
+from agentkernel.channel.frames import HOST_TYPES, Frame, FrameDecoder, FrameType, HelloReply, decode_hello, encode_hello_reply
 from agentkernel.channel.mux import Deadlines
+from agentkernel.channel.wire import encode_frame, tag_of
 from agentkernel.model.command import LimitHit
 from agentkernel.model.spec import RootFilesystem, RootKind, SandboxSpec, StorageKind
 

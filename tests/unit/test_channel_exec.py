@@ -13,8 +13,9 @@ from channel_peer import QUICK, SPEC, FakeBoundary, Peer
 from agentkernel import errors
 from agentkernel.channel import process as process_module
 from agentkernel.channel.commands import RING_BYTES, start_of
-from agentkernel.channel.frames import FrameType, decode_fields
+from agentkernel.channel.frames import FrameType
 from agentkernel.channel.sandbox import GuestSandbox, open_sandbox
+from agentkernel.channel.wire import decode_fields
 from agentkernel.model.command import Cause, Command, LimitHit, TerminalSize
 from agentkernel.model.spec import Workspace, WorkspaceMode
 
@@ -108,7 +109,7 @@ async def test_a_command_that_does_not_start_says_why(
 async def test_a_timeout_is_an_error_and_the_sandbox_goes_on(peer: Peer, sandbox: GuestSandbox) -> None:
     running = asyncio.create_task(sandbox.exec(Command(argv=(b"sleep", b"9"), timeout_s=0.5)))
     start = await peer.expect(FrameType.START)
-    assert {field.key: field.value for field in decode_fields(start.payload)}[10] == struct.pack("<Q", 500)
+    assert {key: value for key, _, value in decode_fields(start.payload)}[10] == struct.pack("<Q", 500)
     await peer.send(FrameType.STARTED, start.id, struct.pack("<I", 2))
     await peer.exited(start.id, kind=1, value=9, cause=1)
     with pytest.raises(errors.TimedOut, match=r"0\.5 seconds"):

@@ -9,23 +9,17 @@ from typing import Any
 
 import pytest
 
-from agentkernel.channel import frames
+from agentkernel.channel import frames, wire
 from agentkernel.channel.frames import (
     AGENT_TYPES,
     HOST_TYPES,
-    MAX_FRAME,
-    MAX_PAYLOAD,
     FrameDecoder,
     FrameType,
     HelloReply,
-    decode_fields,
     decode_hello,
-    encode_fields,
-    encode_frame,
-    encode_hello,
     encode_hello_reply,
-    tag_of,
 )
+from agentkernel.channel.wire import MAX_FRAME, MAX_PAYLOAD, decode_fields, encode_fields, encode_frame, encode_hello, tag_of
 from agentkernel.errors import ProtocolViolation
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parent.parent / "vectors" / "protocol.json").read_text())
@@ -75,7 +69,7 @@ def test_every_bad_frame_of_the_vectors_is_refused(vector: dict[str, Any]) -> No
 
 def test_the_constants_are_those_of_the_vectors() -> None:
     assert VECTORS["max_payload"] == MAX_PAYLOAD
-    assert VECTORS["protocol"] == frames.VERSION
+    assert VECTORS["protocol"] == wire.VERSION
 
 
 def stream_of_frames(source: random.Random) -> tuple[bytes, list[tuple[int, int, int, bytes]]]:
@@ -108,7 +102,7 @@ def test_frames_survive_any_cutting_of_the_stream(largest_piece: int) -> None:
 
 def test_bytes_of_an_earlier_attach_are_dropped_until_the_reply() -> None:
     old = bytes(range(16))
-    stale = encode_frame(7, FrameType.OUTPUT, 1, b"x" * 1000) + encode_hello_reply(HelloReply(old, 1, 1, 0, bytes(16))) + frames.AGENT_MAGIC
+    stale = encode_frame(7, FrameType.OUTPUT, 1, b"x" * 1000) + encode_hello_reply(HelloReply(old, 1, 1, 0, bytes(16))) + wire.AGENT_MAGIC
     frame = encode_frame(tag_of(EPOCH), FrameType.REPLY, 5)
     data = stale + encode_hello_reply(HelloReply(EPOCH, 1, 1, 0, bytes(16))) + frame
     for size in (1, 23, 24, 25, len(data)):
@@ -152,7 +146,7 @@ def test_a_giant_length_is_refused_as_soon_as_the_header_is_there(length: int) -
 
 def test_a_field_list_comes_back_as_it_was_written() -> None:
     fields = [(1, b"a"), (1, b""), (2**16 - 1, b"x" * 1000)]
-    assert [(f.key, bytes(f.value)) for f in decode_fields(encode_fields(fields))] == fields
+    assert [(key, bytes(value)) for key, _, value in decode_fields(encode_fields(fields))] == fields
 
 
 @pytest.mark.parametrize("payload", [b"\1", b"\1\0\0\0\5\0\0\0abcd", b"\1\0\0\0\xff\xff\xff\xffab"])

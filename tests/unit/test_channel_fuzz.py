@@ -15,21 +15,11 @@ import pytest
 from agentkernel.channel import messages, replies
 from agentkernel.channel.exchange import Answer, Exchange
 from agentkernel.channel.execution import Execution, Phase
-from agentkernel.channel.frames import (
-    AGENT_TYPES,
-    MAX_OUTPUT,
-    FrameDecoder,
-    FrameType,
-    HelloReply,
-    decode_fields,
-    decode_hello,
-    encode_frame,
-    encode_hello_reply,
-    tag_of,
-)
+from agentkernel.channel.frames import AGENT_TYPES, FrameDecoder, FrameType, HelloReply, decode_hello, encode_hello_reply
 from agentkernel.channel.messages import KillCause, Start, encode_start
 from agentkernel.channel.records import RecordError, WatchRecords, parse_file_records
 from agentkernel.channel.streams import MAX_UNCONFIRMED, InputWindow, OutputQueue
+from agentkernel.channel.wire import MAX_OUTPUT, decode_fields, encode_frame, tag_of
 from agentkernel.errors import AgentKernelError, ProtocolViolation, SandboxLost
 
 SEED = int(os.environ.get("AGENTKERNEL_FUZZ_SEED") or int.from_bytes(os.urandom(4), "little"))

@@ -11,18 +11,10 @@ from collections.abc import Callable
 from typing import Final
 
 from agentkernel.channel.execution import Execution, Phase
-from agentkernel.channel.frames import (
-    VERSION,
-    Frame,
-    FrameDecoder,
-    FrameType,
-    HelloReply,
-    encode_frame,
-    encode_hello,
-    tag_of,
-)
+from agentkernel.channel.frames import Frame, FrameDecoder, FrameType, HelloReply
 from agentkernel.channel.messages import Failure, Payload, parse_failed
 from agentkernel.channel.streams import InputWindow, OutputQueue
+from agentkernel.channel.wire import VERSION, encode_frame, encode_hello, tag_of
 from agentkernel.errors import AgentKernelError, ProtocolViolation, SandboxLost
 
 Answer = bytes | Failure | AgentKernelError

@@ -5,34 +5,29 @@ The daemon's local socket speaks the same framing. Whatever a peer sends, a deco
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import Final, NamedTuple
 
+from agentkernel.channel.wire import (
+    AGENT_MAGIC,
+    HEADER,
+    HELLO,
+    HELLO_REPLY,
+    HOST_MAGIC,
+    MAX_FRAME,
+    MAX_PAYLOAD,
+    TAG,
+    tag_of,
+)
 from agentkernel.errors import ProtocolViolation
 
-VERSION: Final = 1
-MAX_PAYLOAD: Final = 131_072
-OVERHEAD: Final = 20
-MAX_FRAME: Final = MAX_PAYLOAD + OVERHEAD
-MAX_OUTPUT: Final = 65_536  # data bytes in one OUTPUT
 MAX_STALE_BYTES: Final = 64 * 1024 * 1024  # before the HELLO_REPLY; a ring of every process of an earlier attach is less
-CRITICAL: Final = 1  # field flag: who does not know the key must refuse
-
-HOST_MAGIC: Final = b"AKCHAN1\n"
-AGENT_MAGIC: Final = b"AKAGENT\n"
-
-_HELLO = struct.Struct("<8s16sHHI")
-_HELLO_REPLY = struct.Struct("<8s16sHHI16s")
-_HEADER = struct.Struct("<IBBHQ")
-_TAG = struct.Struct("<I")
-_FIELD = struct.Struct("<HHI")
-_BUFFER_BYTES = 2 * MAX_FRAME
+_BUFFER_BYTES: Final = 2 * MAX_FRAME
 
 
 class FrameType(IntEnum):
-    """Types below 128 go to the agent, the others come from it."""
+    """Types below 128 go to the agent (or to the daemon), the others come from it."""
 
     CONFIGURE = 1
     START = 2
@@ -47,6 +42,7 @@ class FrameType(IntEnum):
     STATS = 11
     PING = 12
     SHUTDOWN = 13
+    CALL = 14  # only at the daemon's door
     REPLY = 128
     FAILED = 129
     STARTED = 130
@@ -56,7 +52,8 @@ class FrameType(IntEnum):
     RESUMED = 134
 
 
-HOST_TYPES: Final = frozenset(int(kind) for kind in FrameType if kind < 128)
+HOST_TYPES: Final = frozenset(int(kind) for kind in FrameType if kind < FrameType.CALL)
+CLIENT_TYPES: Final = HOST_TYPES - {FrameType.CONFIGURE, FrameType.SHUTDOWN} | {int(FrameType.CALL)}
 AGENT_TYPES: Final = frozenset(int(kind) for kind in FrameType if kind >= 128)
 
 
@@ -87,29 +84,11 @@ class Frame(NamedTuple):
     payload: memoryview | bytes
 
 
-class Field(NamedTuple):
-    """One entry of a field list."""
-
-    key: int
-    flags: int
-    value: memoryview | bytes
-
-
-def tag_of(epoch: bytes) -> int:
-    """The attach's tag; an epoch with tag 0 must not be used."""
-    return int.from_bytes(epoch[:4], "little")
-
-
-def encode_hello(epoch: bytes, version_min: int = VERSION, version_max: int = VERSION) -> bytes:
-    """A HELLO; the epoch is 16 random bytes, the first four not all zero."""
-    return _HELLO.pack(HOST_MAGIC, epoch, version_min, version_max, 0)
-
-
 def decode_hello(data: bytes | memoryview) -> Hello:
     """Reads a HELLO of exactly 32 bytes."""
-    if len(data) != _HELLO.size:
+    if len(data) != HELLO.size:
         raise ProtocolViolation("a HELLO is 32 bytes long")
-    magic, epoch, version_min, version_max, zero = _HELLO.unpack(data)
+    magic, epoch, version_min, version_max, zero = HELLO.unpack(data)
     if magic != HOST_MAGIC or zero or not tag_of(epoch):
         raise ProtocolViolation("malformed HELLO")
     return Hello(epoch, version_min, version_max)
@@ -117,35 +96,7 @@ def decode_hello(data: bytes | memoryview) -> Hello:
 
 def encode_hello_reply(reply: HelloReply) -> bytes:
     """A HELLO_REPLY."""
-    return _HELLO_REPLY.pack(AGENT_MAGIC, *reply)
-
-
-def encode_frame(tag: int, kind: int, ident: int, payload: bytes | memoryview = b"", flags: int = 0) -> bytes:
-    """One frame. The caller has checked that the payload fits (`MAX_PAYLOAD`)."""
-    return b"".join((_HEADER.pack(len(payload), kind, flags, 0, ident), payload, _TAG.pack(tag)))
-
-
-def encode_fields(fields: Iterable[tuple[int, bytes]]) -> bytes:
-    """A field list without flags."""
-    parts: list[bytes] = []
-    for key, value in fields:
-        parts.append(_FIELD.pack(key, 0, len(value)))
-        parts.append(value)
-    return b"".join(parts)
-
-
-def decode_fields(payload: bytes | memoryview) -> Iterator[Field]:
-    """Reads a field list; raises ProtocolViolation where it does not fill the payload exactly."""
-    position, end = 0, len(payload)
-    while position < end:
-        if end - position < _FIELD.size:
-            raise ProtocolViolation("a field's header is cut")
-        key, flags, length = _FIELD.unpack_from(payload, position)
-        position += _FIELD.size
-        if length > end - position:
-            raise ProtocolViolation("a field is longer than its payload")
-        yield Field(key, flags, payload[position : position + length])
-        position += length
+    return HELLO_REPLY.pack(AGENT_MAGIC, *reply)
 
 
 class FrameDecoder:
@@ -186,10 +137,10 @@ class FrameDecoder:
             self._drop_stale(keep)
             return None
         self._drop_stale(found)
-        if self._end - found < _HELLO_REPLY.size:
+        if self._end - found < HELLO_REPLY.size:
             return None
-        _, epoch, version, arch, state, boot_id = _HELLO_REPLY.unpack_from(self._buffer, found)
-        self._start = found + _HELLO_REPLY.size
+        _, epoch, version, arch, state, boot_id = HELLO_REPLY.unpack_from(self._buffer, found)
+        self._start = found + HELLO_REPLY.size
         self._greeted = True
         self.hello = HelloReply(epoch, version, arch, state, boot_id)
         return self.hello
@@ -198,20 +149,20 @@ class FrameDecoder:
         """Takes `count` new bytes and yields the frames that are now complete; raises ProtocolViolation."""
         self._end += count
         view, types, tag = self._view, self._types, self._tag
-        while self._end - self._start >= _HEADER.size:
+        while self._end - self._start >= HEADER.size:
             start = self._start
-            length, kind, flags, zero, ident = _HEADER.unpack_from(view, start)
+            length, kind, flags, zero, ident = HEADER.unpack_from(view, start)
             if length > MAX_PAYLOAD:
                 raise ProtocolViolation(f"a frame of {length} bytes is longer than {MAX_PAYLOAD}")
             if zero or kind not in types:
                 raise ProtocolViolation(f"unknown frame type {kind}" if not zero else "a frame's zero field is not zero")
-            end = start + _HEADER.size + length
-            if self._end < end + _TAG.size:
+            end = start + HEADER.size + length
+            if self._end < end + TAG.size:
                 return
-            if _TAG.unpack_from(view, end)[0] != tag:
+            if TAG.unpack_from(view, end)[0] != tag:
                 raise ProtocolViolation("a frame carries the tag of another attach")
-            self._start = end + _TAG.size
-            yield Frame(kind, flags, ident, view[start + _HEADER.size : end])
+            self._start = end + TAG.size
+            yield Frame(kind, flags, ident, view[start + HEADER.size : end])
 
     def feed(self, data: bytes | memoryview) -> list[Frame]:
         """Takes bytes of any length and returns the complete frames with payloads of their own."""

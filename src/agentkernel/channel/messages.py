@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from agentkernel.channel.frames import CRITICAL, MAX_PAYLOAD, decode_fields, encode_fields
+from agentkernel.channel.wire import CRITICAL, MAX_PAYLOAD, decode_fields, encode_fields
 from agentkernel.errors import InvalidInput, ProtocolViolation
 from agentkernel.model.command import TerminalSize
 
@@ -241,11 +241,11 @@ def parse_resumed(payload: Payload) -> Resumed:
 
 def reply_values(payload: Payload, wanted: int) -> Iterator[bytes]:
     """The values of the field `wanted` in a REPLY."""
-    for field in decode_fields(payload):
-        if field.key == wanted:
-            yield bytes(field.value)
-        elif field.flags & CRITICAL:
-            raise ProtocolViolation(f"a reply has the unknown critical field {field.key}")
+    for key, flags, value in decode_fields(payload):
+        if key == wanted:
+            yield bytes(value)
+        elif flags & CRITICAL:
+            raise ProtocolViolation(f"a reply has the unknown critical field {key}")
 
 
 def parse_echo(payload: Payload) -> bytes:

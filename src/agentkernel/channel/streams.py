@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from agentkernel.channel.frames import MAX_OUTPUT
+from agentkernel.channel.wire import MAX_OUTPUT
 from agentkernel.errors import ProtocolViolation
 
 Sink = Callable[[int, memoryview | bytes], None]
