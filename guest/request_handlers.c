@@ -72,12 +72,22 @@ static void reply_result(struct agent *agent, const struct frame *frame, unsigne
         reply_done(agent, frame->id);
 }
 
+/* A sandbox made in store lingers until somebody gets it; all else that processes were promised stays. */
+static bool is_known_configuration(struct agent *agent)
+{
+    uint32_t linger_ms = agent->candidate.linger_ms;
+    agent->candidate.linger_ms = agent->configuration.linger_ms;
+    bool same = memcmp(&agent->candidate, &agent->configuration, sizeof agent->configuration) == 0;
+    agent->candidate.linger_ms = linger_ms;
+    return same;
+}
+
 static void handle_configure(struct agent *agent, const struct frame *frame)
 {
     int error = configuration_parse(&agent->candidate, frame->payload, frame->length);
-    if (!error && agent->configured && memcmp(&agent->candidate, &agent->configuration, sizeof agent->configuration) != 0)
+    if (!error && agent->configured && !is_known_configuration(agent))
         error = -EEXIST;
-    if (!error && !agent->configured) {
+    if (!error) {
         memcpy(&agent->configuration, &agent->candidate, sizeof agent->configuration);
         agent->configured = true;
     }

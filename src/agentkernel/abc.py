@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from agentkernel.model.command import Command, ExecResult, ExitStatus, TerminalSize
@@ -210,6 +210,16 @@ class Sandbox(Protocol):
 
     async def destroy(self) -> None:
         """Kills everything inside and removes every trace on the host; repeating it is fine."""
+        ...
+
+
+@runtime_checkable
+class Assignable(Protocol):
+    """Optional power of a sandbox: it can be made before anybody asks for it. Backends whose sandboxes lack it have no pool."""
+
+    def assign(self, spec: SandboxSpec) -> None:
+        """Gives a sandbox in which nothing was run yet the name, the base environment and the linger time of `spec`, which is the one
+        that it was made of in all else. Raises SandboxLost when it has died."""
         ...
 
 

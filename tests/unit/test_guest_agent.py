@@ -351,6 +351,25 @@ def test_configure_counts_once(agent: Agent) -> None:
     assert host.run("sh", "-c", "ulimit -Sn; ulimit -Hn").stdout == b"77\n99\n"
 
 
+def test_how_long_it_stays_alone_may_be_configured_anew(agent: Agent) -> None:
+    limits = encode_field(3, struct.pack("<IQQ", resource.RLIMIT_NOFILE, 77, 99))
+    host = agent.host(configure=limits)
+    host.configure(limits + encode_field(4, struct.pack("<I", 100)))
+    assert host.run("sh", "-c", "ulimit -Sn; ulimit -Hn").stdout == b"77\n99\n"
+    host.close()
+    assert agent.process.wait(10) == 0
+
+
+def test_an_agent_that_was_to_end_alone_may_be_told_to_stay(agent: Agent) -> None:
+    host = agent.host(configure=encode_field(4, struct.pack("<I", 1)))
+    host.configure(b"")
+    host.close()
+    for _ in range(20):  # each time it is alone for longer than it was to be
+        again = agent.host(configure=None)
+        assert again.run("true").exit.value == 0
+        again.close()
+
+
 def test_the_filter_holds_for_programs_and_builtins(agent: Agent, home: Path) -> None:
     # mkdirat -> EPERM, mkdir -> EPERM (x86_64), all else allowed
     numbers = (258, 83) if os.uname().machine == "x86_64" else (34, 34)

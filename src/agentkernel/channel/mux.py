@@ -84,6 +84,12 @@ class Channel:
             raise copy_of(result)
         return result
 
+    def configure(self, linger_s: float | None) -> None:
+        """Sends CONFIGURE without waiting for its answer. Again, it may only change how long the agent stays without a host."""
+        configuration = encode_configure(self._boundary.seccomp, self._boundary.rlimits, linger_ms=int((linger_s or 0) * 1000))
+        self._exchange.request(FrameType.CONFIGURE, configuration, self._on_configured)
+        self._watch_answers()
+
     def end_is_due(self, execution: Execution) -> None:
         """A killed process must end soon, or the agent counts as hostile."""
         if execution.ident in self._exchange.executions:
@@ -128,11 +134,7 @@ class Channel:
         self._spawn(self._watch_boundary())
         try:
             self._attach(await self._connect())
-            configuration = encode_configure(
-                self._boundary.seccomp, self._boundary.rlimits, linger_ms=int((self._boundary.spec.linger_s or 0) * 1000)
-            )
-            self._exchange.request(FrameType.CONFIGURE, configuration, self._on_configured)
-            self._watch_answers()
+            self.configure(self._boundary.spec.linger_s)
         except BaseException:
             await self.close()
             raise

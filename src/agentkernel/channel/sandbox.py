@@ -6,6 +6,7 @@ import asyncio
 import os
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
@@ -34,12 +35,13 @@ class GuestSandbox:
     def __init__(self, boundary: Boundary, channel: Channel) -> None:
         self._boundary = boundary
         self._channel = channel
+        self._spec = boundary.spec
         self._environment = base_environment(boundary.spec)
 
     @property
     def spec(self) -> SandboxSpec:
         """As granted."""
-        return self._boundary.spec
+        return self._spec
 
     @property
     def backend(self) -> str:
@@ -59,6 +61,16 @@ class GuestSandbox:
     async def ready(self) -> None:
         """Waits until the agent has answered and taken its configuration."""
         await self._channel.ready()
+
+    def assign(self, spec: SandboxSpec) -> None:
+        """See `abc.Assignable`; HOME is where the backend has put it."""
+        self._channel.check()
+        own = self._spec.user.home
+        environment = tuple((name, own if name == "HOME" and value == spec.user.home else value) for name, value in spec.environment)
+        if spec.linger_s != self._spec.linger_s:
+            self._channel.configure(spec.linger_s)
+        self._spec = replace(self._spec, name=spec.name, environment=environment, linger_s=spec.linger_s)
+        self._environment = base_environment(self._spec)
 
     def launch(self, start: Start) -> GuestProcess:
         """Sends a START as it is, without waiting for the answer; raises InvalidInput, SandboxLost."""
