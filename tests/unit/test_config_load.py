@@ -133,6 +133,7 @@ TIGHTENING = [
     '[isolation]\nminimum = "vm"',
     'storage = "memory"',
     'timeout = "30s"',
+    "daemon = false",
     'user = "user"',
     '[sandbox]\nname = "x"\nruntime = "python"\nbase_image = "python:3.12-alpine"',
     '[agent]\npreferred = "codex"',
@@ -159,6 +160,7 @@ def test_every_setting_is_in_one_of_the_two_lists_above() -> None:
         "sandbox.name",
         "sandbox.runtime",
         "agent.preferred",
+        "daemon",
         "security.read_only",
     }
 

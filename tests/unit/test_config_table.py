@@ -89,7 +89,7 @@ def test_the_last_of_two_opposite_switches_wins() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--allow-host", "example.com"], ["--allow-host=x"], ["--keep"], ["--secret", "K=V"], ["-p", "80"], ["--publish", "80:80"]]
+    "words", [["--allow-host", "example.com"], ["--allow-host=x"], ["--secret", "K=V"], ["-p", "80"], ["--publish", "80:80"]]
 )
 def test_an_option_of_other_versions_is_refused_by_name(words: list[str]) -> None:
     with pytest.raises(InvalidInput, match="is not part of this version") as caught:
@@ -98,11 +98,10 @@ def test_an_option_of_other_versions_is_refused_by_name(words: list[str]) -> Non
     assert caught.value.exit_status == 2
 
 
-def test_a_verb_without_settings_gets_only_config() -> None:
+def test_a_verb_without_settings_gets_no_option() -> None:
     parser = argparse.ArgumentParser(add_help=False)
     add_arguments(parser, "doctor")
-    shown = [action for action in parser._actions if action.help != argparse.SUPPRESS]
-    assert [action.dest for action in shown] == ["config"]
+    assert parser._actions == []
 
 
 def test_a_request_carries_every_setting(tmp_path: Path) -> None:

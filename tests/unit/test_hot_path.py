@@ -18,9 +18,11 @@ OWN = {
     "agentkernel.cli.context",
     "agentkernel.cli.main",
     "agentkernel.cli.output",
-    "agentkernel.cli.suggest",
     "agentkernel.cli.verbs",
     "agentkernel.errors",
+    "agentkernel.text",
+    "agentkernel.text.nearest",
+    "agentkernel.text.style",
 }
 FOREIGN = {"__future__", "collections.abc", "importlib", "typing"}
 FOR_RUN_NEVER = {

@@ -29,10 +29,3 @@ class Context:
             return os.getcwd()
         except FileNotFoundError:
             raise InvalidInput("the working directory no longer exists", hint="change to a directory that does") from None
-
-    def state_directory(self) -> str:
-        """Where this user's small memories are kept (which notices were said); may not exist yet."""
-        base = self.environment.get("XDG_STATE_HOME", "")
-        if not base.startswith("/"):
-            base = os.path.join(self.environment.get("HOME", "") or "/nonexistent", ".local", "state")
-        return base + "/agentkernel"

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from agentkernel import __version__, assembly
 from agentkernel.cli.context import Context
 from agentkernel.cli.output import complete_streams, discard_stream, say
-from agentkernel.cli.suggest import nearest
 from agentkernel.cli.verbs import VERBS, dispatch
 from agentkernel.errors import AgentKernelError, InvalidInput, UnknownKey
+from agentkernel.text.nearest import nearest
 
 EXIT_FAILURE = 125
 EXIT_INTERRUPTED = 130  # 128 + SIGINT

@@ -1,40 +1,17 @@
-"""What people read: errors, hints, tables; colours only on a terminal. Nothing here may be slow to import."""
+"""What people read goes out here: errors, hints, tables. Nothing here may be slow to import."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TextIO
 
-BOLD = "1"
-RED = "31"
-GREEN = "32"
-YELLOW = "33"
-DIM = "2"
-
-
-def colourful(stream: TextIO, environment: Mapping[str, str]) -> bool:
-    """Whether to colour: on a terminal that can, unless NO_COLOR is set to anything (no-color.org)."""
-    return stream.isatty() and not environment.get("NO_COLOR") and environment.get("TERM", "dumb") != "dumb"
-
-
-def paint(text: str, colour: str, enabled: bool) -> str:
-    """Wraps text in an SGR sequence."""
-    return f"\x1b[{colour}m{text}\x1b[0m" if enabled else text
-
-
-def printable(text: str) -> str:
-    """One line without control characters: messages can hold bytes that a sandbox or an image chose."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text.replace("\n", " "))
+from agentkernel.text.style import colourful, line
 
 
 def say(kind: str, message: str, hint: str, environment: Mapping[str, str]) -> None:
     """Writes `error: ...` or `note: ...` and its hint to stderr; a stderr that is gone is no reason to fail."""
-    colours = colourful(sys.stderr, environment)
-    lines = f"{paint(kind + ':', RED if kind == 'error' else YELLOW, colours)} {printable(message)}\n"
-    if hint:
-        lines += f"{paint('hint:', DIM, colours)} {printable(hint)}\n"
+    lines = line(kind, message, hint, colours=colourful(sys.stderr.isatty(), environment))
     try:
         sys.stderr.write(lines)
         sys.stderr.flush()

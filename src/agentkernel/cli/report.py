@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from agentkernel.cli.output import say
 from agentkernel.cli.session import Outcome
 from agentkernel.errors import AgentKernelError
-from agentkernel.model.command import Cause, LimitHit
 from agentkernel.model.request import Grant
-from agentkernel.model.spec import SandboxSpec, StorageKind
-from agentkernel.units import format_duration, format_size
+from agentkernel.text.outcome import why
 
 
 class Collector:
@@ -34,39 +32,13 @@ class Collector:
 
 
 def say_why(outcome: Outcome, timeout_s: float | None, environment: Mapping[str, str]) -> None:
-    """Names the limit that ended the command, on stderr: its exit status alone would look like its own failure. Also what it left."""
+    """Says on stderr what the command left on the host, and which limit ended it."""
     for notice in outcome.aftermath:
         say("warning", notice.message, notice.hint, environment)
-    status, grant = outcome.status, outcome.grant
-    if status is None or grant is None or outcome.interrupted_by is not None:
+    if outcome.status is None or outcome.grant is None or outcome.interrupted_by is not None:
         return
-    if status.cause is Cause.TIMEOUT and timeout_s is not None:
-        message = f"the command ran longer than {format_duration(timeout_s)} and was killed with everything it started"
-        say("error", message, "--timeout allows it more time", environment)
-    elif status.cause is Cause.SUPERVISOR_LOST:
-        say("error", "the command's supervisor died, so the command was killed", "", environment)
-    kind = "error" if outcome.exit_status else "note"
-    for limit in status.limits_hit:
-        message, hint = _limit(limit, grant.spec)
+    for kind, message, hint in why(outcome.status, outcome.grant.spec, timeout_s):
         say(kind, message, hint, environment)
-
-
-def _limit(limit: LimitHit, spec: SandboxSpec) -> tuple[str, str]:
-    """The message and the flag that doubles the limit. A sandbox without a limit of its own met the host's."""
-    memory, pids, disk = spec.resources.memory_bytes, spec.resources.pids, spec.resources.disk_bytes
-    match limit:
-        case LimitHit.MEMORY if memory is not None:
-            said = f"the sandbox ran out of memory (limit: {format_size(memory)}) and processes in it were killed"
-            return said, f"--memory {format_size(2 * memory)} allows more"
-        case LimitHit.PIDS if pids is not None:
-            return f"the sandbox reached its limit of {pids} processes and threads", f"--pids {2 * pids} allows more"
-        case LimitHit.DISK if memory is not None and memory < disk and spec.storage is StorageKind.MEMORY:
-            said = f"the sandbox's own files, which are kept in memory, reached the limit of {format_size(memory)}"
-            return said, f"--memory {format_size(2 * memory)} allows more; --storage disk keeps them on disk"
-        case LimitHit.DISK:
-            return f"the sandbox's own files reached their limit of {format_size(disk)}", f"--disk {format_size(2 * disk)} allows more"
-        case _:
-            return f"the host ran out of {limit.value}", "the sandbox has no limit of its own; give it one"
 
 
 def print_outcome(outcome: Outcome, output: Collector) -> None:

@@ -16,10 +16,10 @@ from agentkernel.cli.interrupts import Interrupts
 from agentkernel.cli.streams import feed, is_gone
 from agentkernel.cli.terminal import terminal_size
 from agentkernel.errors import AgentKernelError
-from agentkernel.model.command import Cause, Command, ExitStatus
+from agentkernel.model.command import Command, ExitStatus
 from agentkernel.model.request import Grant, Notice, SandboxRequest
+from agentkernel.text.outcome import exit_status
 
-EXIT_TIMEOUT = 124
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE: what a program in a pipeline ends with when its reader goes away
 STDIN, STDOUT = 0, 1
 
@@ -167,4 +167,4 @@ def _exit_status(progress: _Progress, interrupts: Interrupts) -> int:
     status = progress.status
     if status is None:
         raise AssertionError("the command ended without a status")
-    return EXIT_TIMEOUT if status.cause is Cause.TIMEOUT else status.exit_code
+    return exit_status(status)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 
+from agentkernel.config.console import UNKNOWN_SIZE
 from agentkernel.model.command import TerminalSize
-
-_DEFAULT = TerminalSize(rows=24, columns=80)
 
 
 def terminal_size() -> TerminalSize:
@@ -18,4 +17,4 @@ def terminal_size() -> TerminalSize:
             continue
         if rows and columns:
             return TerminalSize(rows=rows, columns=columns)
-    return _DEFAULT
+    return UNKNOWN_SIZE

@@ -25,10 +25,14 @@ class _Refused(argparse.Action):
 
 
 def add_options(parser: argparse.ArgumentParser, settings: Iterable[Setting]) -> None:
-    """Adds the options of `settings`, and `--config`. An option that is not given puts nothing into the namespace."""
+    """Adds the options of `settings`. An option that is not given puts nothing into the namespace."""
     for setting in settings:
         if setting.flags:
             _add(parser, setting)
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Adds `--config`, for verbs that the project's file concerns."""
     parser.add_argument("-c", "--config", default=None, metavar="FILE", help="project file to read in place of ./agentkernel.toml")
 
 

@@ -118,10 +118,7 @@ def collect(
 ) -> Settings:
     """Like `load_settings`, but leaves it to the caller what to do about an untrusted file that loosens."""
     places = places or find_places(environment)
-    layers = [
-        *_policy_layer(OriginKind.OPERATOR, places.operator, frozenset({places.operator_owner})),
-        *_policy_layer(OriginKind.USER, places.user, frozenset({0, os.geteuid()})),
-    ]
+    layers = _policy_layers(places)
     document, of_user = _project_document(cwd, config_path, places)
     if document is not None:
         layers.append(Layer(kind=OriginKind.USER if of_user else OriginKind.PROJECT, values=document.values))
@@ -132,6 +129,20 @@ def collect(
         return settings  # what only tightens needs no trust, so the list need not be read
     trusted = late.TrustStore(places.trusted).is_trusted(settings.project.path, settings.project.digest)
     return Settings(layers=settings.layers, project=settings.project, trusted=trusted)
+
+
+def users_settings(*, cwd: str, environment: Mapping[str, str], flags: Mapping[str, object], places: Places | None = None) -> Settings:
+    """The settings without a project's: what counts where no sandbox is made."""
+    places = places or find_places(environment)
+    layers = _policy_layers(places)
+    layers.append(Layer(kind=OriginKind.ENVIRONMENT, values=_from_environment(environment, cwd)))
+    layers.append(Layer(kind=OriginKind.FLAG, values=_from_flags(flags, cwd)))
+    return Settings(layers=tuple(layers))
+
+
+def settings_of_flags(flags: Mapping[str, object], *, cwd: str) -> Settings:
+    """What the command line alone says, on top of the defaults."""
+    return Settings(layers=(Layer(kind=OriginKind.FLAG, values=_from_flags(flags, cwd)),))
 
 
 def _setting(key: str) -> Setting:
@@ -157,6 +168,13 @@ def merge(setting: Setting, layers: Iterable[Layer]) -> tuple[Any, Origin]:
         else:
             value = added
     return value, origin
+
+
+def _policy_layers(places: Places) -> list[Layer]:
+    return [
+        *_policy_layer(OriginKind.OPERATOR, places.operator, frozenset({places.operator_owner})),
+        *_policy_layer(OriginKind.USER, places.user, frozenset({0, os.geteuid()})),
+    ]
 
 
 def _policy_layer(kind: OriginKind, path: str, owners: frozenset[int]) -> tuple[Layer, ...]:

@@ -81,6 +81,8 @@ def _row(setting: Setting) -> str:
 def _default(setting: Setting) -> str:
     if setting.default is None:
         return "*profile*" if setting.key.startswith(("security.", "resources.")) else "none"
+    if setting.default is True:
+        return "`true`"
     return f"`{setting.type.write(setting.default)}`" if setting.default else "none"
 
 

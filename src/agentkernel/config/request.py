@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from agentkernel.config.compound import FileEntry
 from agentkernel.config.load import OriginKind, Settings
+from agentkernel.config.tighten import unset
 from agentkernel.errors import InvalidInput
 from agentkernel.model.names import validate_environment_value
 from agentkernel.model.request import SandboxRequest
@@ -40,7 +41,7 @@ def request_from_settings(settings: Settings, *, argv: tuple[bytes, ...], cwd: s
         read_only_root=settings.get("security.read_only"),
         directory=_directory(settings.get("dir")),
         mounts=(*map(_mount, settings.get("mounts")), *map(_file, settings.get("files"))),
-        environment=_environment(settings.get("environment"), environment),
+        environment=given_environment(settings.get("environment"), environment),
         host_environment=dict(environment),
         memory_bytes=settings.get("resources.memory"),
         cpus=settings.get("resources.cpus"),
@@ -49,6 +50,24 @@ def request_from_settings(settings: Settings, *, argv: tuple[bytes, ...], cwd: s
         storage=settings.get("storage"),
         user=settings.get("user"),
     )
+
+
+def passes_environment(settings: Settings) -> bool:
+    """Whether the command gets the caller's whole environment; where nobody says so, the profile does."""
+    switch = settings.get("security.pass_env")
+    return bool(unset(settings.get("security.profile"), "security.pass_env") if switch is None else switch)
+
+
+def given_environment(wanted: Mapping[str, str | None], caller: Mapping[str, str]) -> dict[str, str]:
+    """The variables of -e and [environment]; those without a value have the caller's; raises InvalidInput for one that is not set."""
+    result = {}
+    for name, value in wanted.items():
+        if value is None:
+            if name not in caller:
+                raise InvalidInput(f"-e {name}: there is no such variable here", hint=f"set it, or write -e {name}=VALUE")
+            value = caller[name]
+        result[name] = validate_environment_value(name, value)
+    return result
 
 
 def _directory(path: str | None) -> str | None:
@@ -83,14 +102,3 @@ def _existing(path: str) -> str:
     if not os.path.lexists(resolved):
         raise InvalidInput(f"{path} does not exist on this host", hint="a mount is SOURCE:DESTINATION, with the source on this host")
     return resolved
-
-
-def _environment(wanted: Mapping[str, str | None], caller: Mapping[str, str]) -> dict[str, str]:
-    result = {}
-    for name, value in wanted.items():
-        if value is None:
-            if name not in caller:
-                raise InvalidInput(f"-e {name}: there is no such variable here", hint=f"set it, or write -e {name}=VALUE")
-            value = caller[name]
-        result[name] = validate_environment_value(name, value)
-    return result

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from agentkernel.config.tighten import Rule
 from agentkernel.config.values import Read, ValueType
 
-VERBS = frozenset({"run"})
+MAKES_SANDBOX = frozenset({"run", "create"})  # verbs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,5 +28,5 @@ class Setting:
     flags: tuple[str, ...] = ()
     off_flags: tuple[str, ...] = ()
     metavar: str = ""
-    verbs: frozenset[str] = VERBS
+    verbs: frozenset[str] = MAKES_SANDBOX  # that take its flags
     aliases: Mapping[str, Read] = field(default_factory=dict)  # other TOML keys for the same thing, and how each is read

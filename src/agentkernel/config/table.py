@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from agentkernel.config import arguments, tighten
 from agentkernel.config.compound import ENVIRONMENT, FILES, MOUNTS
-from agentkernel.config.setting import Setting
+from agentkernel.config.setting import MAKES_SANDBOX, Setting
 from agentkernel.config.unsupported import UNSUPPORTED_FLAGS
 from agentkernel.config.values import (
     CPUS,
@@ -39,6 +39,7 @@ SETTINGS: tuple[Setting, ...] = (
         environment="AGENTKERNEL_BACKEND",
         flags=("-B", "--backend"),
         metavar="NAME",
+        verbs=MAKES_SANDBOX | {"exec"},
     ),
     Setting(
         key="isolation.minimum",
@@ -67,6 +68,18 @@ SETTINGS: tuple[Setting, ...] = (
         environment="AGENTKERNEL_TIMEOUT",
         flags=("--timeout",),
         metavar="TIME",
+        verbs=frozenset({"run", "exec"}),
+    ),
+    Setting(
+        key="daemon",
+        type=SWITCH,
+        help="a daemon that keeps sandboxes ready, started when it is not there; without it `run` works in its own process",
+        project=tighten.ANYTHING,
+        default=True,
+        environment="AGENTKERNEL_DAEMON",
+        flags=("--daemon",),
+        off_flags=("--no-daemon",),
+        verbs=frozenset({"run", "exec"}),
     ),
     Setting(
         key="dir",
@@ -85,6 +98,7 @@ SETTINGS: tuple[Setting, ...] = (
         environment="AGENTKERNEL_USER",
         flags=("--user",),
         metavar="USER",
+        verbs=MAKES_SANDBOX | {"exec"},
     ),
     Setting(
         key="mounts",
@@ -98,11 +112,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         key="sandbox.name",
         type=NAME,
-        help="name of the sandbox; `run` takes it from --name alone, for a project's runs go side by side",
+        help="name of the sandbox, for `create`; `run` takes it from --name alone, for a project's runs go side by side",
         project=tighten.ANYTHING,
         environment="AGENTKERNEL_NAME",
         flags=("--name",),
         metavar="NAME",
+        verbs=frozenset({"run"}),
     ),
     Setting(
         key="sandbox.runtime",
@@ -229,6 +244,7 @@ SETTINGS: tuple[Setting, ...] = (
         default={},
         flags=("-e", "--env"),
         metavar="NAME[=VALUE]",
+        verbs=MAKES_SANDBOX | {"exec"},
     ),
     Setting(
         key="files",
@@ -244,9 +260,11 @@ BY_ENVIRONMENT: Mapping[str, Setting] = {setting.environment: setting for settin
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
-    """Adds the options of all settings that `verb` takes, `--config`, and the options that are refused by name."""
+    """Adds the options of all settings that `verb` takes; where it makes a sandbox also `--config`, and the options refused by name."""
     arguments.add_options(parser, [setting for setting in SETTINGS if verb in setting.verbs])
-    arguments.add_refused(parser, UNSUPPORTED_FLAGS)
+    if verb in MAKES_SANDBOX:
+        arguments.add_config(parser)
+        arguments.add_refused(parser, UNSUPPORTED_FLAGS)
 
 
 def flags_given(args: argparse.Namespace) -> dict[str, object]:

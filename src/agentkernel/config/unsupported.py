@@ -36,7 +36,6 @@ UNSUPPORTED = (
 # Options of later versions: option -> what it would do.
 UNSUPPORTED_FLAGS: Mapping[tuple[str, ...], str] = {
     ("--allow-host",): "network access to named hosts only",
-    ("-k", "--keep"): "keeping the sandbox after the command",
     ("-S", "--secret"): "secrets that the sandbox uses without seeing them",
     ("-p", "-P", "--publish"): "publishing ports of the sandbox",
 }
@@ -46,9 +45,11 @@ OTHER_VARIABLES = (
     "AGENTKERNEL_API_KEY",
     "AGENTKERNEL_AUDIT",
     "AGENTKERNEL_BASE_URL",
-    "AGENTKERNEL_DAEMON",
     "AGENTKERNEL_DEBUG",
+    "AGENTKERNEL_FAILPOINTS",
     "AGENTKERNEL_GUEST",
+    "AGENTKERNEL_HOME",
     "AGENTKERNEL_HOST",
     "AGENTKERNEL_PORT",
+    "AGENTKERNEL_SOCKET",
 )

@@ -7,12 +7,13 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from agentkernel.cli.context import Context
-from agentkernel.cli.output import printable, table
+from agentkernel.cli.output import table
 from agentkernel.config.load import Settings, collect
 from agentkernel.config.places import PROJECT_FILE
 from agentkernel.config.setting import Setting
 from agentkernel.config.table import BY_KEY, SETTINGS
 from agentkernel.errors import InvalidInput
+from agentkernel.text.style import printable
 
 HELP = """\
 Show the settings in force and where each comes from.

@@ -13,8 +13,8 @@ from agentkernel import __version__
 from agentkernel.cli.caller import local_caller
 from agentkernel.cli.context import Context
 from agentkernel.cli.host import Fact, facts
-from agentkernel.cli.output import BOLD, DIM, GREEN, RED, YELLOW, colourful, paint, printable
 from agentkernel.model.isolation import Feature, Fingerprint, Provision, Support
+from agentkernel.text.style import BOLD, DIM, GREEN, RED, YELLOW, colourful, paint, printable
 
 HELP = """\
 Say what this host can do: every backend builds a real sandbox and reports what it got, feature by feature.
@@ -48,7 +48,7 @@ def main(args: Namespace, context: Context) -> int:
         }
         sys.stdout.write(json.dumps(record, indent=2) + "\n")
     else:
-        colours = colourful(sys.stdout, context.environment)
+        colours = colourful(sys.stdout.isatty(), context.environment)
         lines = [*_host(host, colours), "", *(line for one in found for line in (*_backend(one, colours), ""))]
         sys.stdout.write("\n".join(lines) + "\n")
         sys.stdout.write(_verdict(found, colours) + "\n")

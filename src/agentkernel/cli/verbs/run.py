@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-from argparse import REMAINDER, ArgumentParser, Namespace
+from argparse import Namespace
+from collections.abc import Callable
 
 from agentkernel.cli.caller import local_caller
+from agentkernel.cli.console import console_of
 from agentkernel.cli.context import Context
-from agentkernel.cli.notices import say_new
+from agentkernel.cli.output import say
 from agentkernel.cli.report import Collector, print_error, print_outcome, say_why
-from agentkernel.cli.session import STDIN, STDOUT, Job, Outcome, Sink, run
-from agentkernel.cli.streams import Writer, has_input
-from agentkernel.cli.terminal import terminal_size
-from agentkernel.config.load import load_settings
-from agentkernel.config.request import request_from_settings
-from agentkernel.config.table import add_arguments, flags_given
-from agentkernel.errors import AgentKernelError, InvalidInput
-from agentkernel.model.command import DEFAULT_OUTPUT_LIMIT_BYTES, Command
+from agentkernel.cli.session import STDIN, Job, Outcome, Sink, run
+from agentkernel.cli.streams import Writer
+from agentkernel.config.invocation import Invocation, configure_run, read_run
+from agentkernel.errors import AgentKernelError
+from agentkernel.model.command import DEFAULT_OUTPUT_LIMIT_BYTES
 from agentkernel.model.request import Grant
+from agentkernel.text.said import state_directory, unsaid
 
 HELP = """\
 Run one command in a sandbox of its own; the sandbox is gone when the command ends.
@@ -41,16 +41,7 @@ Notes about what the policy decided are said once per user; --quiet silences the
 """
 
 
-def configure(parser: ArgumentParser) -> None:
-    """Declares the settings of the table, and what only concerns this terminal."""
-    parser.usage = "agentkernel run [OPTION...] [--] COMMAND [ARGUMENT...]"
-    add_arguments(parser, "run")
-    terminal = parser.add_mutually_exclusive_group()
-    terminal.add_argument("-t", "--tty", action="store_true", help="a terminal inside (without it: when stdin and stdout are terminals)")
-    terminal.add_argument("--no-tty", action="store_true", help="no terminal inside, though stdin and stdout are one")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no notes about what the policy decided")
-    parser.add_argument("--json", action="store_true", help="print the result, with the output in it, as one JSON object")
-    parser.add_argument("command", nargs=REMAINDER, metavar="COMMAND", help="program and arguments; no shell is involved")
+configure = configure_run
 
 
 def main(args: Namespace, context: Context) -> int:
@@ -68,40 +59,19 @@ def main(args: Namespace, context: Context) -> int:
 
 
 def _run(args: Namespace, context: Context, sink: Sink) -> Outcome:
-    argv = _argv(args.command)
-    cwd = context.cwd()
-    settings = load_settings(cwd=cwd, config_path=args.config, environment=context.environment, flags=flags_given(args))
-    request = request_from_settings(settings, argv=argv, cwd=cwd, environment=context.environment)
-    timeout_s = settings.get("timeout") or None  # 0 is never
-    in_terminal = args.tty or (os.isatty(STDIN) and os.isatty(STDOUT) and not args.no_tty and not args.json)
-    command = Command(
-        argv=argv,
-        environment=_terminal_environment(context) if in_terminal else {},
-        terminal=terminal_size() if in_terminal else None,
-        stdin=has_input(STDIN),
-        timeout_s=timeout_s,
-    )
+    wanted = read_run(args, console_of(context))
 
     def granted(grant: Grant) -> None:
-        if not args.quiet and not args.json:
-            say_new(grant.notices, context.state_directory(), context.environment)
+        if not wanted.quiet and not wanted.json:
+            for notice in unsaid(grant.notices, state_directory(context.environment)):
+                say("note", notice.message, notice.hint, context.environment)
 
-    job = Job(caller=local_caller(), request=request, command=command, raw=in_terminal and os.isatty(STDIN), granted=granted)
-    outcome = asyncio.run(run(context.kernel(), job, sink))
-    say_why(outcome, timeout_s, context.environment)
+    outcome = asyncio.run(run(context.kernel(), _job(wanted, granted), sink))
+    say_why(outcome, wanted.command.timeout_s, context.environment)
     return outcome
 
 
-def _argv(words: list[str]) -> tuple[bytes, ...]:
-    argv = words[1:] if words[:1] == ["--"] else words
-    if not argv:
-        raise InvalidInput("there is no command to run", hint="for example: agentkernel run python3 -c 'print(1)'")
-    if not argv[0]:
-        raise InvalidInput("the command's name is empty", hint="a variable that is not set, perhaps?")
-    return tuple(os.fsencode(word) for word in argv)
-
-
-def _terminal_environment(context: Context) -> dict[bytes, bytes]:
-    """Programs draw for the terminal that they are really shown on."""
-    names = ("TERM", "COLORTERM")
-    return {name.encode(): os.fsencode(context.environment[name]) for name in names if context.environment.get(name)}
+def _job(wanted: Invocation, granted: Callable[[Grant], None]) -> Job:
+    assert wanted.request is not None  # noqa: S101 - what `run` asks for
+    raw = wanted.command.terminal is not None and os.isatty(STDIN)
+    return Job(caller=local_caller(), request=wanted.request, command=wanted.command, raw=raw, granted=granted)

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from agentkernel.cli.caller import local_caller
 from agentkernel.cli.context import Context
 from agentkernel.cli.host import Fact, compiler, guest_binary, user_namespaces
-from agentkernel.cli.output import printable, table
+from agentkernel.cli.output import table
 from agentkernel.model.isolation import Fingerprint
+from agentkernel.text.style import printable
 
 HELP = """\
 Say what is installed, what is missing and the exact command that gets it. Nothing is installed or changed.

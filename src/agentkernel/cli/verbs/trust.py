@@ -8,12 +8,13 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from agentkernel.cli.context import Context
-from agentkernel.cli.output import printable, table
+from agentkernel.cli.output import table
 from agentkernel.config.load import Settings, collect
 from agentkernel.config.loosening import Loosening
 from agentkernel.config.places import PROJECT_FILE, find_places
 from agentkernel.config.trusted import TrustStore
 from agentkernel.errors import InvalidInput, NotFound
+from agentkernel.text.style import printable
 
 HELP = """\
 Allow a project file to loosen the policy: what it asks for beyond your own settings is shown first.

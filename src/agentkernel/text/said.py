@@ -1,27 +1,35 @@
-"""Says each notice of a grant once per user: its code is remembered in a file of the state directory, one code a line."""
+"""Which notices a user has been told: each is said once, and its code kept in a file of the state directory, one code a line."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
 
-from agentkernel.cli.output import say
 from agentkernel.model.request import Notice
 
 _FILE = "notices-said"
 _MAX_BYTES = 65536  # far more codes than there are; whatever else fills the file is not read
 
 
-def say_new(notices: Iterable[Notice], directory: str, environment: Mapping[str, str]) -> None:
-    """Writes the notices that this user has not seen to stderr and remembers them; where that fails they are said again."""
+def state_directory(environment: Mapping[str, str]) -> str:
+    """Where a user's small memories are kept; may not exist yet."""
+    base = environment.get("XDG_STATE_HOME", "")
+    if not base.startswith("/"):
+        base = os.path.join(environment.get("HOME", "") or "/nonexistent", ".local", "state")
+    return base + "/agentkernel"
+
+
+def unsaid(notices: Iterable[Notice], directory: str) -> list[Notice]:
+    """Those that this user has not been told, which are remembered as told now; where that fails they will be said again."""
     path = f"{directory}/{_FILE}"
     said = _read(path)
+    new = []
     for notice in notices:
-        if notice.code in said:
-            continue
-        say("note", notice.message, notice.hint, environment)
-        said.add(notice.code)
-        _remember(path, directory, notice.code)
+        if notice.code not in said:
+            said.add(notice.code)
+            new.append(notice)
+            _remember(path, directory, notice.code)
+    return new
 
 
 def _read(path: str) -> set[str]:
