@@ -36,6 +36,7 @@ class SandboxRecord:
     expires_at: float | None = None  # removed then
     idle_s: float | None = None  # stopped after so long without use
     reason: str = ""  # why it is not running, when that was nobody's wish
+    request_key: str = ""  # of the request that made it: repeated, that request finds it
 
     def info(self, status: Status | None = None) -> SandboxInfo:
         """What users see of it."""
@@ -91,6 +92,7 @@ class CreateOptions:
     ttl_s: float | None = None  # removed so long after its creation
     idle_s: float | None = None  # stopped after so long without use
     start: bool = False
+    request_key: str = ""  # unique for this request: repeated after a cut, it makes nothing twice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ class Status(StrEnum):
 
 
 FOLLOWS: Mapping[Status, frozenset[Status]] = {
-    Status.CREATING: frozenset({Status.STOPPED, Status.STARTING, Status.REMOVING}),
+    Status.CREATING: frozenset({Status.STOPPED, Status.RUNNING, Status.REMOVING}),
     Status.STOPPED: frozenset({Status.STARTING, Status.REMOVING}),
     Status.STARTING: frozenset({Status.RUNNING, Status.STOPPED, Status.REMOVING}),
     Status.RUNNING: frozenset({Status.STOPPING, Status.STOPPED, Status.REMOVING}),  # straight to stopped: it died by itself
