@@ -33,6 +33,11 @@ def data_directory(environment: Mapping[str, str], uid: int) -> str:
     return (data.rstrip("/") if data.startswith("/") else f"{environment.get('HOME') or '/'}/.local/share") + "/agentkernel"
 
 
+def store_directory(environment: Mapping[str, str], uid: int) -> str:
+    """The store's own, closed to others, which the one above it cannot be: sandboxes' ids walk through that to their files."""
+    return data_directory(environment, uid) + "/store"
+
+
 def socket_path(environment: Mapping[str, str]) -> str:
     """The daemon's socket: AGENTKERNEL_SOCKET, or `daemon.sock` in the runtime directory."""
     return environment.get("AGENTKERNEL_SOCKET") or runtime_directory(environment, os.geteuid()) + "/daemon.sock"
