@@ -10,7 +10,7 @@ MAX_PAGE = 1000
 
 def check_record(record: SandboxRecord) -> None:
     """Raises InvalidInput for text that is no Unicode (half a surrogate pair, which JSON can smuggle in)."""
-    _check_text(record.sandbox_id, record.name, record.owner, record.backend, record.reason)
+    _check_text(record.sandbox_id, record.name, record.owner, record.backend, record.reason, record.request_key)
     for key, value in record.labels:
         _check_text(key, value)
 

@@ -29,6 +29,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             expires_at REAL,
             idle_s REAL,
             reason TEXT NOT NULL,
+            request_key TEXT NOT NULL,
             UNIQUE (owner, name)
         ) STRICT""",
         "CREATE UNIQUE INDEX sandboxes_by_exec ON sandboxes (exec_id) WHERE exec_id IS NOT NULL",

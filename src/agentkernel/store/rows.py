@@ -15,9 +15,9 @@ from agentkernel.model.status import Status
 
 SANDBOX_COLUMNS = (
     "sandbox_id, name, owner, status, backend, isolation, created_at, ephemeral, exec_id, started_at, used_at, expires_at, idle_s, reason, "
-    "root, spec"
+    "request_key, root, spec"
 )
-ROOT_AT = 14  # where SANDBOX_COLUMNS has the root's digest
+ROOT_AT = 15  # where SANDBOX_COLUMNS has the root's digest
 EVENT_COLUMNS = "event_id, kind, at, principal, sandbox_id, sandbox, backend, isolation, outcome, exec_id, details"
 _ELSEWHERE = RootFilesystem(kind=RootKind.HOST)  # stands in a stored specification for the root, which has a table of its own
 _WORD = 1 << 64
@@ -55,6 +55,7 @@ def to_columns(record: SandboxRecord) -> dict[str, Any]:
         "expires_at": record.expires_at,
         "idle_s": record.idle_s,
         "reason": record.reason,
+        "request_key": record.request_key,
     }
 
 
@@ -75,6 +76,7 @@ def to_record(row: Sequence[Any], root: RootFilesystem, labels: Labels) -> Sandb
         expires_at=row[11],
         idle_s=row[12],
         reason=row[13],
+        request_key=row[14],
         spec=replace(from_json(SandboxSpec, json.loads(row[ROOT_AT + 1])), root=root),
         labels=labels,
     )
