@@ -149,6 +149,7 @@ class PoolState:
     maximum: int
     hits: int
     misses: int
+    reason: str = ""  # why the last sandbox for it could not be made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
