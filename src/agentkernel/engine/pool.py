@@ -10,16 +10,16 @@ import asyncio
 import math
 import os
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from agentkernel.abc import Assignable, Sandbox
 from agentkernel.engine.ending import LINGER_S, to_the_end
+from agentkernel.engine.reserve import Key, Member, PoolSettings, Reserve
 from agentkernel.engine.standing import Standing, is_poolable, standing_of
-from agentkernel.errors import AgentKernelError, SandboxFailed, SandboxLost
+from agentkernel.errors import AgentKernelError, SandboxFailed
 from agentkernel.failpoints import failpoint
 from agentkernel.model.record import PoolState
 from agentkernel.model.spec import SandboxSpec
@@ -29,73 +29,7 @@ Make = Callable[[str, str, SandboxSpec], Awaitable[Sandbox]]  # backend, sandbox
 MAX_POOLS: Final = 8
 MAX_NOTED: Final = 64  # asked for once
 MAKE_TIMEOUT_S: Final = 60.0
-BACKOFF_FIRST_S: Final = 1.0
-BACKOFF_MAX_S: Final = 60.0
-_Key = tuple[str, SandboxSpec]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolSettings:
-    """Below `minimum` ready ones a pool is filled up to `maximum`. Times are seconds."""
-
-    enabled: bool = True
-    minimum: int = 3
-    maximum: int = 5
-    age_s: float = 600.0  # older ones are replaced
-    idle_s: float = 300.0  # a pool that nobody asked for so long ends
-    settle_s: float = 1.0  # backends remember for so long where a path leads, and might still bind what has just been replaced
-    at_once: int = max(1, (os.cpu_count() or 1) // 2)  # sandboxes being made, of all pools together
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Member:
-    """A sandbox that nobody has."""
-
-    sandbox: Sandbox
-    assign: Callable[[SandboxSpec], None]
-    sandbox_id: str
-    made_at: float
-    standing: Standing
-
-
-@dataclass(slots=True, kw_only=True)
-class _Pool:
-    """The sandboxes of one key."""
-
-    backend: str
-    spec: SandboxSpec
-    asked_at: float
-    standing: Standing
-    not_before: float  # nothing is made before: what is shown has changed, or the last one failed
-    ready: deque[_Member] = field(default_factory=deque)
-    making: int = 0
-    filling: bool = True
-    failures: int = 0  # in a row
-    reason: str = ""
-    hits: int = 0
-    misses: int = 0
-
-    @property
-    def key(self) -> _Key:
-        return self.backend, self.spec
-
-    @property
-    def count(self) -> int:
-        return len(self.ready) + self.making
-
-    def state(self, settings: PoolSettings) -> PoolState:
-        return PoolState(
-            backend=self.backend,
-            image=self.spec.root.label,
-            profile=self.spec.profile,
-            ready=len(self.ready),
-            making=self.making,
-            minimum=settings.minimum,
-            maximum=settings.maximum,
-            hits=self.hits,
-            misses=self.misses,
-            reason=self.reason,
-        )
+_KEEPER, _REFILL, _REMOVAL = "pool keeper", "pool refill", "pool removal"
 
 
 class Pools:
@@ -113,8 +47,8 @@ class Pools:
         self._settings = settings
         self._clock = clock
         self._standing = standing
-        self._pools: dict[_Key, _Pool] = {}  # the one asked for last is last
-        self._noted: dict[_Key, float] = {}
+        self._pools: dict[Key, Reserve] = {}  # the one asked for last is last
+        self._noted: dict[Key, float] = {}  # asked for once, and when
         self._unfit: set[str] = set()  # backends whose sandboxes are not assignable
         self._held: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -139,8 +73,8 @@ class Pools:
         if pool is None:
             return None
         pool.asked_at = now
-        self._notice(pool, standing, now)
-        member = self._fresh(pool, spec, now)
+        self._remove((*pool.leave(standing, now), *pool.expire(now)))
+        member = self._assigned(pool, spec)
         pool.hits += member is not None
         pool.misses += member is None
         self._bell.set()
@@ -152,7 +86,7 @@ class Pools:
 
     def states(self) -> tuple[PoolState, ...]:
         """Every pool at a glance."""
-        return tuple(pool.state(self._settings) for pool in self._pools.values())
+        return tuple(pool.state() for pool in self._pools.values())
 
     async def close(self) -> None:
         """Removes every sandbox in store; those handed out are their owners'. Repeating it is fine."""
@@ -170,7 +104,7 @@ class Pools:
 
     # -- taking
 
-    def _pool(self, key: _Key, standing: Standing, now: float) -> _Pool | None:
+    def _pool(self, key: Key, standing: Standing, now: float) -> Reserve | None:
         """The key's pool; None when this is the first time in a while that it is asked for."""
         pool = self._pools.pop(key, None)
         if pool is None:
@@ -179,7 +113,8 @@ class Pools:
                 while len(self._noted) > MAX_NOTED:
                     del self._noted[next(iter(self._noted))]
                 return None
-            pool = _Pool(backend=key[0], spec=key[1], asked_at=now, standing=standing, not_before=now + self._settings.settle_s)
+            not_before = now + self._settings.settle_s
+            pool = Reserve(key=key, settings=self._settings, asked_at=now, standing=standing, not_before=not_before)
             while len(self._pools) >= MAX_POOLS:
                 self._end(next(iter(self._pools.values())))
         self._pools[key] = pool
@@ -187,21 +122,14 @@ class Pools:
             self._keeper = self._spawn(self._keep(), _KEEPER)
         return pool
 
-    def _notice(self, pool: _Pool, standing: Standing, now: float) -> None:
-        """Drops what was made of something else than there is now."""
-        if pool.standing != standing:
-            pool.standing = standing
-            pool.not_before = max(pool.not_before, now + self._settings.settle_s)
-            self._clear(pool)
-
-    def _fresh(self, pool: _Pool, spec: SandboxSpec, now: float) -> _Member | None:
-        self._expire(pool, now)
+    def _assigned(self, pool: Reserve, spec: SandboxSpec) -> Member | None:
+        """The oldest that still lives."""
         while pool.ready:
             member = pool.ready.popleft()
             try:
                 member.assign(spec)
             except SandboxFailed:  # it has died since, killed by the host perhaps
-                self._remove(member)
+                self._remove((member,))
                 continue
             self._held.discard(member.sandbox_id)
             return member
@@ -219,68 +147,53 @@ class Pools:
                 continue
 
     def tend(self) -> float | None:
-        """One round of upkeep, made by a task of the pools' own; returns after how many seconds the next is due; None: no pool is left."""
+        """One round of upkeep, made by a task of its own; returns after how many seconds the next is due, None: no pool is left."""
         now = self._clock()
         for pool in tuple(self._pools.values()):
             if now - pool.asked_at >= self._settings.idle_s:
                 self._end(pool)
-                continue
-            self._expire(pool, now)
-            if pool.count < self._settings.minimum:
-                pool.filling = True
+            self._remove(pool.expire(now))
         room = self._settings.at_once - sum(pool.making for pool in self._pools.values())
-        while room > 0 and (hungry := self._hungriest(now)) is not None:
-            hungry.making += 1
+        while room > 0 and (wanting := [pool for pool in self._pools.values() if pool.wants(now)]):
+            hungriest = min(wanting, key=lambda pool: pool.count)
+            hungriest.making += 1
             room -= 1
-            self._spawn(self._fill(hungry), _REFILL)
-        return min((max(0.0, moment - now) for pool in self._pools.values() for moment in self._moments(pool, now)), default=None)
+            self._spawn(self._fill(hungriest), _REFILL)
+        return min((pool.due_s(now) for pool in self._pools.values()), default=None)
 
-    def _moments(self, pool: _Pool, now: float) -> list[float]:
-        """When something is to be done for a pool."""
-        moments = [pool.asked_at + self._settings.idle_s]
-        if pool.ready:
-            moments.append(pool.ready[0].made_at + self._settings.age_s)
-        if pool.filling and pool.not_before > now:
-            moments.append(pool.not_before)
-        return moments
-
-    def _hungriest(self, now: float) -> _Pool | None:
-        for pool in self._pools.values():
-            pool.filling = pool.filling and pool.count < self._settings.maximum
-        wanting = [pool for pool in self._pools.values() if pool.filling and pool.not_before <= now]
-        return min(wanting, key=lambda pool: pool.count, default=None)
-
-    async def _fill(self, pool: _Pool) -> None:
+    async def _fill(self, pool: Reserve) -> None:
         """Makes one sandbox for a pool, which may have ended meanwhile."""
-        failed = True
+        reason = "it was broken off"
         try:
             member = await self._made(pool)
-            failed = False
+            reason = ""
             if member is not None:
-                pool.failures, pool.reason = 0, ""
                 self._store(pool, member)
-        except (AgentKernelError, OSError) as error:  # a TimeoutError is one
-            pool.reason = error.message if isinstance(error, AgentKernelError) else str(error) or "it was not ready in time"
+        except AgentKernelError as error:
+            reason = error.message
+        except OSError as error:  # a TimeoutError is one
+            reason = str(error) or "it was not ready in time"
         finally:
             pool.making -= 1
-            if failed:
-                pool.not_before = self._clock() + min(BACKOFF_FIRST_S * 2**pool.failures, BACKOFF_MAX_S)
-                pool.failures += 1
-            if pool.backend in self._unfit:
+            if reason:
+                pool.failed(reason, self._clock())
+            if pool.key[0] in self._unfit:
                 self._end(pool)
             self._bell.set()
 
-    def _store(self, pool: _Pool, member: _Member) -> None:
+    def _store(self, pool: Reserve, member: Member) -> None:
+        pool.failures, pool.reason = 0, ""
         if self._pools.get(pool.key) is pool and member.standing == pool.standing:
             pool.ready.append(member)
         else:
-            self._remove(member)
+            self._remove((member,))
 
-    async def _made(self, pool: _Pool) -> _Member | None:
+    async def _made(self, pool: Reserve) -> Member | None:
         """A sandbox whose agent answers; None when it should not be made now. Whatever is raised, nothing is left of it."""
-        standing, now = self._standing(pool.spec), self._clock()
+        now, (backend, spec) = self._clock(), pool.key
+        standing = self._standing(spec)
         if standing != pool.standing:
-            self._notice(pool, standing, now)
+            self._remove(pool.leave(standing, now))
             return None
         sandbox_id = os.urandom(8).hex()
         self._held.add(sandbox_id)
@@ -288,13 +201,13 @@ class Pools:
         try:
             failpoint("pool.refill.begin")
             async with asyncio.timeout(MAKE_TIMEOUT_S):
-                sandbox = await self._make(pool.backend, sandbox_id, pool.spec)
+                sandbox = await self._make(backend, sandbox_id, spec)
                 failpoint("pool.refill.made")
                 await sandbox.statistics()
                 failpoint("pool.refill.answered")
             if not isinstance(sandbox, Assignable):
-                self._unfit.add(pool.backend)
-                raise SandboxLost("the backend's sandboxes cannot be made beforehand")
+                self._unfit.add(backend)
+                raise SandboxFailed(f"backend {backend!r} makes no sandboxes beforehand")
         except BaseException:
             try:
                 if sandbox is not None:
@@ -302,28 +215,18 @@ class Pools:
             finally:
                 self._held.discard(sandbox_id)
             raise
-        return _Member(sandbox=sandbox, assign=sandbox.assign, sandbox_id=sandbox_id, made_at=now, standing=standing)
+        return Member(sandbox=sandbox, assign=sandbox.assign, sandbox_id=sandbox_id, made_at=now, standing=standing)
 
-    def _expire(self, pool: _Pool, now: float) -> None:
-        for member in tuple(pool.ready):
-            if now - member.made_at >= self._settings.age_s:
-                pool.ready.remove(member)
-                self._remove(member)
-
-    def _end(self, pool: _Pool) -> None:
-        """A pool that is being filled now gives nothing to anybody any more, either."""
+    def _end(self, pool: Reserve) -> None:
         if self._pools.get(pool.key) is pool:
             del self._pools[pool.key]
-        self._clear(pool)
+        self._remove(pool.empty())
 
-    def _clear(self, pool: _Pool) -> None:
-        while pool.ready:
-            self._remove(pool.ready.popleft())
+    def _remove(self, members: Iterable[Member]) -> None:
+        for member in members:
+            self._spawn(self._removed(member), _REMOVAL)
 
-    def _remove(self, member: _Member) -> None:
-        self._spawn(self._removed(member), _REMOVAL)
-
-    async def _removed(self, member: _Member) -> None:
+    async def _removed(self, member: Member) -> None:
         try:
             failpoint("pool.remove.begin")
             await member.sandbox.destroy()
@@ -337,9 +240,6 @@ class Pools:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-_KEEPER, _REFILL, _REMOVAL = "pool keeper", "pool refill", "pool removal"
 
 
 def _template(spec: SandboxSpec) -> SandboxSpec:
