@@ -1,3 +1,78 @@
-"""agentkernel runs commands of AI agents in isolated sandboxes."""
+"""agentkernel runs commands of AI agents in isolated sandboxes.
+
+The names below are the SDK. Each is loaded when it is first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agentkernel.client.transfer import Copied as Copied
+    from agentkernel.errors import AgentKernelError as AgentKernelError
+    from agentkernel.errors import CommandFailed as CommandFailed
+    from agentkernel.model.command import ExitStatus as ExitStatus
+    from agentkernel.model.inspection import FileRecord as FileRecord
+    from agentkernel.model.inspection import ProcessRecord as ProcessRecord
+    from agentkernel.model.inspection import SandboxStatistics as SandboxStatistics
+    from agentkernel.model.inspection import WatchEvent as WatchEvent
+    from agentkernel.model.record import Event as Event
+    from agentkernel.model.record import LogEntry as LogEntry
+    from agentkernel.model.record import SandboxInfo as SandboxInfo
+    from agentkernel.model.status import Status as Status
+    from agentkernel.sdk.aio.client import AsyncClient as AsyncClient
+    from agentkernel.sdk.aio.files import AsyncFiles as AsyncFiles
+    from agentkernel.sdk.aio.process import AsyncConnection as AsyncConnection
+    from agentkernel.sdk.aio.process import AsyncProcess as AsyncProcess
+    from agentkernel.sdk.aio.process import AsyncStream as AsyncStream
+    from agentkernel.sdk.aio.sandbox import AsyncSandbox as AsyncSandbox
+    from agentkernel.sdk.result import Chunk as Chunk
+    from agentkernel.sdk.result import Result as Result
+    from agentkernel.sdk.sync.client import Client as Client
+    from agentkernel.sdk.sync.files import Files as Files
+    from agentkernel.sdk.sync.process import Connection as Connection
+    from agentkernel.sdk.sync.process import Process as Process
+    from agentkernel.sdk.sync.process import Stream as Stream
+    from agentkernel.sdk.sync.sandbox import Sandbox as Sandbox
 
 __version__ = "0.1.0"
+
+_PUBLIC = {
+    "AgentKernelError": "errors",
+    "AsyncClient": "sdk.aio.client",
+    "AsyncConnection": "sdk.aio.process",
+    "AsyncFiles": "sdk.aio.files",
+    "AsyncProcess": "sdk.aio.process",
+    "AsyncSandbox": "sdk.aio.sandbox",
+    "AsyncStream": "sdk.aio.process",
+    "Chunk": "sdk.result",
+    "Client": "sdk.sync.client",
+    "CommandFailed": "errors",
+    "Connection": "sdk.sync.process",
+    "Copied": "client.transfer",
+    "Event": "model.record",
+    "ExitStatus": "model.command",
+    "FileRecord": "model.inspection",
+    "Files": "sdk.sync.files",
+    "LogEntry": "model.record",
+    "Process": "sdk.sync.process",
+    "ProcessRecord": "model.inspection",
+    "Result": "sdk.result",
+    "Sandbox": "sdk.sync.sandbox",
+    "SandboxInfo": "model.record",
+    "SandboxStatistics": "model.inspection",
+    "Status": "model.status",
+    "Stream": "sdk.sync.process",
+    "WatchEvent": "model.inspection",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*_PUBLIC, "__version__"]

@@ -45,6 +45,11 @@ def build_engine(environment: Mapping[str, str], *, backends: tuple[str, ...] | 
     )
 
 
+def build_client(environment: Mapping[str, str]) -> Kernel:
+    """The kernel behind the daemon of the user whose environment this is; a daemon is started when the first call finds none."""
+    return cast("Kernel", _load("agentkernel.client.remote:RemoteKernel")(environment))
+
+
 class Backends:
     """Implements `engine.parts.BackendSource` over the tables and the installed entry points."""
 

@@ -19,12 +19,13 @@
       CommandNotStarted              command_not_started  125   the command could not be started (see subclasses)
         CommandNotFound              command_not_found  127
         CommandNotExecutable         command_not_executable  126
+      CommandFailed                  command_failed     1   raised by the SDK's `check` alone; carries the result
       TimedOut                       timed_out        124   the whole process tree was killed; the sandbox still runs
       FileOperationFailed            file_operation   125   carries the errno
       OutputTooLarge                 output_too_large 125
 
-A command that fails is not an error but an `ExecResult` with its exit code. Each class has one stable `code`; the message says what
-happened and `hint` what to do now.
+A command that fails is not an error but an `ExecResult` with its exit code, unless its caller asks for an error then. Each class has one
+stable `code`; the message says what happened and `hint` what to do now.
 """
 
 from __future__ import annotations
@@ -153,6 +154,17 @@ class CommandNotExecutable(CommandNotStarted):
 
     code = "command_not_executable"
     exit_status = 126
+
+
+class CommandFailed(AgentKernelError):
+    """A command ended with another exit code than 0 and its caller had asked for an error then; `result` is what it gave."""
+
+    code = "command_failed"
+    exit_status = 1
+
+    def __init__(self, message: str, *, hint: str = "", result: object = None) -> None:
+        super().__init__(message, hint=hint)
+        self.result = result
 
 
 class TimedOut(AgentKernelError):

@@ -1,0 +1,201 @@
+"""Copies files and trees between the host and a sandbox, streamed, over `abc.Files`: the same in process and behind the daemon.
+
+Permission bits and symlinks are kept; owners, times, hard links, setuid bits and devices are not. `target` is the copy's own name: what is
+there is replaced file by file, directories are merged. What fails half-way leaves what was copied, and never half a file on the host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import posixpath
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from agentkernel.abc import Files
+from agentkernel.client.hosttree import Place, place_of
+from agentkernel.errors import FileOperationFailed, InvalidInput, OutputTooLarge
+from agentkernel.model.inspection import FileRecord
+
+DEFAULT_LIMIT_BYTES: Final = 16 * 1024**3
+MAX_ENTRIES: Final = 1_000_000
+_CHUNK_BYTES: Final = 256 * 1024
+_NAMED: Final = 100  # entries that a report names
+
+
+@dataclass(slots=True)
+class Copied:
+    """What a copy came to."""
+
+    files: int = 0
+    directories: int = 0
+    symlinks: int = 0
+    bytes: int = 0
+    skipped: list[str] = field(default_factory=list)  # sockets, FIFOs and devices; the first 100
+    outward: list[str] = field(default_factory=list)  # symlinks that lead out of the copy; the first 100
+
+    @property
+    def entries(self) -> int:
+        """All of them."""
+        return self.files + self.directories + self.symlinks
+
+
+async def upload(files: Files, source: str | os.PathLike[str], target: str) -> Copied:
+    """Copies `source` of the host to `target`, an absolute path inside, whose missing parents are made.
+
+    Raises:
+        OSError: something of the host cannot be read.
+        InvalidInput: `source` is no file, directory or symlink.
+        FileOperationFailed: something cannot be written inside.
+    """
+    copied = Copied()
+    with place_of(source) as place:
+        if not _copyable(place.status().st_mode):
+            raise InvalidInput(f"{os.fspath(source)!r} is no file, directory or symlink")
+        parent = posixpath.dirname(target.rstrip("/"))
+        if parent not in ("", "/"):
+            await files.make_directory(parent, parents=True)
+        await _Upload(files, copied).entry(place, target.rstrip("/") or "/", "")
+    return copied
+
+
+async def download(files: Files, source: str, target: str | os.PathLike[str], *, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> Copied:
+    """Copies `source`, an absolute path inside, to `target` on the host, whose directory exists.
+
+    Nothing is written but beneath `target`, whatever the sandbox holds or does meanwhile.
+
+    Raises:
+        FileOperationFailed: something cannot be read inside.
+        OSError: something cannot be written on the host; ELOOP or ENOTDIR where a symlink is in the place of a directory.
+        OutputTooLarge: more than `limit_bytes` (a sparse file counts in full), or more than 1,000,000 entries.
+        Refused: a name that no file on the host may have, or directories nested deeper than 200.
+    """
+    copied = Copied()
+    record = await files.stat(source, follow=False)
+    if not _copyable(record.mode):
+        raise FileOperationFailed("copy", source, errno.EINVAL)
+    with place_of(target) as place:
+        await _Download(files, copied, limit_bytes).entry(record, source.rstrip("/") or "/", place, "")
+    return copied
+
+
+class _Upload:
+    def __init__(self, files: Files, copied: Copied) -> None:
+        self._files = files
+        self._copied = copied
+
+    async def entry(self, place: Place, target: str, relative: str) -> None:
+        """Copies what is at a place."""
+        mode = place.status().st_mode
+        if stat.S_ISDIR(mode):
+            await self._directory(place, target, relative, mode)
+        elif stat.S_ISLNK(mode):
+            link = os.fsdecode(place.link_target())
+            await self._in_place(target, lambda: self._files.symlink(link, target))
+            self._copied.symlinks += 1
+        elif stat.S_ISREG(mode):
+            await self._in_place(target, lambda: self._file(place, target, mode))
+            self._copied.files += 1
+        else:
+            _note(self._copied.skipped, relative)
+
+    async def _directory(self, place: Place, target: str, relative: str, mode: int) -> None:
+        wanted = mode & 0o777
+        try:
+            await self._files.make_directory(target, mode=wanted | 0o700)
+        except FileOperationFailed as failure:
+            if failure.errno != errno.EEXIST or not stat.S_ISDIR((await self._files.stat(target)).mode):
+                raise
+        with place.opened() as descriptor:
+            for name in sorted(os.listdir(descriptor)):
+                below = place.below(descriptor, os.fsencode(name))
+                await self.entry(below, posixpath.join(target, name), posixpath.join(relative, name))
+        await self._files.change_mode(target, wanted)
+        self._copied.directories += 1
+
+    async def _file(self, place: Place, target: str, mode: int) -> None:
+        await self._files.write(target, self._pieces(place), mode=mode & 0o777, exclusive=True)
+
+    async def _pieces(self, place: Place) -> AsyncIterator[bytes]:
+        with place.reading() as descriptor:
+            while data := await asyncio.to_thread(os.read, descriptor, _CHUNK_BYTES):
+                self._copied.bytes += len(data)
+                yield data
+
+    async def _in_place(self, target: str, make: Callable[[], Awaitable[None]]) -> None:
+        """Makes something new where there may be something old, whose links and modes must not show through."""
+        try:
+            await make()
+        except FileOperationFailed as failure:
+            if failure.errno != errno.EEXIST:
+                raise
+            await self._files.remove(target)
+            await make()
+
+
+class _Download:
+    def __init__(self, files: Files, copied: Copied, limit_bytes: int) -> None:
+        self._files = files
+        self._copied = copied
+        self._limit_bytes = limit_bytes
+
+    async def entry(self, record: FileRecord, source: str, place: Place, relative: str) -> None:
+        """Copies what a record describes to a place."""
+        if self._copied.entries >= MAX_ENTRIES:
+            raise OutputTooLarge(f"the tree has more than {MAX_ENTRIES:,} entries", hint="copy a part of it")
+        if stat.S_ISDIR(record.mode):
+            await self._directory(record, source, place, relative)
+        elif stat.S_ISLNK(record.mode):
+            place.make_symlink(record.target)
+            self._copied.symlinks += 1
+            if _leads_out(relative, os.fsdecode(record.target)):
+                _note(self._copied.outward, relative or source)
+        elif stat.S_ISREG(record.mode):
+            await self._file(record, source, place)
+        else:
+            _note(self._copied.skipped, relative)
+
+    async def _directory(self, record: FileRecord, source: str, place: Place, relative: str) -> None:
+        new = place.make_directory()
+        with place.opened() as descriptor:
+            for each in sorted(await self._files.list(source), key=lambda each: each.name):
+                below = place.below(descriptor, each.name)
+                name = os.fsdecode(each.name)
+                await self.entry(each, posixpath.join(source, name), below, posixpath.join(relative, name))
+            if new:
+                os.fchmod(descriptor, record.mode & 0o777)
+        self._copied.directories += 1
+
+    async def _file(self, record: FileRecord, source: str, place: Place) -> None:
+        with place.writing(record.mode) as descriptor:
+            async for data in self._files.read_stream(source):
+                self._copied.bytes += len(data)
+                if self._copied.bytes > self._limit_bytes:
+                    raise OutputTooLarge(f"the files hold more than {self._limit_bytes:,} bytes", hint="copy a part of them")
+                await asyncio.to_thread(_write_all, descriptor, data)
+        self._copied.files += 1
+
+
+def _copyable(mode: int) -> bool:
+    return stat.S_ISDIR(mode) or stat.S_ISLNK(mode) or stat.S_ISREG(mode)
+
+
+def _leads_out(relative: str, target: str) -> bool:
+    """Whether a symlink, at its place in the copy, says something outside of the copy."""
+    if target.startswith("/"):
+        return True
+    return posixpath.normpath(posixpath.join(posixpath.dirname(relative), target)).split("/")[0] == ".."
+
+
+def _note(names: list[str], name: str) -> None:
+    if len(names) < _NAMED:
+        names.append(name)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]

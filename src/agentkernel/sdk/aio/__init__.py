@@ -1,0 +1,1 @@
+"""The async API: every class that the SDK has, over `abc.Kernel`."""

@@ -1,0 +1,139 @@
+"""The client: where sandboxes are made, found and listed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from types import TracebackType
+from typing import Unpack
+
+from agentkernel import assembly
+from agentkernel.abc import Caller, Kernel
+from agentkernel.config.principal import principal_of
+from agentkernel.model.isolation import Fingerprint
+from agentkernel.model.record import Event, EventFilter, KernelStatus, SandboxFilter
+from agentkernel.model.status import Status
+from agentkernel.sdk.aio.sandbox import AsyncSandbox
+from agentkernel.sdk.options import LastingOptions, SandboxOptions, create_options, labels_of, request_of, statuses_of
+
+PAGE = 100
+
+
+class AsyncClient:
+    """Sandboxes through the daemon (started on demand), or with `local` by an engine in this process, whose sandboxes end with the client.
+
+    Args:
+        local: an engine in this process.
+        socket: the daemon's socket, in place of AGENTKERNEL_SOCKET or the usual place.
+        kernel: a kernel made elsewhere, in place of both; closed with the client.
+
+    An instance belongs to one event loop. Raises DaemonUnavailable at the first call when no daemon answers and none can be started.
+    """
+
+    def __init__(self, *, local: bool = False, socket: str | None = None, kernel: Kernel | None = None) -> None:
+        self._environment = dict(os.environ)
+        if socket is not None:
+            self._environment["AGENTKERNEL_SOCKET"] = os.fspath(socket)
+        self._local = local
+        self._own = kernel
+        self._caller = Caller(principal=principal_of(os.getuid()))
+
+    @property
+    def _kernel(self) -> Kernel:
+        if self._own is None:
+            build = assembly.build_engine if self._local else assembly.build_client
+            self._own = build(self._environment)
+        return self._own
+
+    # -- sandboxes
+
+    @asynccontextmanager
+    async def sandbox(self, **options: Unpack[SandboxOptions]) -> AsyncIterator[AsyncSandbox]:
+        """A running sandbox for one block, removed at its end: `async with client.sandbox(memory="512MiB") as box`.
+
+        Raises:
+            Refused, NotTrusted, Unsupported, BackendUnavailable: policy or this host says no; nothing was done.
+            UnknownKey, InvalidInput: an option is wrong.
+            LaunchFailed: it could not be built; nothing is left of it.
+            Busy: too much at once; nothing was done.
+        """
+        request = request_of(options, self._environment)
+        async with self._kernel.sandbox(self._caller, request) as (handle, _):
+            yield AsyncSandbox(self._kernel, self._caller, None, handle)
+
+    async def create(self, **options: Unpack[LastingOptions]) -> AsyncSandbox:
+        """Makes a sandbox that lasts, running unless `start=False`; raises what `sandbox` raises, and Conflict for a name that is taken."""
+        request = request_of(options, self._environment)
+        info = await self._kernel.create(self._caller, request, create_options(options))
+        return AsyncSandbox(self._kernel, self._caller, info)
+
+    async def get(self, name: str) -> AsyncSandbox:
+        """A sandbox by its name or id, running or not; raises NotFound."""
+        return AsyncSandbox(self._kernel, self._caller, await self._kernel.info(self._caller, name))
+
+    async def list(
+        self, *, labels: Mapping[str, str] | None = None, statuses: Sequence[Status | str] = (), backend: str = ""
+    ) -> Sequence[AsyncSandbox]:
+        """The caller's sandboxes by id, those with all of the labels and one of the statuses (`running`, `stopped`, ...)."""
+        found: list[AsyncSandbox] = []
+        after = ""
+        while True:
+            page = await self._kernel.sandboxes(
+                self._caller,
+                SandboxFilter(
+                    labels=labels_of(labels or {}),
+                    statuses=statuses_of(statuses),
+                    backend=backend,
+                    after=after,
+                    limit=PAGE,
+                ),
+            )
+            found += [AsyncSandbox(self._kernel, self._caller, info) for info in page]
+            if len(page) < PAGE:
+                return found
+            after = page[-1].sandbox_id
+
+    async def remove(self, name: str, *, force: bool = False) -> None:
+        """Removes a sandbox and its files; raises NotFound, and Conflict when it runs, unless forced."""
+        await self._kernel.remove(self._caller, name, force=force)
+
+    # -- the kernel
+
+    async def fingerprints(self) -> Sequence[Fingerprint]:
+        """What every backend can do on this host, by trying it."""
+        return await self._kernel.fingerprints(self._caller)
+
+    async def events(
+        self, *, sandbox: str = "", kinds: Sequence[str] = (), since: float = 0.0, follow: bool = False
+    ) -> AsyncIterator[Event]:
+        """The audit trail, oldest first: of one sandbox, of some kinds (`exec.` are all that begin so), from a Unix time on."""
+        wanted = EventFilter(sandbox=sandbox, kinds=tuple(kinds), since=since, limit=PAGE)
+        while True:
+            count = 0
+            async for event in self._kernel.events(self._caller, wanted, follow=follow):
+                count += 1
+                wanted = replace(wanted, after=event.event_id)
+                yield event
+            if count < PAGE:
+                return
+
+    async def collect_garbage(self, *, dry_run: bool = False) -> Sequence[str]:
+        """Removes what has expired and what belongs to no sandbox; returns one line for each thing."""
+        return await self._kernel.collect_garbage(self._caller, dry_run=dry_run)
+
+    async def status(self) -> KernelStatus:
+        """The engine at a glance."""
+        return await self._kernel.status(self._caller)
+
+    async def close(self) -> None:
+        """Ends foreground commands of this client, and with `local` its sandboxes; all else lives on."""
+        if self._own is not None:
+            await self._own.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        await self.close()

@@ -1,0 +1,194 @@
+"""One sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import cached_property
+from types import TracebackType
+from typing import Unpack
+
+from agentkernel.abc import Caller, Kernel, Process, Sandbox
+from agentkernel.errors import Conflict
+from agentkernel.model.command import Command
+from agentkernel.model.inspection import ProcessRecord, SandboxStatistics
+from agentkernel.model.record import LogEntry, SandboxInfo
+from agentkernel.model.request import Notice
+from agentkernel.sdk.aio.files import AsyncFiles
+from agentkernel.sdk.aio.live import Live
+from agentkernel.sdk.aio.process import AsyncConnection, AsyncProcess, AsyncStream, Input, collect, raise_timeout
+from agentkernel.sdk.options import Argument, CommandOptions, command_of, labels_of, seconds
+from agentkernel.sdk.result import Result
+
+
+class AsyncSandbox:
+    """A sandbox. As a context manager it lets go at the end, without ending it: what `create` made lives on until it is removed.
+
+    Every call raises NotFound when the sandbox is gone, Conflict when it does not run, and SandboxLost when it died meanwhile: then it is
+    not known whether the call took effect.
+    """
+
+    def __init__(self, kernel: Kernel, caller: Caller, info: SandboxInfo | None, handle: Sandbox | None = None) -> None:
+        self._kernel = kernel
+        self._caller = caller
+        self._info = info
+        self._handle = handle
+        self._live = Live(kernel, caller, self.id, handle)
+
+    @property
+    def id(self) -> str:
+        """16 hexadecimal digits, for ever."""
+        if self._info is not None:
+            return self._info.sandbox_id
+        return self._handle.sandbox_id if self._handle is not None else ""
+
+    @property
+    def name(self) -> str:
+        """Its name, as last heard."""
+        if self._info is not None:
+            return self._info.name
+        return self._handle.spec.name if self._handle is not None else ""
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend that made it."""
+        if self._info is not None:
+            return self._info.backend
+        return self._handle.backend if self._handle is not None else ""
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """What there was to say about the request, such as that there is no stronger isolation here."""
+        return self._info.notices if self._info is not None else ()
+
+    @cached_property
+    def files(self) -> AsyncFiles:
+        """Its files."""
+        return AsyncFiles(self._live)
+
+    # -- commands
+
+    async def exec(self, *argv: Argument, stdin: Input = b"", check: bool = False, **options: Unpack[CommandOptions]) -> Result:
+        """Runs one command to its end. No shell is involved: for one, run `sh -c`.
+
+        Args:
+            stdin: the command's input: text, bytes, or an iterable of bytes of any length. Without it /dev/null.
+            check: raises CommandFailed for another exit code than 0, as `Result.check` does.
+
+        Raises:
+            CommandNotFound, CommandNotExecutable, CommandNotStarted: it did not start.
+            TimedOut: its whole process tree was killed; the sandbox still runs.
+        """
+        given = stdin.encode() if isinstance(stdin, str) else stdin
+        command = command_of(argv, options, stdin=given != b"")
+        async with self._live.use() as sandbox:
+            if isinstance(given, bytes):
+                done = await sandbox.exec(command, stdin=given)
+            else:
+                done = await collect(await sandbox.start(command), given, command)
+                raise_timeout(done.status, command)
+        result = Result.of(command.argv, done)
+        return result.check() if check else result
+
+    def stream(self, *argv: Argument, stdin: Input | None = None, **options: Unpack[CommandOptions]) -> AsyncStream:
+        """Runs one command whose output is read while it runs: `async for chunk in sandbox.stream(...)`. It ends with its reader.
+
+        While nobody reads, the command waits after 256 KiB of each stream; output is never cut.
+        """
+        command = command_of(argv, options, stdin=stdin is not None)
+        return AsyncStream(lambda: self._start(command), command, stdin)
+
+    async def spawn(self, *argv: Argument, stdin: bool = False, **options: Unpack[CommandOptions]) -> AsyncProcess:
+        """Starts a background command, which goes on when this client ends. With `stdin` it can be written to.
+
+        Its latest 256 KiB of each stream are kept for whoever reads them; all of it is in `logs`, within the engine's limits.
+        """
+        return AsyncProcess(await self._start(command_of(argv, options, stdin=stdin, detached=True)))
+
+    async def process(self, exec_id: int) -> AsyncProcess:
+        """Takes up a command that runs, or has run; its output goes on from what is still kept. Raises NotFound."""
+        async with self._live.use() as sandbox:
+            return AsyncProcess(await sandbox.attach(exec_id))
+
+    async def processes(self) -> Sequence[ProcessRecord]:
+        """The commands that run, and those that ended and whose result nobody has taken."""
+        async with self._live.use() as sandbox:
+            return await sandbox.processes()
+
+    async def kill_commands(self) -> None:
+        """SIGKILL for the whole tree of every command, whoever started it."""
+        async with self._live.use() as sandbox:
+            await sandbox.kill_commands()
+
+    async def statistics(self) -> SandboxStatistics:
+        """Numbers from inside."""
+        async with self._live.use() as sandbox:
+            return await sandbox.statistics()
+
+    async def connect(self, port: int) -> AsyncConnection:
+        """Connects to a TCP port (1-65535) on the sandbox's loopback; a refused connection shows at the first `receive`."""
+        async with self._live.use() as sandbox:
+            return AsyncConnection(await sandbox.connect(port), port)
+
+    # -- life
+
+    async def info(self) -> SandboxInfo:
+        """Describes it as it is now."""
+        self._info = await self._kernel.info(self._caller, self._lasting())
+        return self._info
+
+    async def start(self) -> SandboxInfo:
+        """Boots it with its files; one that runs is fine."""
+        self._info = await self._kernel.start(self._caller, self._lasting())
+        return self._info
+
+    async def stop(self) -> SandboxInfo:
+        """Ends everything in it and keeps its files; one that is stopped is fine."""
+        name = self._lasting()
+        await self._live.drop()
+        self._info = await self._kernel.stop(self._caller, name)
+        return self._info
+
+    async def remove(self, *, force: bool = False) -> None:
+        """Removes it and its files; raises Conflict when it runs, unless forced."""
+        name = self._lasting()
+        await self._live.drop()
+        await self._kernel.remove(self._caller, name, force=force)
+
+    async def rename(self, new_name: str) -> SandboxInfo:
+        """Gives it another name; raises Conflict for one that is taken."""
+        self._info = await self._kernel.rename(self._caller, self._lasting(), new_name)
+        return self._info
+
+    async def extend(self, ttl: float | str | None) -> SandboxInfo:
+        """Lets it expire so long from now (seconds, or `1h`); None: never."""
+        self._info = await self._kernel.extend(self._caller, self._lasting(), seconds("ttl", ttl))
+        return self._info
+
+    async def relabel(self, labels: Mapping[str, str]) -> SandboxInfo:
+        """Replaces its labels."""
+        self._info = await self._kernel.relabel(self._caller, self._lasting(), labels_of(labels))
+        return self._info
+
+    async def logs(self, *, exec_id: int = 0, since: float = 0.0, follow: bool = False) -> AsyncIterator[LogEntry]:
+        """The recorded output of its background commands (of one, with `exec_id`) from the Unix time `since` on, oldest first."""
+        async for entry in self._kernel.logs(self._caller, self._lasting(), exec_id=exec_id, since=since, follow=follow):
+            yield entry
+
+    async def close(self) -> None:
+        """Lets go of it; foreground commands of this client end, all else goes on."""
+        await self._live.drop()
+
+    async def __aenter__(self) -> AsyncSandbox:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        await self.close()
+
+    async def _start(self, command: Command) -> Process:
+        async with self._live.use() as sandbox:
+            return await sandbox.start(command)
+
+    def _lasting(self) -> str:
+        if self._handle is not None:
+            raise Conflict("a sandbox made by `sandbox` lives as long as its block and no longer", hint="make one that lasts with `create`")
+        return self.id

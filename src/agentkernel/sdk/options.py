@@ -1,0 +1,208 @@
+"""What callers may say about a sandbox and about a command, and how it becomes a request. Pure: shared by the sync and the async API."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TypedDict
+
+from agentkernel.config.given import Given, read_value
+from agentkernel.config.load import Layer, OriginKind, Settings
+from agentkernel.config.request import request_from_settings
+from agentkernel.config.table import BY_KEY
+from agentkernel.config.values import DURATION
+from agentkernel.errors import InvalidInput, UnknownKey
+from agentkernel.model.command import DEFAULT_OUTPUT_LIMIT_BYTES, Command, TerminalSize
+from agentkernel.model.names import suggest, validate_environment_name, validate_environment_value
+from agentkernel.model.record import CreateOptions, Labels
+from agentkernel.model.request import SandboxRequest
+from agentkernel.model.status import Status
+from agentkernel.policy.deny import filter_environment
+
+Argument = str | bytes | os.PathLike[str]
+
+
+class SandboxOptions(TypedDict, total=False):
+    """A sandbox as asked for. What is left out is what the profile says; configuration files and AGENTKERNEL_* settings are not read."""
+
+    profile: str  # "permissive", "moderate" (default) or "restrictive"
+    backend: str  # by name; without it the strongest that is ready
+    min_isolation: str  # "process" < "container" < "user-kernel" < "vm-emulated" < "vm"
+    image: str  # a directory or tar archive of the host, or a name
+    directory: str  # of the host, shown at /workspace: a private copy, unless the profile shows the real one
+    mounts: Sequence[str]  # "SOURCE:DESTINATION[:ro]"
+    environment: Mapping[str, str | None]  # of every command; None: the caller's own value
+    network: bool
+    mount_home: bool
+    pass_environment: bool
+    read_only: bool
+    memory: int | str  # bytes, or "512MiB"
+    cpus: float
+    pids: int
+    disk: int | str  # bytes, or "1GiB": all of the sandbox's own writes together
+    storage: str  # "memory" (hard limit) or "disk"
+    user: str  # "user" (default), "root" or "UID[:GID]"
+
+
+class LastingOptions(SandboxOptions, total=False):
+    """A sandbox that outlives the client."""
+
+    name: str  # 1-63 letters, digits, hyphens and underscores; without it a random one
+    labels: Mapping[str, str]
+    ttl: float | str  # seconds, or "1h": removed so long after its creation
+    idle: float | str  # seconds, or "10m": stopped after so long without use
+    start: bool  # default True
+
+
+class CommandOptions(TypedDict, total=False):
+    """The surroundings of one command."""
+
+    environment: Mapping[str, str]  # on top of the sandbox's
+    cwd: str  # absolute, inside; without it the workspace, or HOME
+    user: tuple[int, int]  # uid and gid inside
+    timeout: float | str  # seconds, or "30s", from its start: then its whole process tree is killed
+    tty: bool | tuple[int, int]  # a terminal, of (rows, columns) or 24 by 80
+    output_limit_bytes: int  # per stream, of what `exec` keeps; 16 MiB by default
+
+
+_SETTINGS: Mapping[str, str] = {
+    "profile": "security.profile",
+    "backend": "backend",
+    "min_isolation": "isolation.minimum",
+    "image": "sandbox.base_image",
+    "directory": "dir",
+    "mounts": "mounts",
+    "environment": "environment",
+    "network": "security.network",
+    "mount_home": "security.mount_home",
+    "pass_environment": "security.pass_env",
+    "read_only": "security.read_only",
+    "memory": "resources.memory",
+    "cpus": "resources.cpus",
+    "pids": "resources.pids",
+    "disk": "resources.disk",
+    "storage": "storage",
+    "user": "user",
+    "name": "sandbox.name",
+}
+_LASTING = ("labels", "ttl", "idle", "start")
+_COMMAND = tuple(CommandOptions.__annotations__)
+_DEFAULT_TERMINAL = (24, 80)
+
+
+def request_of(options: Mapping[str, object], environment: Mapping[str, str]) -> SandboxRequest:
+    """The sandbox to ask for; `environment` is the caller's. What belongs to a lasting sandbox alone is passed over.
+
+    Raises:
+        UnknownKey: there is no such option.
+        InvalidInput: a value is wrong, or names something of the host that does not exist.
+    """
+    cwd = os.getcwd()
+    values: dict[str, Given] = {}
+    for option, value in options.items():
+        if option in _LASTING or value is None:
+            continue
+        if option not in _SETTINGS:
+            raise UnknownKey(f"a sandbox has no option {option!r}", hint=suggest(option, (*_SETTINGS, *_LASTING)))
+        key = _SETTINGS[option]
+        given = os.fspath(value) if isinstance(value, os.PathLike) else value
+        values[key] = Given(value=read_value(key, BY_KEY[key].type.read, given, base=cwd, where=option), where=option)
+    settings = Settings(layers=(Layer(kind=OriginKind.FLAG, values=values),))
+    request = request_from_settings(settings, argv=(), cwd="/", environment=environment)
+    shown = None if request.directory is not None else False  # a library shows nothing of the directory that its program happens to be in
+    return replace(request, mount_cwd=shown, host_environment=filter_environment(environment))
+
+
+def create_options(options: Mapping[str, object]) -> CreateOptions:
+    """What a lasting sandbox has beyond its request."""
+    name = options.get("name")
+    labels = options.get("labels")
+    return CreateOptions(
+        name=None if name is None else str(name),
+        labels=labels_of(labels) if isinstance(labels, Mapping) else (),
+        ttl_s=seconds("ttl", options.get("ttl")),
+        idle_s=seconds("idle", options.get("idle")),
+        start=bool(options.get("start", True)),
+    )
+
+
+def command_of(argv: Sequence[Argument], options: Mapping[str, object], *, stdin: bool, detached: bool = False) -> Command:
+    """The command to run.
+
+    Raises:
+        UnknownKey: there is no such option.
+        InvalidInput: there is no word, or a value is wrong.
+    """
+    for option in options:
+        if option not in _COMMAND:
+            raise UnknownKey(f"a command has no option {option!r}", hint=suggest(option, _COMMAND))
+    if not argv:
+        raise InvalidInput("there is no command to run", hint='for example: exec("python3", "-c", "print(1)")')
+    environment = options.get("environment") or {}
+    if not isinstance(environment, Mapping):
+        raise InvalidInput("environment wants a mapping of names to values")
+    limit = options.get("output_limit_bytes", DEFAULT_OUTPUT_LIMIT_BYTES)
+    if not isinstance(limit, int) or limit < 0:
+        raise InvalidInput(f"output_limit_bytes cannot be {limit!r}")
+    return Command(
+        argv=tuple(os.fsencode(word) for word in argv),
+        environment={
+            os.fsencode(validate_environment_name(name)): os.fsencode(validate_environment_value(name, value))
+            for name, value in environment.items()
+        },
+        cwd=_text("cwd", options.get("cwd")),
+        user=_user(options.get("user")),
+        terminal=_terminal(options.get("tty")),
+        stdin=stdin,
+        timeout_s=seconds("timeout", options.get("timeout")),
+        detached=detached,
+        output_limit_bytes=limit,
+    )
+
+
+def labels_of(labels: Mapping[str, str]) -> Labels:
+    """Labels as the store has them: sorted by key."""
+    return tuple(sorted((str(key), str(value)) for key, value in labels.items()))
+
+
+def seconds(option: str, value: object) -> float | None:
+    """A duration in seconds, from a number or text such as `1h30m`; None and 0 are none."""
+    if value is None:
+        return None
+    read = read_value(option, DURATION.read, value, base="", where=option)
+    return float(str(read)) or None
+
+
+def statuses_of(words: Sequence[Status | str]) -> tuple[Status, ...]:
+    """The states that words name; raises UnknownKey."""
+    for word in words:
+        if word not in tuple(Status):
+            raise UnknownKey(f"there is no status {str(word)!r}", hint=suggest(str(word), [str(status) for status in Status]))
+    return tuple(Status(word) for word in words)
+
+
+def _text(option: str, value: object) -> str | None:
+    if value is None:
+        return None
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(text, str):
+        raise InvalidInput(f"{option} wants a string")
+    return text
+
+
+def _user(value: object) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    if isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(each, int) for each in value):
+        return (value[0], value[1])
+    raise InvalidInput("user wants a pair: uid and gid inside the sandbox")
+
+
+def _terminal(value: object) -> TerminalSize | None:
+    if value is None or value is False:
+        return None
+    size = _DEFAULT_TERMINAL if value is True else value
+    if isinstance(size, tuple | list) and len(size) == 2 and all(isinstance(each, int) for each in size):
+        return TerminalSize(rows=size[0], columns=size[1])
+    raise InvalidInput("tty wants True, or a pair: rows and columns")

@@ -1,0 +1,144 @@
+"""Running commands, from threads: the twins of `sdk.aio.process`, whose docstrings tell more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
+from types import TracebackType
+
+from agentkernel.errors import AgentKernelError
+from agentkernel.model.command import ExitStatus
+from agentkernel.sdk.aio.process import AsyncConnection, AsyncProcess, AsyncStream
+from agentkernel.sdk.result import Chunk
+from agentkernel.sdk.sync.portal import Portal
+
+Input = bytes | str | Iterable[bytes]
+
+
+class Process:
+    """A command in a sandbox. A background one goes on when its client ends; `Sandbox.process(exec_id)` takes it up again."""
+
+    def __init__(self, portal: Portal, process: AsyncProcess) -> None:
+        self._portal = portal
+        self._async = process
+
+    @property
+    def exec_id(self) -> int:
+        """The id that survives clients and daemons: 1 to 2^64 - 1."""
+        return self._async.exec_id
+
+    @property
+    def pid(self) -> int:
+        """The pid as seen inside."""
+        return self._async.pid
+
+    def write(self, data: bytes | str) -> None:
+        """Sends input, waiting while the command does not read it; what comes after the command has closed its input is discarded."""
+        self._portal.call(lambda: self._async.write(data))
+
+    def close_input(self) -> None:
+        """Ends the input; on a terminal this types the end-of-file character."""
+        self._portal.call(self._async.close_input)
+
+    def output(self) -> Iterator[Chunk]:
+        """Yields the output until the command ends, once."""
+        return self._portal.iterate(self._async.output)
+
+    def wait(self) -> ExitStatus:
+        """Waits for the end and tells how it was, a timeout included; output that nobody iterates is discarded."""
+        return self._portal.call(self._async.wait)
+
+    def signal(self, number: int, *, tree: bool = False) -> None:
+        """Sends a signal (1-64) to the main process, or to the whole tree; one that has ended is none to signal."""
+        self._portal.call(lambda: self._async.signal(number, tree=tree))
+
+    def kill(self) -> None:
+        """SIGKILL for the whole process tree; `wait` then tells the end."""
+        self._portal.call(self._async.kill)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Sets the terminal's size, each 1-65535."""
+        self._portal.call(lambda: self._async.resize(rows, columns))
+
+
+class Stream:
+    """A foreground command whose output is read, once, while it runs. As a context manager it ends the command with the block."""
+
+    def __init__(self, portal: Portal, stream: AsyncStream) -> None:
+        self._portal = portal
+        self._async = stream
+
+    @property
+    def status(self) -> ExitStatus:
+        """How the command ended; raises InvalidInput before it has."""
+        return self._async.status
+
+    @property
+    def exit_code(self) -> int:
+        """0-255; 128 + n when signal n ended it. Known when the output has ended."""
+        return self._async.exit_code
+
+    def __iter__(self) -> Iterator[Chunk]:
+        """Yields the output as it comes; raises TimedOut after the last output, when the timeout ended the command."""
+        return self._portal.iterate(self._async.__aiter__)
+
+    def close(self) -> None:
+        """Kills the command's whole tree if it still runs."""
+        self._portal.call(self._async.close)
+
+    def __enter__(self) -> Stream:
+        self._portal.call(self._async.__aenter__)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+
+class Connection:
+    """A TCP connection to a port on the sandbox's own loopback. Nothing is opened on the host."""
+
+    def __init__(self, portal: Portal, connection: AsyncConnection) -> None:
+        self._portal = portal
+        self._async = connection
+
+    def send(self, data: bytes) -> None:
+        """Sends, waiting while the other side does not read."""
+        self._portal.call(lambda: self._async.send(data))
+
+    def receive(self) -> bytes:
+        """The next bytes, at most 64 KiB; empty when the other side has closed. Raises FileOperationFailed (ECONNREFUSED, ...)."""
+        return self._portal.call(self._async.receive)
+
+    def receive_all(self, *, limit_bytes: int = 16 * 1024 * 1024) -> bytes:
+        """Everything until the other side closes; what is beyond `limit_bytes` is discarded."""
+        return self._portal.call(lambda: self._async.receive_all(limit_bytes=limit_bytes))
+
+    def close_sending(self) -> None:
+        """Tells the other side that no more comes; receiving goes on."""
+        self._portal.call(self._async.close_sending)
+
+    def close(self) -> None:
+        """Closes the connection; repeating it is fine."""
+        self._portal.call(self._async.close)
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+
+async def pieces(source: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """What an iterable gives that may block: it is asked in threads, so that the loop serves the others meanwhile."""
+    iterator = iter(source)
+    while piece := await asyncio.to_thread(_next, iterator):
+        yield piece[0]
+
+
+def _next(iterator: Iterator[bytes]) -> list[bytes]:
+    try:
+        return [next(iterator)]
+    except StopIteration:
+        return []
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise AgentKernelError(f"the input ended with {type(error).__name__}") from error  # as it is it would end the loop

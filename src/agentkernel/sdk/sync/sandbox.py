@@ -1,0 +1,154 @@
+"""One sandbox, from threads: the twin of `sdk.aio.sandbox`, whose docstrings tell more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from types import TracebackType
+from typing import Unpack
+
+from agentkernel.model.inspection import ProcessRecord, SandboxStatistics
+from agentkernel.model.record import LogEntry, SandboxInfo
+from agentkernel.model.request import Notice
+from agentkernel.sdk.aio import process as aio
+from agentkernel.sdk.aio.sandbox import AsyncSandbox
+from agentkernel.sdk.options import Argument, CommandOptions
+from agentkernel.sdk.result import Result
+from agentkernel.sdk.sync.files import Files
+from agentkernel.sdk.sync.portal import Portal
+from agentkernel.sdk.sync.process import Connection, Input, Process, Stream, pieces
+
+
+class Sandbox:
+    """A sandbox. As a context manager it lets go at the end, without ending it: what `create` made lives on until it is removed.
+
+    Every call raises NotFound when the sandbox is gone, Conflict when it does not run, and SandboxLost when it died meanwhile: then it is
+    not known whether the call took effect. Any thread may call it; Ctrl-C in the middle of a call ends what the call had started.
+    """
+
+    def __init__(self, portal: Portal, sandbox: AsyncSandbox) -> None:
+        self._portal = portal
+        self._async = sandbox
+
+    @property
+    def id(self) -> str:
+        """16 hexadecimal digits, for ever."""
+        return self._async.id
+
+    @property
+    def name(self) -> str:
+        """Its name, as last heard."""
+        return self._async.name
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend that made it."""
+        return self._async.backend
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """What there was to say about the request, such as that there is no stronger isolation here."""
+        return self._async.notices
+
+    @cached_property
+    def files(self) -> Files:
+        """Its files."""
+        return Files(self._portal, self._async.files)
+
+    # -- commands
+
+    def exec(self, *argv: Argument, stdin: Input = b"", check: bool = False, **options: Unpack[CommandOptions]) -> Result:
+        """Runs one command to its end. No shell is involved: for one, run `sh -c`.
+
+        Args:
+            stdin: the command's input: text, bytes, or an iterable of bytes of any length. Without it /dev/null.
+            check: raises CommandFailed for another exit code than 0, as `Result.check` does.
+
+        Raises:
+            CommandNotFound, CommandNotExecutable, CommandNotStarted: it did not start.
+            TimedOut: its whole process tree was killed; the sandbox still runs.
+        """
+        return self._portal.call(lambda: self._async.exec(*argv, stdin=_input(stdin), check=check, **options))
+
+    def stream(self, *argv: Argument, stdin: Input | None = None, **options: Unpack[CommandOptions]) -> Stream:
+        """Runs one command whose output is read while it runs: `for chunk in sandbox.stream(...)`. It ends with its reader.
+
+        While nobody reads, the command waits after 256 KiB of each stream; output is never cut.
+        """
+        given = None if stdin is None else _input(stdin)
+        return Stream(self._portal, self._async.stream(*argv, stdin=given, **options))
+
+    def spawn(self, *argv: Argument, stdin: bool = False, **options: Unpack[CommandOptions]) -> Process:
+        """Starts a background command, which goes on when this client ends. With `stdin` it can be written to.
+
+        Its latest 256 KiB of each stream are kept for whoever reads them; all of it is in `logs`, within the engine's limits.
+        """
+        return Process(self._portal, self._portal.call(lambda: self._async.spawn(*argv, stdin=stdin, **options)))
+
+    def process(self, exec_id: int) -> Process:
+        """Takes up a command that runs, or has run; its output goes on from what is still kept. Raises NotFound."""
+        return Process(self._portal, self._portal.call(lambda: self._async.process(exec_id)))
+
+    def processes(self) -> Sequence[ProcessRecord]:
+        """The commands that run, and those that ended and whose result nobody has taken."""
+        return self._portal.call(self._async.processes)
+
+    def kill_commands(self) -> None:
+        """SIGKILL for the whole tree of every command, whoever started it."""
+        self._portal.call(self._async.kill_commands)
+
+    def statistics(self) -> SandboxStatistics:
+        """Numbers from inside."""
+        return self._portal.call(self._async.statistics)
+
+    def connect(self, port: int) -> Connection:
+        """Connects to a TCP port (1-65535) on the sandbox's loopback; a refused connection shows at the first `receive`."""
+        return Connection(self._portal, self._portal.call(lambda: self._async.connect(port)))
+
+    # -- life
+
+    def info(self) -> SandboxInfo:
+        """Describes it as it is now."""
+        return self._portal.call(self._async.info)
+
+    def start(self) -> SandboxInfo:
+        """Boots it with its files; one that runs is fine."""
+        return self._portal.call(self._async.start)
+
+    def stop(self) -> SandboxInfo:
+        """Ends everything in it and keeps its files; one that is stopped is fine."""
+        return self._portal.call(self._async.stop)
+
+    def remove(self, *, force: bool = False) -> None:
+        """Removes it and its files; raises Conflict when it runs, unless forced."""
+        self._portal.call(lambda: self._async.remove(force=force))
+
+    def rename(self, new_name: str) -> SandboxInfo:
+        """Gives it another name; raises Conflict for one that is taken."""
+        return self._portal.call(lambda: self._async.rename(new_name))
+
+    def extend(self, ttl: float | str | None) -> SandboxInfo:
+        """Lets it expire so long from now (seconds, or `1h`); None: never."""
+        return self._portal.call(lambda: self._async.extend(ttl))
+
+    def relabel(self, labels: Mapping[str, str]) -> SandboxInfo:
+        """Replaces its labels."""
+        return self._portal.call(lambda: self._async.relabel(labels))
+
+    def logs(self, *, exec_id: int = 0, since: float = 0.0, follow: bool = False) -> Iterator[LogEntry]:
+        """The recorded output of its background commands (of one, with `exec_id`) from the Unix time `since` on, oldest first."""
+        return self._portal.iterate(lambda: self._async.logs(exec_id=exec_id, since=since, follow=follow))
+
+    def close(self) -> None:
+        """Lets go of it; foreground commands of this client end, all else goes on."""
+        self._portal.call(self._async.close)
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+
+def _input(data: Input) -> aio.Input:
+    return data if isinstance(data, bytes | str) else pieces(data)

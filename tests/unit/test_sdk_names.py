@@ -1,0 +1,66 @@
+"""The SDK's names: exactly these, each where it says, and loaded when it is first used."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import agentkernel
+from agentkernel import sdk
+
+NAMES = {
+    "AgentKernelError", "AsyncClient", "AsyncConnection", "AsyncFiles", "AsyncProcess", "AsyncSandbox", "AsyncStream", "Chunk", "Client",
+    "CommandFailed", "Connection", "Copied", "Event", "ExitStatus", "FileRecord", "Files", "LogEntry", "Process", "ProcessRecord", "Result",
+    "Sandbox", "SandboxInfo", "SandboxStatistics", "Status", "Stream", "WatchEvent",
+}  # fmt: skip
+TWINS = ("Client", "Connection", "Files", "Process", "Sandbox", "Stream")
+
+
+def test_the_package_offers_these_names_and_its_version() -> None:
+    assert set(dir(agentkernel)) == NAMES | {"__version__"}
+    assert {name for name in NAMES if getattr(agentkernel, name).__name__ != name} == set()
+    assert sdk.__doc__
+
+
+def test_another_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="SandBox"):
+        _ = agentkernel.SandBox
+
+
+def test_importing_the_package_loads_nothing_of_it() -> None:
+    code = "import sys, agentkernel; print(sorted(name for name in sys.modules if name.startswith(('agentkernel.', 'asyncio'))))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.strip() == "[]"
+
+
+def test_nothing_of_the_daemons_client_pulls_in_an_engine() -> None:
+    code = "import sys; from agentkernel import Client; print([n for n in sys.modules if n.startswith(('agentkernel.engine', 'agentkernel.back'))])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.strip() == "[]"
+
+
+def _public(kind: type) -> dict[str, inspect.Signature | None]:
+    members = {name: getattr(kind, name) for name in dir(kind) if not name.startswith("_")}
+    return {name: inspect.signature(member) if callable(member) else None for name, member in members.items()}
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_sync_and_async_classes_have_the_same_methods_with_the_same_parameters(name: str) -> None:
+    sync, twin = _public(getattr(agentkernel, name)), _public(getattr(agentkernel, f"Async{name}"))
+    assert sync.keys() == twin.keys()
+    for member, signature in sync.items():
+        other = twin[member]
+        if signature is None or other is None:
+            assert signature is other, member
+            continue
+        assert [(each.name, each.kind, each.default) for each in signature.parameters.values()] == [
+            (each.name, each.kind, each.default) for each in other.parameters.values()
+        ], member
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_every_public_method_says_what_it_does(name: str) -> None:
+    kind = getattr(agentkernel, name)
+    silent = [each for each, member in vars(kind).items() if not each.startswith("_") and inspect.isfunction(member) and not member.__doc__]
+    assert kind.__doc__ and silent == []
