@@ -9,9 +9,10 @@ from types import ModuleType
 
 import pytest
 
-# A shell that starts a job in the background has it ignore SIGINT, nohup(1) SIGHUP, and so would every program of the tests.
+# A shell that starts a job in the background has it ignore SIGINT and SIGQUIT, nohup(1) SIGHUP, and so would every program of the tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
+for ignored in (signal.SIGHUP, signal.SIGQUIT):
+    signal.signal(ignored, signal.SIG_DFL)
 
 GUEST_BUILD = Path(__file__).parent.parent / "guest" / "build.py"
 
