@@ -12,7 +12,7 @@ from agentkernel import __version__
 from agentkernel.errors import BackendUnavailable, UnknownKey
 
 if TYPE_CHECKING:
-    from agentkernel.abc import Backend, Kernel
+    from agentkernel.abc import Backend, Host, Kernel
 
 # What takes part in the choice. Backends of other packages (entry points of the group below) are used when they are asked for by name.
 BACKENDS: dict[str, str] = {
@@ -26,23 +26,46 @@ ENTRY_POINTS = "agentkernel.backends"
 
 
 def build_engine(environment: Mapping[str, str], *, backends: tuple[str, ...] | None = None) -> Kernel:
-    """The engine in this process, for the user whose environment this is; `backends` names the ones to use in place of all."""
+    """The engine in this process, for the user whose environment this is; `backends` names the ones to use in place of all.
+
+    Its sandboxes end with it.
+    """
+    parts = _parts(environment, backends, open_store=_late("agentkernel.store.memory:MemoryStore"))
+    return cast("Kernel", _load("agentkernel.engine.engine:Engine")(parts))
+
+
+def build_host(environment: Mapping[str, str], *, backends: tuple[str, ...] | None = None, **more: Any) -> Host:
+    """The engine over the user's durable store, which it holds until it is closed. `more`: further fields of `engine.parts.Parts`.
+
+    Raises:
+        Conflict: another process has the store.
+        StoreFailed: it cannot be opened.
+    """
+    path = import_module("pathlib").Path(_directories().store_directory(environment, os.geteuid()))
+    store = _load("agentkernel.store.sqlite:SqliteStore")(path)
+    parts = _parts(environment, backends, open_store=lambda: store, **more)
+    return cast("Host", _load("agentkernel.engine.host:HostEngine")(parts))
+
+
+def _parts(environment: Mapping[str, str], backends: tuple[str, ...] | None, **more: Any) -> Any:
     parts = import_module("agentkernel.engine.parts")
     home = cast(Callable[[Mapping[str, str]], str], _load("agentkernel.config.places:home_of"))(environment)
-    return cast(
-        "Kernel",
-        _load("agentkernel.engine.engine:Engine")(
-            parts.Parts(
-                backends=Backends(backends),
-                images=_image_parts(parts),
-                environment=environment,
-                home=home,
-                uid=os.getuid(),
-                cache_directory=_cache_directory(environment, home),
-                standing=standing,
-            )
-        ),
+    return parts.Parts(
+        backends=Backends(backends),
+        images=_image_parts(parts),
+        environment=environment,
+        home=home,
+        uid=os.getuid(),
+        cache_directory=_cache_directory(environment, home),
+        standing=standing,
+        data_directory=_directories().data_directory(environment, os.geteuid()),
+        runtime_directory=_directories().runtime_directory(environment, os.geteuid()),
+        **more,
     )
+
+
+def _directories() -> Any:
+    return import_module("agentkernel.config.directories")
 
 
 def build_client(environment: Mapping[str, str]) -> Kernel:

@@ -22,6 +22,7 @@ from agentkernel.model.command import Command, ExecResult, ExitStatus
 from agentkernel.model.isolation import BackendKind, Feature, Fingerprint, IsolationLevel, Provision, Support
 from agentkernel.model.request import SandboxRequest
 from agentkernel.model.spec import RootFilesystem, RootKind, SandboxSpec
+from agentkernel.store.memory import MemoryStore
 
 CALLER = Caller(principal="tester")
 NATIVE = Provision(support=Support.NATIVE)
@@ -33,6 +34,7 @@ class FakeSandbox:
     backend: Any
     destroy_takes_s: float = 0.0
     destroyed: bool = False
+    sandbox_id: str = "00112233445566aa"
 
     async def exec(self, command: Command, *, stdin: bytes = b"") -> ExecResult:
         return self.backend.run(self, command)
@@ -126,6 +128,9 @@ class World:
                 uid=1000,
                 cache_directory=str(self.directory / "cache"),
                 standing=lambda: self.standing,
+                open_store=MemoryStore,
+                data_directory=str(self.directory / "data"),
+                runtime_directory=str(self.directory / "run"),
             )
         )
 

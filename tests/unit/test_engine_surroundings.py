@@ -15,6 +15,7 @@ from agentkernel.model.request import SandboxRequest
 from agentkernel.model.spec import Bind, RootFilesystem, RootKind
 from agentkernel.policy.deny import denied_in_home, protected_paths
 from agentkernel.policy.surroundings import Surroundings
+from agentkernel.store.memory import MemoryStore
 
 
 @pytest.fixture
@@ -40,7 +41,18 @@ def _parts(home: Path, root: RootFilesystem | None = RootFilesystem(kind=RootKin
         unpack_argv=lambda tar, destination, limit: (),
     )
     nothing: Any = None
-    return Parts(backends=nothing, images=images, environment={}, home=str(home), uid=1000, cache_directory="/nonexistent", standing=str)
+    return Parts(
+        backends=nothing,
+        images=images,
+        environment={},
+        home=str(home),
+        uid=1000,
+        cache_directory="/nonexistent",
+        standing=str,
+        open_store=MemoryStore,
+        data_directory="/nonexistent",
+        runtime_directory="/nonexistent",
+    )
 
 
 def _facts(home: Path, request: SandboxRequest) -> Surroundings:

@@ -1,6 +1,7 @@
-"""The engine: implements `abc.Kernel` in process. It decides nothing (that is policy) and isolates nothing (that is a backend).
+"""The engine: implements `abc.Kernel` in process and `abc.Host` over a durable store. It decides nothing (that is policy) and isolates
+nothing (that is a backend).
 
-The name below is loaded when it is first used: most runs need no image unpacked.
+The names below are loaded when they are first used: most runs need no image unpacked, and only engines that serve others have pools.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentkernel.engine.images import TarImages as TarImages
+    from agentkernel.engine.pool import Pools as Pools
+
+_MODULES = {"Pools": "pool", "TarImages": "images"}
 
 
 def __getattr__(name: str) -> Any:
-    if name != "TarImages":
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return import_module("agentkernel.engine.images").TarImages
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
+
+from agentkernel.abc import Sandbox
 
 LINGER_S = 15.0  # a killed engine's sandboxes end by themselves; longer than the channel tries to re-attach
 
@@ -23,3 +25,12 @@ async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
     task.result()
     if cancelled is not None:
         raise cancelled
+
+
+async def let_go_unless(sandbox: Sandbox, end: Callable[[], Awaitable[None]]) -> None:
+    """Ends a sandbox; if that fails, at least lets go of it, so that the next attempt finds it."""
+    try:
+        await end()
+    except BaseException:
+        await sandbox.close()
+        raise

@@ -1,4 +1,4 @@
-"""The engine: a request comes in at the door, policy decides, a backend builds, and whatever happens the sandbox is removed."""
+"""The engine: a request comes in at the door, policy decides, a backend builds, and the store knows of it before and after."""
 
 from __future__ import annotations
 
@@ -6,48 +6,64 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 
-from agentkernel import engine as late  # what only some runs need
-from agentkernel.abc import Backend, Caller, Sandbox
+from agentkernel.abc import Caller, Sandbox
+from agentkernel.engine import access, audit, listing
+from agentkernel.engine.audit import Subject
+from agentkernel.engine.core import Core
 from agentkernel.engine.ending import LINGER_S, to_the_end
-from agentkernel.engine.fingerprints import FingerprintCache
+from agentkernel.engine.handle import SharedSandbox
+from agentkernel.engine.lifecycle import Lifecycle
+from agentkernel.engine.options import checked_labels, checked_seconds
 from agentkernel.engine.parts import Parts
-from agentkernel.engine.surroundings import appeared, gather, resolve
-from agentkernel.errors import AgentKernelError, LaunchFailed, NotFound
+from agentkernel.engine.reconcile import Reconciler
+from agentkernel.engine.registry import Live
+from agentkernel.engine.surroundings import appeared
+from agentkernel.engine.usage import Usage
+from agentkernel.errors import Conflict, InvalidInput
 from agentkernel.model.isolation import Fingerprint, IsolationLevel
+from agentkernel.model.names import random_name, validate_name
+from agentkernel.model.record import (
+    CreateOptions,
+    Event,
+    EventFilter,
+    KernelStatus,
+    Labels,
+    LogEntry,
+    SandboxFilter,
+    SandboxInfo,
+    SandboxRecord,
+)
 from agentkernel.model.request import Grant, Notice, SandboxRequest
-from agentkernel.policy.decide import decide
+from agentkernel.model.spec import SandboxSpec, StorageKind
+from agentkernel.model.status import Status
 
 
 class Engine:
-    """Implements `abc.Kernel` in process. Its sandboxes end with their block; what a crash leaves, the next start sweeps."""
+    """Implements `abc.Kernel` in process: its sandboxes end with it. `host.HostEngine` is the one whose sandboxes live on."""
+
+    durable = False
 
     def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._cache = FingerprintCache(parts.cache_directory, parts.standing)
-        self._backends: dict[str, Backend] = {}
-        self._levels: dict[str, IsolationLevel] = {}
-        self._swept: set[str] = set()
+        self._core = Core(parts, durable=self.durable)
+        self._reconciler = Reconciler(self._core)
+        self._lifecycle = Lifecycle(self._core, self._reconciler)
+        self._usage = Usage(self._core, self._lifecycle)
+
+    # -- deciding
 
     async def fingerprints(self, caller: Caller) -> Sequence[Fingerprint]:
-        """Probes every backend of the installation, also those that never take part in the choice."""
-        return [await self._probe(name) for name in self._parts.backends.all_names()]
+        """See `abc.Kernel`; also those that never take part in the choice."""
+        access.require(caller, "fingerprints")
+        return await self._core.granting.fingerprints()
 
     async def grant(self, caller: Caller, request: SandboxRequest) -> Grant:
-        """Decides without doing anything. Probes are remembered, see `FingerprintCache`."""
-        names = self._parts.backends.names()
-        if request.backend is not None and request.backend not in names and request.backend in self._parts.backends.all_names():
-            names = (*names, request.backend)
-        known = [self._cache.get(name) or await self._probe(name) for name in names]
-        self._levels |= {found.backend: found.level for found in known}
-        resolved = resolve(request)
-        return decide(resolved, gather(resolved, self._parts), known)
-
-    def sandbox(self, caller: Caller, request: SandboxRequest) -> AbstractAsyncContextManager[tuple[Sandbox, Grant]]:
-        """Builds a sandbox and destroys it at the end of the block, also when the block is cancelled."""
-        return self._sandbox(caller, request)
+        """See `abc.Kernel`. Probes are remembered, see `FingerprintCache`."""
+        access.require(caller, "grant")
+        return await self._core.granting.grant(request)
 
     async def aftermath(self, caller: Caller, grant: Grant) -> Sequence[Notice]:
         """Names files that appeared in a writable workspace where a protected one could not be, because there was none."""
+        access.require(caller, "aftermath")
         made = appeared(grant.spec.workspace)
         if not made:
             return ()
@@ -56,47 +72,208 @@ class Engine:
 
     def isolation_of(self, backend: str) -> IsolationLevel:
         """The level that the last probe found."""
-        if backend not in self._levels:
-            found = self._cache.get(backend)
-            if found is None:
-                raise NotFound(f"backend {backend!r} has not been probed", hint="run `agentkernel doctor`")
-            self._levels[backend] = found.level
-        return self._levels[backend]
+        return self._core.granting.isolation_of(backend)
+
+    # -- sandboxes of a block
+
+    def sandbox(self, caller: Caller, request: SandboxRequest) -> AbstractAsyncContextManager[tuple[Sandbox, Grant]]:
+        """Builds a sandbox and destroys it at the end of the block, also when the block is cancelled."""
+        return self._sandbox(caller, request)
 
     @asynccontextmanager
     async def _sandbox(self, caller: Caller, request: SandboxRequest) -> AsyncIterator[tuple[Sandbox, Grant]]:
-        grant = await self.grant(caller, request)
-        grant = replace(grant, spec=replace(grant.spec, linger_s=LINGER_S))
-        backend = self._backend(grant.backend)
-        if grant.backend not in self._swept:
-            self._swept.add(grant.backend)
-            await backend.sweep()
-        if grant.tar_image is not None:
-            directory = await late.TarImages(self._parts).unpacked(grant.tar_image, backend)
-            grant = replace(grant, spec=replace(grant.spec, root=replace(grant.spec.root, directory=directory)))
-        sandbox = await self._create(backend, grant)
+        core = self._core
+        with core.audit.failures("sandbox.created", Subject(caller.principal, request.name or "", request.backend or "")):
+            access.require(caller, "run")
+            core.boots.check()
+            grant = await core.granting.grant(request)
+            grant = await core.granting.prepared(replace(grant, spec=replace(grant.spec, linger_s=LINGER_S)))
+            async with core.boots.slot():
+                sandbox = await self._create(grant)
+        record = _of_block(caller, grant, sandbox, core.clock())
+        core.audit.append(core.audit.event("sandbox.created", caller.principal, record, details=audit.of_request(request)))
+        live = Live(record=record, sandbox=sandbox, used_at=record.created_at)
         try:
-            yield sandbox, grant
+            yield SharedSandbox(live, self._usage, caller), grant
         finally:
             await to_the_end(sandbox.destroy())
+            core.audit.append(core.audit.event("sandbox.removed", caller.principal, record))
 
-    async def _create(self, backend: Backend, grant: Grant) -> Sandbox:
+    async def _create(self, grant: Grant) -> Sandbox:
+        granting = self._core.granting
         try:
-            return await backend.create(grant.spec)
-        except LaunchFailed:
-            self._cache.forget(grant.backend)  # the host is not what the probe found
+            return await granting.backend(grant.backend).create(grant.spec)
+        except BaseException as error:
+            granting.doubt(error, grant.backend)
             raise
 
-    async def _probe(self, name: str) -> Fingerprint:
-        try:
-            found = await self._backend(name).probe()
-        except AgentKernelError as error:
-            return Fingerprint(backend=name, ready=False, level=IsolationLevel.NONE, reason=error.message, remedy=error.hint)
-        self._cache.put(found)
-        self._levels[name] = found.level
-        return found
+    # -- sandboxes that last
 
-    def _backend(self, name: str) -> Backend:
-        if name not in self._backends:
-            self._backends[name] = self._parts.backends.load(name)
-        return self._backends[name]
+    async def create(self, caller: Caller, request: SandboxRequest, options: CreateOptions) -> SandboxInfo:
+        """See `abc.Kernel`."""
+        core = self._core
+        name = options.name or request.name or random_name("sandbox")
+        with core.audit.failures("sandbox.created", Subject(caller.principal, name, request.backend or "")):
+            access.require(caller, "create")
+            if (made := core.census.made_for(caller.principal, options.request_key)) != "":
+                return self._info(await self._lifecycle.operate(caller, made, _unchanged))
+            if request.storage is StorageKind.MEMORY:
+                raise InvalidInput("a sandbox that lasts keeps its files on disk", hint="leave --storage out, or use `agentkernel run`")
+            grant = await core.granting.grant(replace(request, name=name, storage=StorageKind.DISK))
+            record = await self._lifecycle.create(caller, await core.granting.prepared(grant), options)
+        return replace(self._info(record), notices=grant.notices)
+
+    async def start(self, caller: Caller, name: str) -> SandboxInfo:
+        """See `abc.Kernel`."""
+        with self._core.audit.failures("sandbox.started", Subject(caller.principal, name)):
+            record = self._core.find(caller, "start", name)
+            return self._info(await self._lifecycle.operate(caller, record.sandbox_id, self._lifecycle.start))
+
+    async def stop(self, caller: Caller, name: str) -> SandboxInfo:
+        """See `abc.Kernel`."""
+        with self._core.audit.failures("sandbox.stopped", Subject(caller.principal, name)):
+            record = self._core.find(caller, "stop", name)
+            return self._info(await self._lifecycle.operate(caller, record.sandbox_id, self._lifecycle.stop))
+
+    async def remove(self, caller: Caller, name: str, *, force: bool = False) -> None:
+        """See `abc.Kernel`. Forced, also one whose backend is not to be had: then what is on the host stays until that is back."""
+
+        async def act(caller: Caller, record: SandboxRecord) -> SandboxRecord:
+            return await self._lifecycle.remove(caller, record, force=force)
+
+        with self._core.audit.failures("sandbox.removed", Subject(caller.principal, name)):
+            record = self._core.find(caller, "remove", name)
+            await self._lifecycle.operate(caller, record.sandbox_id, act, even_unavailable=True)
+
+    async def sandboxes(self, caller: Caller, wanted: SandboxFilter) -> Sequence[SandboxInfo]:
+        """See `abc.Kernel`."""
+        access.require(caller, "sandboxes")
+        return listing.page(self._core, caller, wanted)
+
+    async def info(self, caller: Caller, name: str) -> SandboxInfo:
+        """See `abc.Kernel`."""
+        record = self._core.find(caller, "info", name)
+        if record.sandbox_id in self._core.unsettled:
+            record = await self._lifecycle.operate(caller, record.sandbox_id, _unchanged, even_unavailable=True)
+        return self._info(record)
+
+    async def spec(self, caller: Caller, name: str) -> SandboxSpec:
+        """See `abc.Kernel`."""
+        record = self._core.find(caller, "spec", name)
+        live = self._core.live(record)
+        spec = record.spec if live is None else live.sandbox.spec
+        return replace(spec, root=replace(spec.root, binds=(), files=(), symlinks=()))
+
+    async def open(self, caller: Caller, name: str) -> Sandbox:
+        """See `abc.Kernel`. Waits while somebody starts or stops it."""
+        core = self._core
+        record = core.find(caller, "open", name)
+        live = core.live(record)
+        if live is None:
+            record = await self._lifecycle.operate(caller, record.sandbox_id, _unchanged)
+            live = core.live(record)
+        if live is None:
+            core.granting.own(record.backend)
+            because = f": {record.reason}" if record.reason else ""
+            raise Conflict(f"sandbox {record.name!r} is {record.status}{because}", hint=f"`agentkernel start {record.name}`")
+        self._usage.touch(live)
+        return SharedSandbox(live, self._usage, caller)
+
+    async def rename(self, caller: Caller, name: str, new_name: str) -> SandboxInfo:
+        """See `abc.Kernel`."""
+
+        async def act(caller: Caller, record: SandboxRecord) -> SandboxRecord:
+            details = (("from", record.name),)
+            record = replace(record, name=new_name, spec=replace(record.spec, name=new_name))
+            return self._core.update(record, self._core.audit.event("sandbox.renamed", caller.principal, record, details=details))
+
+        with self._core.audit.failures("sandbox.renamed", Subject(caller.principal, name)):
+            validate_name(new_name)
+            found = self._core.find(caller, "rename", name)
+            return self._info(await self._lifecycle.operate(caller, found.sandbox_id, act))
+
+    async def extend(self, caller: Caller, name: str, ttl_s: float | None) -> SandboxInfo:
+        """See `abc.Kernel`."""
+        expires_at = None if ttl_s is None else self._core.clock() + checked_seconds("ttl_s", ttl_s)
+
+        async def act(caller: Caller, record: SandboxRecord) -> SandboxRecord:
+            details = (("ttl_s", "never" if ttl_s is None else f"{ttl_s:g}"),)
+            record = replace(record, expires_at=expires_at)
+            return self._core.update(record, self._core.audit.event("sandbox.extended", caller.principal, record, details=details))
+
+        with self._core.audit.failures("sandbox.extended", Subject(caller.principal, name)):
+            found = self._core.find(caller, "extend", name)
+            return self._info(await self._lifecycle.operate(caller, found.sandbox_id, act))
+
+    async def relabel(self, caller: Caller, name: str, labels: Labels) -> SandboxInfo:
+        """See `abc.Kernel`."""
+
+        async def act(caller: Caller, record: SandboxRecord) -> SandboxRecord:
+            record = replace(record, labels=checked_labels(labels))
+            return self._core.update(record, self._core.audit.event("sandbox.relabeled", caller.principal, record))
+
+        with self._core.audit.failures("sandbox.relabeled", Subject(caller.principal, name)):
+            found = self._core.find(caller, "relabel", name)
+            return self._info(await self._lifecycle.operate(caller, found.sandbox_id, act))
+
+    # -- looking on
+
+    async def logs(
+        self, caller: Caller, name: str, *, exec_id: int = 0, since: float = 0.0, follow: bool = False
+    ) -> AsyncIterator[LogEntry]:
+        """See `abc.Kernel`."""
+        self._core.find(caller, "logs", name)
+        nothing: tuple[LogEntry, ...] = ()
+        for entry in nothing:
+            yield entry
+
+    async def collect_garbage(self, caller: Caller, *, dry_run: bool = False) -> Sequence[str]:
+        """See `abc.Kernel`."""
+        access.require(caller, "collect_garbage")
+        return ()
+
+    def events(self, caller: Caller, wanted: EventFilter, *, follow: bool = False) -> AsyncIterator[Event]:
+        """See `abc.Kernel`; callers read of their own operations and of those on their sandboxes' behalf."""
+        access.require(caller, "events")
+        return listing.events(self._core, caller, wanted, follow=follow)
+
+    async def status(self, caller: Caller) -> KernelStatus:
+        """See `abc.Kernel`."""
+        access.require(caller, "status")
+        return listing.status(self._core)
+
+    async def close(self) -> None:
+        """See `abc.Kernel`."""
+        core = self._core
+        await core.operations.drain()
+        for record in core.store.sandboxes() if core.has_store else ():
+            await self._lifecycle.operate(Caller(principal=record.owner), record.sandbox_id, self._ended, even_unavailable=True)
+        await core.close()
+
+    async def _ended(self, caller: Caller, record: SandboxRecord) -> SandboxRecord:
+        return await self._lifecycle.remove(caller, record, force=True, why="its engine ended")
+
+    def _info(self, record: SandboxRecord) -> SandboxInfo:
+        return listing.shown(self._core, record)
+
+
+async def _unchanged(caller: Caller, record: SandboxRecord) -> SandboxRecord:
+    return record
+
+
+def _of_block(caller: Caller, grant: Grant, sandbox: Sandbox, now: float) -> SandboxRecord:
+    """What a row would say of a sandbox that needs none."""
+    return SandboxRecord(
+        sandbox_id=sandbox.sandbox_id,
+        name=grant.spec.name,
+        owner=caller.principal,
+        status=Status.RUNNING,
+        backend=grant.backend,
+        isolation=grant.spec.level,
+        spec=grant.spec,
+        created_at=now,
+        ephemeral=True,
+        exec_id=0,
+        started_at=now,
+        used_at=now,
+    )

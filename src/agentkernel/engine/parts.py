@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
-from agentkernel.abc import Backend
+from agentkernel.abc import Backend, Store
+from agentkernel.engine.admission import Limits
 from agentkernel.model.spec import RootFilesystem
+
+if TYPE_CHECKING:
+    from agentkernel.engine.reserve import PoolSettings
 
 
 class BackendSource(Protocol):
@@ -60,3 +64,8 @@ class Parts:
     uid: int
     cache_directory: str
     standing: Callable[[], str]  # what a probe's result depends on, as text
+    open_store: Callable[[], Store]  # called once, when it is first needed
+    data_directory: str  # logs of sandboxes
+    runtime_directory: str  # leases of engines in process
+    limits: Limits = field(default_factory=Limits)
+    pool: PoolSettings | None = None  # None: no sandbox is made before it is asked for

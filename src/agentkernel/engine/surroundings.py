@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 
@@ -31,11 +32,11 @@ def resolve(request: SandboxRequest) -> SandboxRequest:
 
 def gather(request: SandboxRequest, parts: Parts) -> Surroundings:
     """The facts for a resolved request."""
-    home = os.path.realpath(parts.home)
+    environment, home = whose(request, parts)
     view = _Directory(request.directory or request.cwd)
     mounts = {bind.source: _Directory(bind.source) for bind in request.mounts}
     image = request.image if request.image is not None and _is_path(request.image) else None
-    root = parts.images.host_root(argv=request.argv, environment=parts.environment, home=home, uid=parts.uid)
+    root = parts.images.host_root(argv=request.argv, environment=environment, home=home, uid=parts.uid)
     return Surroundings(
         home=home,
         uid=parts.uid,
@@ -53,6 +54,13 @@ def gather(request: SandboxRequest, parts: Parts) -> Surroundings:
         ),
         detected_image=None if root is not None else parts.images.image_for(request.argv, _Directory(request.cwd).names),
     )
+
+
+def whose(request: SandboxRequest, parts: Parts) -> tuple[Mapping[str, str], str]:
+    """The environment and the real HOME of the user that asks: a daemon's own say nothing about where that user's programs are."""
+    environment = request.host_environment or parts.environment
+    home = environment.get("HOME", "")
+    return environment, os.path.realpath(home if home.startswith("/") else parts.home)
 
 
 def appeared(workspace: Workspace) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ ARCHIVE_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".
 
 _NAME_CHARACTER = r"[A-Za-z0-9_-]"
 _NAME_HINT = "use 1 to 63 letters, digits, hyphens and underscores; start and end with a letter or digit"
+_SANDBOX_ID = r"[0-9a-f]{16}"
 _DOUBLED = r"[-_]{2}"
 
 
@@ -34,7 +35,14 @@ def validate_name(name: str) -> str:
             raise InvalidInput(f"Sandbox name must {place} with a letter or number", hint=_NAME_HINT)
     if re.search(_DOUBLED, name):
         raise InvalidInput("Sandbox name cannot contain consecutive hyphens or underscores", hint=_NAME_HINT)
+    if is_sandbox_id(name):
+        raise InvalidInput(f"Sandbox name looks like an id: {name!r}", hint="use a name that is not 16 hexadecimal digits")
     return name
+
+
+def is_sandbox_id(text: str) -> bool:
+    """Whether it has the form of a sandbox's id, 16 hexadecimal digits, which no name has."""
+    return re.fullmatch(_SANDBOX_ID, text) is not None
 
 
 def random_name(prefix: str = "run") -> str:

@@ -1,0 +1,62 @@
+"""What a caller may do: its scopes against the operations of the door. Everything else in the engine relies on this having been asked.
+
+full              everything with its own sandboxes
+admin             everything with everybody's
+run-only          one command in a sandbox of its own, and what that takes to decide
+read-only         looking: lists, descriptions, logs, the audit trail
+sandbox:<name>    everything with the one sandbox of that name or id, but making, renaming and removing it
+"""
+
+from __future__ import annotations
+
+from agentkernel.abc import Caller
+from agentkernel.errors import NotFound, Refused
+from agentkernel.model.record import SandboxRecord
+
+DECIDE = frozenset({"fingerprints", "grant", "aftermath", "status"})
+READ = DECIDE | {"sandboxes", "info", "spec", "logs", "events"}
+RUN = DECIDE | {"run"}
+ONE = frozenset({"sandboxes", "info", "spec", "logs", "events", "start", "stop", "open", "extend", "relabel", "status"})
+_SANDBOX = "sandbox:"
+_BY_SCOPE = {"read-only": READ, "run-only": RUN}
+
+
+def require(caller: Caller, operation: str, record: SandboxRecord | None = None) -> None:
+    """Returns if one of the caller's scopes allows the operation (on that sandbox, if it is one's).
+
+    `operation` is a method of `abc.Kernel`, or `run` for a sandbox that is made for one command.
+
+    Raises:
+        Refused: no scope allows it.
+        NotFound: it concerns a sandbox of somebody else.
+    """
+    if record is not None and not sees(caller, record):
+        raise not_found(record.name)
+    if not any(_allows(scope, operation, record) for scope in caller.scopes):
+        scopes = ", ".join(sorted(caller.scopes)) or "none"
+        raise Refused(f"{caller.principal} may not do this: {operation}", hint=f"its scopes: {scopes}")
+
+
+def sees(caller: Caller, record: SandboxRecord) -> bool:
+    """Whether the sandbox exists for the caller."""
+    return "admin" in caller.scopes or record.owner == caller.principal
+
+
+def narrows(caller: Caller) -> frozenset[str] | None:
+    """The names or ids that the caller is confined to; None: no scope confines it."""
+    if any(not scope.startswith(_SANDBOX) and scope != "run-only" for scope in caller.scopes):
+        return None
+    return frozenset(scope.removeprefix(_SANDBOX) for scope in caller.scopes if scope.startswith(_SANDBOX))
+
+
+def not_found(name: str) -> NotFound:
+    """There is no such sandbox, as far as the caller may know."""
+    return NotFound(f"there is no sandbox {name!r}", hint="`agentkernel list` shows them")
+
+
+def _allows(scope: str, operation: str, record: SandboxRecord | None) -> bool:
+    if scope in ("full", "admin"):
+        return True
+    if scope.startswith(_SANDBOX):
+        return operation in ONE and (record is None or scope.removeprefix(_SANDBOX) in (record.name, record.sandbox_id))
+    return operation in _BY_SCOPE.get(scope, frozenset())

@@ -1,0 +1,172 @@
+"""What the parts of one engine share: the store and what is known of it in memory, locks, limits, the audit trail."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agentkernel import engine as late  # what only some engines need
+from agentkernel.abc import Backend, Caller, Sandbox, Store
+from agentkernel.engine.access import not_found, require
+from agentkernel.engine.admission import Boots
+from agentkernel.engine.audit import Audit
+from agentkernel.engine.census import Census
+from agentkernel.engine.granting import Granting
+from agentkernel.engine.lease import Leases
+from agentkernel.engine.locks import Locks, Operations
+from agentkernel.engine.parts import Parts
+from agentkernel.engine.registry import Live, Registry
+from agentkernel.errors import LaunchFailed, SandboxFailed
+from agentkernel.failpoints import failpoint
+from agentkernel.model.names import is_sandbox_id
+from agentkernel.model.record import Event, SandboxRecord
+from agentkernel.model.spec import SandboxSpec
+from agentkernel.model.status import FOLLOWS, Status
+
+if TYPE_CHECKING:
+    from agentkernel.engine.pool import Pools
+
+Clock = Callable[[], float]
+
+
+class Core:
+    """One engine's state. Rows are changed here alone, so that the store, the census and the table of states agree.
+
+    `durable`: the store, and so its sandboxes, outlive this process.
+    """
+
+    def __init__(self, parts: Parts, *, durable: bool, clock: Clock = time.time) -> None:
+        self.parts = parts
+        self.durable = durable
+        self.clock = clock
+        self.started_at = clock()
+        self.audit = Audit(lambda: self.store, clock)
+        self.boots = Boots(parts.limits)
+        self.census = Census()
+        self.granting = Granting(parts, self._first_sweep)
+        self.locks = Locks()
+        self.operations = Operations()
+        self.registry = Registry()
+        self.unsettled: set[str] = set()  # ids whose rows may not be what is on the host
+        self.leases = Leases(parts.runtime_directory)
+        self.pools: Pools | None = None if parts.pool is None else late.Pools(self._make, parts.pool)
+        self._store: Store | None = None
+
+    @property
+    def store(self) -> Store:
+        """The store, opened now if nobody needed it before."""
+        if self._store is None:
+            self._store = self.parts.open_store()
+        return self._store
+
+    @property
+    def has_store(self) -> bool:
+        """Whether anybody needed it."""
+        return self._store is not None
+
+    def find(self, caller: Caller, operation: str, name: str) -> SandboxRecord:
+        """The row of a sandbox by its name or id, if the caller may do that with it; raises NotFound, Refused."""
+        require(caller, operation)
+        record = self.store.find(caller.principal, name)
+        if record is None and is_sandbox_id(name):
+            record = self.store.get(name)
+        if record is None:
+            raise not_found(name)
+        require(caller, operation, record)
+        return record
+
+    def insert(self, record: SandboxRecord, event: Event | None = None) -> None:
+        """Adds a row; raises Conflict, StoreFailed."""
+        self.census.put(record)
+        try:
+            self.store.insert(record, event)
+        except BaseException:
+            self.census.discard(record.sandbox_id)
+            raise
+        self.audit.announce()
+
+    def update(self, record: SandboxRecord, event: Event | None = None) -> SandboxRecord:
+        """Replaces a row without changing its status; raises Conflict, StoreFailed."""
+        self.store.update(record, event)
+        self.census.put(record)
+        if (live := self.registry.get(record.sandbox_id)) is not None:
+            live.record = record
+        self.audit.announce()
+        return record
+
+    def move(self, record: SandboxRecord, status: Status, event: Event | None = None, *, reason: str = "") -> SandboxRecord:
+        """Brings a row to its next status, as `FOLLOWS` allows."""
+        if status not in FOLLOWS[record.status]:
+            raise SandboxFailed(f"a sandbox cannot go from {record.status} to {status}")
+        changes = {"started_at": self.clock()} if status is Status.RUNNING else {}
+        return self.update(replace(record, status=status, reason=reason, **changes), event)  # type: ignore[arg-type]
+
+    def delete(self, record: SandboxRecord, event: Event | None = None) -> None:
+        """Removes a row."""
+        self.store.delete(record.sandbox_id, event)
+        self.census.discard(record.sandbox_id)
+        self.unsettled.discard(record.sandbox_id)
+        self.audit.announce()
+
+    def live(self, record: SandboxRecord) -> Live | None:
+        """The running sandbox of a row."""
+        return self.registry.get(record.sandbox_id)
+
+    async def build(self, sandbox_id: str, spec: SandboxSpec, backend: Backend) -> Sandbox:
+        """Boots a sandbox that is known by its id; what the host refuses is LaunchFailed."""
+        if not self.durable:
+            self.leases.take(self.store.identity, backend.name)
+        try:
+            return await backend.boot(sandbox_id, spec, self.store.identity)
+        except OSError as error:
+            raise LaunchFailed(f"cannot build the sandbox: {error}", hint="run `agentkernel doctor`") from error
+        except BaseException as error:
+            self.granting.doubt(error, backend.name)
+            raise
+
+    async def close(self) -> None:
+        """Gives back what the engine itself holds, the store last."""
+        self.leases.release()
+        if self._store is not None:
+            self._store.close()
+
+    async def sweep(self, backend: Backend) -> int:
+        """Removes what belongs to nobody: of this store, of engines in process that died, of blocks that a crash ended."""
+        count = 0
+        for identity in self.leases.abandoned(backend.name):
+            count += await backend.sweep_owned(identity, ())
+        if self.durable:
+            failpoint("engine.sweep.begun")
+            count += await backend.sweep_owned(self.store.identity, Kept(self.census, self.pools))
+        return count + await backend.sweep()
+
+    async def _first_sweep(self, backend: Backend) -> None:
+        await self.sweep(backend)
+
+    async def _make(self, backend: str, sandbox_id: str, spec: SandboxSpec) -> Sandbox:
+        """A sandbox for a pool."""
+        maker = self.granting.backend(backend)
+        await self.granting.swept(maker)
+        return await self.build(sandbox_id, spec, maker) if self.durable else await maker.create(spec)
+
+
+class Kept(Collection[str]):
+    """The ids that no sweep may touch: those with a row and those in a pool, as they are at the moment of asking."""
+
+    def __init__(self, census: Census, pools: Pools | None) -> None:
+        self._census = census
+        self._pools = pools
+
+    def __contains__(self, sandbox_id: object) -> bool:
+        return sandbox_id in self._census or sandbox_id in self._pooled()
+
+    def __iter__(self) -> Iterator[str]:
+        yield from (*self._census, *self._pooled())
+
+    def __len__(self) -> int:
+        return len(self._census) + len(self._pooled())
+
+    def _pooled(self) -> Collection[str]:
+        return () if self._pools is None else self._pools.held()

@@ -1,0 +1,141 @@
+"""Sandboxes for one command each: made with it, removed after it, found by its exec id, also by the next engine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import replace
+
+from agentkernel.abc import Caller
+from agentkernel.engine.access import require
+from agentkernel.engine.admission import check_quota
+from agentkernel.engine.audit import of_request
+from agentkernel.engine.core import Core
+from agentkernel.engine.ending import let_go_unless
+from agentkernel.engine.hostfiles import without_root
+from agentkernel.engine.reconcile import CLAIM_S, Reconciler
+from agentkernel.engine.registry import Live
+from agentkernel.errors import NotFound
+from agentkernel.failpoints import failpoint
+from agentkernel.model.isolation import BackendKind
+from agentkernel.model.record import SandboxRecord
+from agentkernel.model.request import Grant, SandboxRequest
+from agentkernel.model.status import Status
+
+LINGER_S = 120.0  # without an engine it ends by itself: after the time in which its client may come back
+
+
+class Ephemerals:
+    """Those of a durable store. Nothing is told twice: the same exec id has one sandbox, however often it is asked for."""
+
+    def __init__(self, core: Core, reconciler: Reconciler) -> None:
+        self._core = core
+        self._reconciler = reconciler
+
+    async def acquire(self, caller: Caller, request: SandboxRequest, exec_id: int) -> tuple[Live, Grant]:
+        """Makes the sandbox of a command, or finds the one that is there.
+
+        When the caller goes meanwhile, it is made none the less, and removed if nobody asks for it again.
+        """
+        work = self._core.operations.spawn(self._acquired(caller, request, exec_id))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            work.add_done_callback(self._unclaimed)
+            raise
+
+    async def find(self, caller: Caller, exec_id: int) -> Live:
+        """The sandbox that was made for a command; raises NotFound."""
+        found = await self._core.operations.finish(self._found(caller, exec_id))
+        if found is None:
+            raise NotFound("the command's sandbox is gone", hint="`agentkernel audit` tells how it ended")
+        return found
+
+    async def dispose(self, exec_id: int) -> None:
+        """Removes it; none there is fine."""
+        await self._core.operations.finish(self._disposed(exec_id))
+
+    async def _acquired(self, caller: Caller, request: SandboxRequest, exec_id: int) -> tuple[Live, Grant]:
+        core = self._core
+        async with core.locks.hold(f"exec {exec_id}"):
+            live = await self._found(caller, exec_id)
+            if live is not None:
+                return live, live.grant or Grant(spec=live.record.spec, backend=live.record.backend, chosen=BackendKind.CHOSEN)
+            check_quota(core.parts.limits, caller.principal, core.census.count(caller.principal))
+            core.boots.check()
+            grant = await core.granting.prepared(await core.granting.grant(request))
+            grant = replace(grant, spec=replace(grant.spec, linger_s=LINGER_S))
+            return await self._made(caller, grant, request, exec_id), grant
+
+    async def _made(self, caller: Caller, grant: Grant, request: SandboxRequest, exec_id: int) -> Live:
+        core = self._core
+        now = core.clock()
+        record = SandboxRecord(
+            sandbox_id=os.urandom(8).hex(),
+            name=grant.spec.name,
+            owner=caller.principal,
+            status=Status.CREATING,
+            backend=grant.backend,
+            isolation=grant.spec.level,
+            spec=without_root(grant.spec),
+            created_at=now,
+            ephemeral=True,
+            exec_id=exec_id,
+            used_at=now,
+        )
+        failpoint("engine.ephemeral.granted")
+        async with core.locks.hold(record.sandbox_id):
+            core.insert(record)
+            failpoint("engine.ephemeral.stored")
+            try:
+                async with core.boots.slot():
+                    sandbox = await core.build(record.sandbox_id, grant.spec, core.granting.backend(grant.backend))
+            except BaseException:
+                await self._reconciler.give_up(record.sandbox_id)
+                raise
+            failpoint("engine.ephemeral.booted")
+            event = core.audit.event("sandbox.created", caller.principal, record, exec_id=exec_id, details=of_request(request))
+            try:
+                record = core.move(record, Status.RUNNING, event)
+            except BaseException:
+                core.unsettled.add(record.sandbox_id)
+                await let_go_unless(sandbox, sandbox.destroy)
+                raise
+            failpoint("engine.ephemeral.running")
+            return core.registry.add(Live(record=record, sandbox=sandbox, used_at=now, grant=grant))
+
+    async def _found(self, caller: Caller, exec_id: int) -> Live | None:
+        core = self._core
+        record = core.store.find_exec(exec_id)
+        if record is None:
+            return None
+        require(caller, "run", record)
+        async with core.locks.hold(record.sandbox_id):
+            settled = await self._reconciler.settled(record.sandbox_id)
+            live = None if settled is None else core.live(settled)
+            if live is not None:
+                live.claim_by = None
+            return live
+
+    async def _disposed(self, exec_id: int) -> None:
+        core = self._core
+        record = core.store.find_exec(exec_id)
+        if record is None:
+            return
+        async with core.locks.hold(record.sandbox_id):
+            if core.store.get(record.sandbox_id) is None:
+                return
+            failpoint("engine.dispose.begun")
+            live = core.registry.pop(record.sandbox_id)
+            core.unsettled.add(record.sandbox_id)  # until it is gone
+            if live is not None:
+                await let_go_unless(live.sandbox, live.sandbox.destroy)
+            else:
+                await core.granting.own(record.backend).discard(record.sandbox_id, core.store.identity)
+            failpoint("engine.dispose.destroyed")
+            core.delete(record, core.audit.event("sandbox.removed", record.owner, record, exec_id=exec_id))
+
+    def _unclaimed(self, work: asyncio.Task[tuple[Live, Grant]]) -> None:
+        if not work.cancelled() and work.exception() is None:
+            live = work.result()[0]
+            live.claim_by = self._core.clock() + CLAIM_S

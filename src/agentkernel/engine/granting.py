@@ -1,0 +1,124 @@
+"""Decisions and what they rest on: the backends of the installation, what they can do here, and a request's surroundings."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from agentkernel import engine as late  # what only some runs need
+from agentkernel.abc import Backend
+from agentkernel.engine.fingerprints import FingerprintCache
+from agentkernel.engine.parts import Parts
+from agentkernel.engine.surroundings import gather, resolve
+from agentkernel.errors import AgentKernelError, BackendUnavailable, LaunchFailed, NotFound, UnknownKey
+from agentkernel.model.isolation import Fingerprint, IsolationLevel
+from agentkernel.model.request import Grant, SandboxRequest
+from agentkernel.policy.decide import decide
+
+RETRY_S = 5.0  # before a backend that could not be loaded is tried again
+
+
+class Granting:
+    """The backends, loaded when they are needed. `sweep` is awaited once for each, before its first sandbox."""
+
+    def __init__(self, parts: Parts, sweep: Callable[[Backend], Awaitable[None]]) -> None:
+        self._parts = parts
+        self._sweep = sweep
+        self._cache = FingerprintCache(parts.cache_directory, parts.standing)
+        self._backends: dict[str, Backend] = {}
+        self._missing: dict[str, tuple[float, BackendUnavailable]] = {}
+        self._levels: dict[str, IsolationLevel] = {}
+        self._swept: dict[str, asyncio.Task[None]] = {}
+
+    def names(self) -> tuple[str, ...]:
+        """The backends that take part in the choice."""
+        return self._parts.backends.names()
+
+    async def fingerprints(self) -> list[Fingerprint]:
+        """Probes every backend of the installation, also those that never take part in the choice."""
+        return [await self._probe(name) for name in self._parts.backends.all_names()]
+
+    async def grant(self, request: SandboxRequest) -> Grant:
+        """Decides without doing anything. Probes are remembered, see `FingerprintCache`."""
+        names = self.names()
+        if request.backend is not None and request.backend not in names and request.backend in self._parts.backends.all_names():
+            names = (*names, request.backend)
+        known = [self._cache.get(name) or await self._probe(name) for name in names]
+        self._levels |= {found.backend: found.level for found in known}
+        resolved = resolve(request)
+        return decide(resolved, gather(resolved, self._parts), known)
+
+    async def prepared(self, grant: Grant) -> Grant:
+        """The same with its image unpacked and its backend swept: ready to be built."""
+        backend = self.backend(grant.backend)
+        await self.swept(backend)
+        if grant.tar_image is None:
+            return grant
+        directory = await late.TarImages(self._parts).unpacked(grant.tar_image, backend)
+        return replace(grant, spec=replace(grant.spec, root=replace(grant.spec.root, directory=directory)))
+
+    def isolation_of(self, backend: str) -> IsolationLevel:
+        """The level that the last probe found."""
+        if backend not in self._levels:
+            found = self._cache.get(backend)
+            if found is None:
+                raise NotFound(f"backend {backend!r} has not been probed", hint="run `agentkernel doctor`")
+            self._levels[backend] = found.level
+        return self._levels[backend]
+
+    def backend(self, name: str) -> Backend:
+        """The backend of that name; raises UnknownKey, BackendUnavailable."""
+        if name not in self._backends:
+            self._backends[name] = self._parts.backends.load(name)
+        return self._backends[name]
+
+    def own(self, name: str) -> Backend:
+        """The backend that a sandbox was made by; raises BackendUnavailable when it cannot be had (any more)."""
+        tried_at, missing = self._missing.get(name, (0.0, None))
+        if missing is not None and time.monotonic() - tried_at < RETRY_S:
+            raise BackendUnavailable(missing.message, hint=missing.hint)
+        try:
+            backend = self.backend(name)
+        except (UnknownKey, BackendUnavailable) as error:
+            gone = BackendUnavailable(
+                f"the sandbox's backend is not to be had: {error.message}", hint="install it again, or remove --force"
+            )
+            self._missing[name] = (time.monotonic(), gone)
+            raise gone from error
+        self._missing.pop(name, None)
+        return backend
+
+    def is_missing(self, name: str) -> bool:
+        """Whether `own` would raise."""
+        try:
+            self.own(name)
+        except BackendUnavailable:
+            return True
+        return False
+
+    def doubt(self, error: BaseException, backend: str) -> None:
+        """A sandbox could not be built: the host is not what the probe found."""
+        if isinstance(error, LaunchFailed):
+            self._cache.forget(backend)
+
+    async def swept(self, backend: Backend) -> None:
+        """Waits until what crashes left of the backend's sandboxes has been removed, which is done once."""
+        if backend.name not in self._swept:
+            self._swept[backend.name] = asyncio.ensure_future(self._sweep(backend))
+        task = self._swept[backend.name]
+        if not task.done():
+            await asyncio.shield(task)
+        elif task.cancelled() or task.exception() is not None:
+            del self._swept[backend.name]  # the next one tries again
+            task.result()
+
+    async def _probe(self, name: str) -> Fingerprint:
+        try:
+            found = await self.backend(name).probe()
+        except AgentKernelError as error:
+            return Fingerprint(backend=name, ready=False, level=IsolationLevel.NONE, reason=error.message, remedy=error.hint)
+        self._cache.put(found)
+        self._levels[name] = found.level
+        return found

@@ -1,0 +1,95 @@
+"""The engine of a process that owns a durable store: sandboxes outlive it, and the next one takes them up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from agentkernel.abc import Caller, Sandbox
+from agentkernel.engine import access
+from agentkernel.engine.audit import Subject
+from agentkernel.engine.ending import to_the_end
+from agentkernel.engine.engine import Engine
+from agentkernel.engine.ephemeral import Ephemerals
+from agentkernel.engine.handle import SharedSandbox
+from agentkernel.engine.parts import Parts
+from agentkernel.engine.registry import Live
+from agentkernel.model.command import Command, ExitStatus
+from agentkernel.model.request import Grant, SandboxRequest
+
+
+class HostEngine(Engine):
+    """Implements `abc.Host`."""
+
+    durable = True
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._ephemerals = Ephemerals(self._core, self._reconciler)
+
+    @property
+    def identity(self) -> str:
+        """See `abc.Host`."""
+        return self._core.store.identity
+
+    async def recover(self) -> None:
+        """See `abc.Host`. Returns at once: a request for a sandbox that is not settled yet waits for it alone."""
+        self._reconciler.take_stock()
+        self._core.operations.spawn(self._settle())
+
+    async def _settle(self) -> None:
+        await self._reconciler.settle_all()
+        await self._reconciler.sweep_all()
+
+    @asynccontextmanager
+    async def _sandbox(self, caller: Caller, request: SandboxRequest) -> AsyncIterator[tuple[Sandbox, Grant]]:
+        exec_id = int.from_bytes(os.urandom(8), "little") or 1
+        sandbox, grant = await self.ephemeral(caller, request, exec_id)
+        try:
+            yield sandbox, grant
+        finally:
+            await to_the_end(self.dispose(exec_id))
+
+    async def ephemeral(self, caller: Caller, request: SandboxRequest, exec_id: int) -> tuple[Sandbox, Grant]:
+        """See `abc.Host`."""
+        with self._core.audit.failures("sandbox.created", Subject(caller.principal, request.name or "", request.backend or "")):
+            access.require(caller, "run")
+            live, grant = await self._ephemerals.acquire(caller, request, exec_id)
+        return SharedSandbox(live, self._usage, caller), grant
+
+    async def ephemeral_of(self, caller: Caller, exec_id: int) -> Sandbox:
+        """See `abc.Host`."""
+        access.require(caller, "run")
+        return SharedSandbox(await self._ephemerals.find(caller, exec_id), self._usage, caller)
+
+    async def dispose(self, exec_id: int) -> None:
+        """See `abc.Host`."""
+        await self._ephemerals.dispose(exec_id)
+
+    def started(self, caller: Caller, sandbox: Sandbox, command: Command, exec_id: int) -> None:
+        """See `abc.Host`."""
+        if (live := self._live(sandbox)) is not None:
+            self._usage.started(caller, live, command, exec_id)
+
+    def ended(self, caller: Caller, sandbox: Sandbox, exec_id: int, status: ExitStatus | None, error: str = "") -> None:
+        """See `abc.Host`."""
+        if (live := self._live(sandbox)) is not None:
+            self._usage.ended(caller, live, exec_id, status, error)
+
+    def busy(self) -> int:
+        """See `abc.Host`."""
+        return len(self._core.operations) + self._core.registry.commands()
+
+    async def close(self) -> None:
+        """Lets go of everything; sandboxes live on."""
+        core = self._core
+        await core.operations.drain()
+        for live in core.registry:
+            core.registry.pop(live.sandbox_id)
+            await live.sandbox.close()
+        await core.close()
+
+    def _live(self, sandbox: Sandbox) -> Live | None:
+        """What the engine knows of a sandbox: of its own handle, also when that has ended meanwhile."""
+        return sandbox.live if isinstance(sandbox, SharedSandbox) else self._core.registry.get(sandbox.sandbox_id)

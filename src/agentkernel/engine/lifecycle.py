@@ -1,0 +1,196 @@
+"""Create, start, stop, remove: what each does in each status, by the table of `model.status`.
+
+Each step is stored before it has an effect, each runs under its sandbox's lock, and none is left half done because its caller has gone.
+What fails half way, or is killed, is found by its status and settled by `reconcile`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from agentkernel.abc import Caller, Sandbox
+from agentkernel.engine.admission import check_quota
+from agentkernel.engine.core import Core
+from agentkernel.engine.ending import LINGER_S, let_go_unless
+from agentkernel.engine.hostfiles import found_again, without_files
+from agentkernel.engine.options import checked_labels, checked_seconds
+from agentkernel.engine.reconcile import Reconciler
+from agentkernel.engine.registry import Live
+from agentkernel.errors import BackendUnavailable, Conflict, NotFound
+from agentkernel.failpoints import failpoint
+from agentkernel.model.record import CreateOptions, SandboxRecord
+from agentkernel.model.request import Grant
+from agentkernel.model.status import Status
+
+INTERMEDIATE = frozenset({Status.CREATING, Status.STARTING, Status.STOPPING, Status.REMOVING})
+Act = Callable[[Caller, SandboxRecord], Awaitable[SandboxRecord]]
+
+
+class Lifecycle:
+    """The operations on lasting sandboxes; callers go through `operate`, which locks and settles first."""
+
+    def __init__(self, core: Core, reconciler: Reconciler) -> None:
+        self._core = core
+        self._reconciler = reconciler
+
+    async def operate(self, caller: Caller, sandbox_id: str, act: Act, *, even_unavailable: bool = False) -> SandboxRecord:
+        """Runs `act` on the settled row, alone with that sandbox, to its end even if the caller goes; raises NotFound.
+
+        `even_unavailable`: also on the row of a sandbox that cannot be settled, because its backend is not to be had.
+        """
+        return await self._core.operations.finish(self._alone(caller, sandbox_id, act, even_unavailable))
+
+    async def create(self, caller: Caller, grant: Grant, options: CreateOptions) -> SandboxRecord:
+        """Makes a sandbox as granted. One that cannot be started is not made."""
+        core = self._core
+        check_quota(core.parts.limits, caller.principal, core.census.count(caller.principal))
+        if options.start:
+            core.boots.check()
+        return await core.operations.finish(self._created(caller, grant, options))
+
+    async def start(self, caller: Caller, record: SandboxRecord) -> SandboxRecord:
+        """Boots it with its files; one that runs is fine."""
+        core = self._core
+        if record.status is Status.RUNNING:
+            return record
+        core.granting.own(record.backend)
+        core.boots.check()
+        record = core.move(record, Status.STARTING)
+        failpoint("engine.start.stored")
+        try:
+            return await self._boot(caller, record, "sandbox.started")
+        except BaseException as error:
+            core.move(record, Status.STOPPED, reason=f"it could not be started: {error}")
+            raise
+
+    async def stop(self, caller: Caller, record: SandboxRecord) -> SandboxRecord:
+        """Ends everything in it and keeps its files; one that is stopped is fine."""
+        if record.status is Status.STOPPED:
+            return record
+        return await self.end_boot(record, caller.principal, "sandbox.stopped")
+
+    async def end_boot(self, record: SandboxRecord, principal: str, kind: str, reason: str = "") -> SandboxRecord:
+        """From running to stopped, for whatever reason."""
+        core = self._core
+        live = core.live(record)
+        used_at = live.used_at if live is not None else record.used_at
+        record = core.move(replace(record, used_at=used_at), Status.STOPPING, reason=reason)
+        failpoint("engine.stop.stored")
+        core.registry.pop(record.sandbox_id)
+        if live is not None:
+            await let_go_unless(live.sandbox, live.sandbox.stop)
+        failpoint("engine.stop.stopped")
+        details = (("reason", reason),) if reason else ()
+        return core.move(record, Status.STOPPED, core.audit.event(kind, principal, record, details=details), reason=reason)
+
+    async def remove(self, caller: Caller, record: SandboxRecord, *, force: bool, why: str = "") -> SandboxRecord:
+        """Removes it and its files."""
+        core = self._core
+        if record.status is Status.RUNNING and not force:
+            raise Conflict(f"sandbox {record.name!r} runs", hint=f"`agentkernel stop {record.name}` first, or remove --force")
+        details = (("reason", why),) if why else ()
+        if core.granting.is_missing(record.backend) and force:
+            details = (*details, ("left", "its backend was not to be had"))
+            core.delete(record, core.audit.event("sandbox.removed", caller.principal, record, details=details))
+            return record
+        backend = core.granting.own(record.backend)
+        if record.status is not Status.REMOVING:
+            record = core.move(record, Status.REMOVING)
+        failpoint("engine.remove.stored")
+        live = core.registry.pop(record.sandbox_id)
+        if live is not None:
+            await let_go_unless(live.sandbox, live.sandbox.destroy)
+        else:
+            await backend.discard(record.sandbox_id, core.store.identity)
+        failpoint("engine.remove.removed")
+        core.delete(record, core.audit.event("sandbox.removed", caller.principal, record, details=details))
+        return record
+
+    async def lost(self, live: Live, reason: str) -> None:
+        """A running sandbox turns out to have died by itself: its row says so, and what is left of it but its files goes."""
+
+        async def act(caller: Caller, record: SandboxRecord) -> SandboxRecord:
+            if record.status is not Status.RUNNING or self._core.live(record) is not live:
+                return record
+            return await self.end_boot(record, caller.principal, "sandbox.lost", reason)
+
+        await self.operate(Caller(principal=live.record.owner), live.sandbox_id, act)
+
+    async def _created(self, caller: Caller, grant: Grant, options: CreateOptions) -> SandboxRecord:
+        core = self._core
+        record = self._new(caller, grant, options)
+        failpoint("engine.create.granted")
+        async with core.locks.hold(record.sandbox_id):
+            core.insert(record, None if options.start else core.audit.event("sandbox.created", caller.principal, record))
+            failpoint("engine.create.stored")
+            return await self._first_start(caller, record) if options.start else record
+
+    async def _alone(self, caller: Caller, sandbox_id: str, act: Act, even_unavailable: bool) -> SandboxRecord:
+        core = self._core
+        async with core.locks.hold(sandbox_id):
+            try:
+                record = await self._reconciler.settled(sandbox_id)
+            except BackendUnavailable:
+                record = core.store.get(sandbox_id)
+                if not even_unavailable:
+                    raise
+            if record is None:
+                raise NotFound("the sandbox has been removed", hint="`agentkernel list` shows those there are")
+            try:
+                return await act(caller, record)
+            except BaseException:
+                left = core.store.get(sandbox_id)
+                if left is not None and left.status in INTERMEDIATE:
+                    core.unsettled.add(sandbox_id)  # the next who asks for it, or the timer, brings it to its end
+                raise
+
+    async def _first_start(self, caller: Caller, record: SandboxRecord) -> SandboxRecord:
+        """From creating to running, or to nothing."""
+        try:
+            return await self._boot(caller, record, "sandbox.created")
+        except BaseException:
+            await self._reconciler.give_up(record.sandbox_id)
+            raise
+
+    async def _boot(self, caller: Caller, record: SandboxRecord, kind: str) -> SandboxRecord:
+        core = self._core
+        async with core.boots.slot():
+            sandbox = await self._built(record)
+        failpoint("engine.start.booted")
+        now = core.clock()
+        try:
+            record = core.move(replace(record, used_at=now), Status.RUNNING, core.audit.event(kind, caller.principal, record))
+        except BaseException:
+            await let_go_unless(sandbox, sandbox.stop)
+            raise
+        core.registry.add(Live(record=record, sandbox=sandbox, used_at=now))
+        failpoint("engine.start.running")
+        return record
+
+    async def _built(self, record: SandboxRecord) -> Sandbox:
+        core = self._core
+        backend = core.granting.own(record.backend)
+        await core.granting.swept(backend)
+        return await core.build(record.sandbox_id, found_again(record.spec, core.parts), backend)
+
+    def _new(self, caller: Caller, grant: Grant, options: CreateOptions) -> SandboxRecord:
+        core = self._core
+        now = core.clock()
+        linger_s = None if core.durable else LINGER_S
+        return SandboxRecord(
+            sandbox_id=os.urandom(8).hex(),
+            name=grant.spec.name,
+            owner=caller.principal,
+            status=Status.CREATING if options.start else Status.STOPPED,
+            backend=grant.backend,
+            isolation=grant.spec.level,
+            spec=without_files(replace(grant.spec, linger_s=linger_s)),
+            created_at=now,
+            labels=checked_labels(options.labels),
+            used_at=now,
+            expires_at=None if options.ttl_s is None else now + checked_seconds("ttl_s", options.ttl_s),
+            idle_s=None if options.idle_s is None else checked_seconds("idle_s", options.idle_s),
+            request_key=options.request_key,
+        )

@@ -1,0 +1,63 @@
+"""The sandboxes that run and that this engine is attached to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from agentkernel.abc import Sandbox
+from agentkernel.model.record import SandboxRecord
+from agentkernel.model.request import Grant
+
+
+@dataclass(slots=True, kw_only=True)
+class Live:
+    """One running sandbox: its row as last stored, and the one handle on it that everybody shares."""
+
+    record: SandboxRecord
+    sandbox: Sandbox
+    used_at: float  # Unix seconds
+    grant: Grant | None = None  # of one that was made for a command in this engine's life
+    claim_by: float | None = None  # made for a command and adopted after a crash: removed then, unless its client comes back before
+    commands: set[int] = field(default_factory=set)  # exec ids that somebody waits for
+    unnamed: int = 0  # more of them, whose ids are not known
+
+    @property
+    def sandbox_id(self) -> str:
+        """Its id."""
+        return self.record.sandbox_id
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether somebody waits for a command in it."""
+        return bool(self.commands) or self.unnamed > 0
+
+
+class Registry:
+    """By id."""
+
+    def __init__(self) -> None:
+        self._live: dict[str, Live] = {}
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __iter__(self) -> Iterator[Live]:
+        return iter(tuple(self._live.values()))
+
+    def add(self, live: Live) -> Live:
+        """It runs."""
+        self._live[live.sandbox_id] = live
+        return live
+
+    def get(self, sandbox_id: str) -> Live | None:
+        """The running sandbox of that id."""
+        return self._live.get(sandbox_id)
+
+    def pop(self, sandbox_id: str) -> Live | None:
+        """It is about to end: from now on nobody finds it here."""
+        return self._live.pop(sandbox_id, None)
+
+    def commands(self) -> int:
+        """How many commands somebody waits for."""
+        return sum(len(live.commands) + live.unnamed for live in self._live.values())

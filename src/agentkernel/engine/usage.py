@@ -1,0 +1,91 @@
+"""What happens in sandboxes: commands are audited, use is noted, death is noticed."""
+
+from __future__ import annotations
+
+import asyncio
+
+from agentkernel.abc import Caller
+from agentkernel.engine import audit
+from agentkernel.engine.core import Core
+from agentkernel.engine.lifecycle import Lifecycle
+from agentkernel.engine.registry import Live
+from agentkernel.errors import AgentKernelError, SandboxFailed, SandboxLost
+from agentkernel.model.command import Command, ExitStatus
+from agentkernel.model.record import SandboxRecord
+
+ALIVE_S = 5.0  # within which a living sandbox's agent answers
+
+
+class Usage:
+    """Implements `handle.Desk`."""
+
+    def __init__(self, core: Core, lifecycle: Lifecycle) -> None:
+        self._core = core
+        self._lifecycle = lifecycle
+
+    def started(self, caller: Caller, live: Live, command: Command, exec_id: int) -> None:
+        """See `handle.Desk`."""
+        self.touch(live)
+        if not command.detached:
+            if exec_id:
+                live.commands.add(exec_id)
+            else:
+                live.unnamed += 1
+        event = self._core.audit.event("exec.started", caller.principal, live.record, exec_id=exec_id, details=audit.of_command(command))
+        self._core.audit.append(event)
+
+    def ended(self, caller: Caller, live: Live, exec_id: int, status: ExitStatus | None, error: str = "") -> None:
+        """See `handle.Desk`."""
+        self.touch(live)
+        if exec_id:
+            live.commands.discard(exec_id)
+        else:
+            live.unnamed -= 1
+        details = () if status is None else audit.of_end(status)
+        outcome = error or "ok"
+        self._core.audit.append(
+            self._core.audit.event("exec.ended", caller.principal, live.record, exec_id=exec_id, outcome=outcome, details=details)
+        )
+
+    def touch(self, live: Live) -> None:
+        """See `handle.Desk`."""
+        live.used_at = self._core.clock()
+
+    def suspect(self, live: Live, error: AgentKernelError) -> None:
+        """See `handle.Desk`."""
+        if isinstance(error, SandboxFailed) and self._core.live(live.record) is live:
+            self._core.operations.spawn(self.examine(live))
+
+    async def examine(self, live: Live) -> bool:
+        """Whether a sandbox lives; the row of one that does not is made to say so."""
+        try:
+            async with asyncio.timeout(ALIVE_S):
+                await live.sandbox.processes()
+            return True
+        except TimeoutError:
+            return True  # it is slow, or the host is: nobody is told that it died
+        except SandboxLost as error:
+            reason = error.message
+        except SandboxFailed as error:
+            reason = f"its agent cannot be spoken to: {error.message}"
+        if self._core.live(live.record) is live and not live.record.ephemeral:
+            await self._lifecycle.lost(live, reason)
+        return False
+
+    async def stop_of(self, caller: Caller, live: Live) -> None:
+        """See `handle.Desk`; one that was made for a command, or for a block, has no files to keep."""
+        if live.record.ephemeral:
+            await self.destroy_of(caller, live)
+        else:
+            await self._lifecycle.operate(caller, live.sandbox_id, self._lifecycle.stop)
+
+    async def destroy_of(self, caller: Caller, live: Live) -> None:
+        """See `handle.Desk`."""
+        if live.sandbox_id not in self._core.census:  # that of a block, which has no row
+            await live.sandbox.destroy()
+            return
+
+        async def act(caller: Caller, record: SandboxRecord) -> SandboxRecord:
+            return await self._lifecycle.remove(caller, record, force=True)
+
+        await self._lifecycle.operate(caller, live.sandbox_id, act)
