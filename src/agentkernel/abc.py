@@ -5,7 +5,7 @@ Every call may be cancelled. What a backend cannot do its fingerprint says befor
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -220,6 +220,16 @@ class Assignable(Protocol):
     def assign(self, spec: SandboxSpec) -> None:
         """Gives a sandbox in which nothing was run yet the name, the base environment and the linger time of `spec`, which is the one
         that it was made of in all else. Raises SandboxLost when it has died."""
+        ...
+
+
+@runtime_checkable
+class Recordable(Protocol):
+    """Optional power of a sandbox: what a command prints can be read beside whoever reads it. Without it nothing is recorded."""
+
+    async def record(self, exec_id: int, offsets: tuple[int, int], sink: Callable[[int, int, bytes], None]) -> ExitStatus:
+        """Gives `sink` the output of a command as (stream, offset, bytes) until it ends, from `offsets` (of stdout and stderr) on, or from
+        the oldest byte that is still kept. Its result stays for others to ask for. Raises NotFound, SandboxLost."""
         ...
 
 
