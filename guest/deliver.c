@@ -82,9 +82,15 @@ static uint64_t sendable_end(const struct process *p, const struct outlet *outle
     return end;
 }
 
+/* Where to go on: bytes that were dropped for newer output, or that the host has consumed on an earlier attach, are not sent. */
+static uint64_t next_offset(const struct outlet *outlet)
+{
+    return outlet->sent < outlet->ring.begin ? outlet->ring.begin : outlet->sent;
+}
+
 static bool has_output(const struct process *p, const struct outlet *outlet)
 {
-    return outlet->ring.memory && outlet->sent < sendable_end(p, outlet);
+    return outlet->ring.memory && next_offset(outlet) < sendable_end(p, outlet);
 }
 
 /* Sends one OUTPUT frame straight from the ring; false when the stream is lost. */
@@ -96,8 +102,7 @@ static bool tell_output(struct agent *agent, struct process *p, unsigned index)
     struct builder b;
     size_t n;
     unsigned count;
-    if (outlet->sent < outlet->ring.begin)
-        outlet->sent = outlet->ring.begin; /* dropped for newer output */
+    outlet->sent = next_offset(outlet);
     n = (size_t)(sendable_end(p, outlet) - outlet->sent);
     n = n < MAX_OUTPUT ? n : MAX_OUTPUT;
     builder_begin(&b, header, sizeof header, FRAME_OUTPUT, (uint8_t)(index + 1), p->id);

@@ -53,6 +53,7 @@ from unit.guest_wire import (
     WATCH,
     WRITE,
     Failure,
+    Frame,
     Gone,
     Host,
     decode_entries,
@@ -504,6 +505,16 @@ def test_a_known_exec_is_not_run_twice(host: Host, home: Path) -> None:
     host.finish(run)
     assert (home / "count").read_text() == "x\n"
     assert run.stdout.count(b"said") >= 1
+
+
+def test_output_that_is_consumed_after_a_new_subscription_is_not_sent_as_nothing(host: Host) -> None:
+    run = host.started("sh", "-c", "echo said; read line", flags=STDIN_FOLLOWS)
+    host.until(lambda: run.stdout == b"said\n")
+    frames = (Frame(START, 0, run.id, start_payload("false")), Frame(CONSUMED, STDOUT, run.id, struct.pack("<Q", 5)))
+    host.sock.sendall(b"".join(encode_frame(frame, host.tag) for frame in frames))  # at once, so that nothing is sent between the two
+    host.until(lambda: run.starts == 2)
+    host.type(run, b"\n", end=True)
+    assert host.finish(run).exit is not None
 
 
 def test_many_processes_at_once(host: Host) -> None:
