@@ -20,7 +20,7 @@ SCALARS: dict[Any, st.SearchStrategy[Any]] = {
 }
 
 
-def values_of(kind: Any, **given: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+def values_of(kind: Any, /, **given: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     """Values of an annotation; `given` has strategies for fields of a dataclass that need their own."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
@@ -33,7 +33,8 @@ def values_of(kind: Any, **given: st.SearchStrategy[Any]) -> st.SearchStrategy[A
         return st.dictionaries(values_of(arguments[0]), values_of(arguments[1]), max_size=3)
     if is_dataclass(kind):
         hints = get_type_hints(kind)
-        return st.builds(kind, **{each.name: given.get(each.name) or values_of(hints[each.name]) for each in fields(kind) if each.init})
+        taken = [each.name for each in fields(kind) if each.init]
+        return st.builds(kind, **{name: given[name] if name in given else values_of(hints[name]) for name in taken})
     if isinstance(kind, type) and issubclass(kind, Enum):
         return st.sampled_from(list(kind))
     return st.none() if kind is type(None) else SCALARS[kind]

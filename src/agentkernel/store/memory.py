@@ -138,7 +138,7 @@ def _is_wanted(record: SandboxRecord, wanted: SandboxFilter) -> bool:
 def _is_told(event: Event, wanted: EventFilter) -> bool:
     return (
         event.event_id > wanted.after
-        and event.at >= wanted.since
+        and (not wanted.since or event.at >= wanted.since)
         and (not wanted.sandbox or wanted.sandbox in (event.sandbox_id, event.sandbox))
         and (not wanted.kinds or any(event.kind == kind or (kind.endswith(".") and event.kind.startswith(kind)) for kind in wanted.kinds))
         and (not wanted.principal or event.principal == wanted.principal)

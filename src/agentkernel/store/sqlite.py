@@ -139,8 +139,8 @@ class SqliteStore:
     def prune_events(self, before: float, keep: int) -> int:
         """See `abc.Store`. Also drops the roots that no sandbox has any more."""
         with self._database.transaction("prune") as connection:
-            dropped = connection.execute(statements.PRUNE_BY_AGE, (before,)).rowcount
-            dropped += connection.execute(statements.PRUNE_BY_NUMBER, (max(keep, 0),)).rowcount
+            dropped = connection.execute(statements.PRUNE_BY_NUMBER, (max(keep, 0),)).rowcount
+            dropped += connection.execute(statements.PRUNE_BY_AGE, (before,)).rowcount
             connection.execute(statements.DROP_UNUSED_ROOTS)
         self._digests.clear()
         return dropped
