@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentkernel.backends.namespaces.delegation import PREFIX, find_host
-from agentkernel.backends.namespaces.state import state_base
+from agentkernel.config.directories import runtime_directory
 from benchmarks.contenders import UnmeasurableError
 
 
@@ -60,7 +60,7 @@ def _descendants() -> set[int]:
 
 def _recorded() -> set[str]:
     """Sandboxes that are recorded here and not held by another process: ours, and abandoned ones."""
-    base = state_base(os.geteuid(), dict(os.environ)) / "sandboxes"
+    base = Path(runtime_directory(os.environ, os.geteuid()), "sandboxes")
     locks = _lock_holders()
     mine = set()
     for directory in base.iterdir() if base.is_dir() else ():
@@ -86,7 +86,7 @@ def _lock_holders() -> dict[int, int]:
 
 def _groups() -> set[str]:
     """Groups of sandboxes that nobody else has recorded."""
-    base = state_base(os.geteuid(), dict(os.environ)) / "sandboxes"
+    base = Path(runtime_directory(os.environ, os.geteuid()), "sandboxes")
     others = {directory.name for directory in base.iterdir()} - _recorded() if base.is_dir() else set()
     groups = {path for parent in find_host().parents.values() for path in Path(parent).glob(f"{PREFIX}*")}
     return {str(path) for path in groups if path.name.removeprefix(PREFIX) not in others and path.name != f"{PREFIX}engine"}

@@ -33,6 +33,7 @@ class AgentProcess:
     seccomp: bytes = b""
     rlimits: tuple[tuple[int, int, int], ...] = ()
     backend: str = "process"
+    sandbox_id: str = "0" * 16
     connects: int = 0
     process: asyncio.subprocess.Process | None = None
 
@@ -65,6 +66,9 @@ class AgentProcess:
 
     async def limits_hit(self) -> tuple[LimitHit, ...]:
         return ()
+
+    async def close(self) -> None:
+        """It was not booted."""
 
     async def destroy(self) -> None:
         if self.process is not None and self.process.returncode is None:

@@ -117,6 +117,7 @@ class FakeBoundary:
 
     spec: SandboxSpec = SPEC
     backend: str = "fake"
+    sandbox_id: str = "0" * 16
     seccomp: bytes = b""
     rlimits: tuple[tuple[int, int, int], ...] = ()
     attaches: asyncio.Queue[Peer] = field(default_factory=asyncio.Queue)
@@ -144,6 +145,9 @@ class FakeBoundary:
 
     async def limits_hit(self) -> tuple[LimitHit, ...]:
         return self.limits
+
+    async def close(self) -> None:
+        """It was not booted."""
 
     async def destroy(self) -> None:
         self.destroyed += 1

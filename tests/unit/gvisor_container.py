@@ -184,6 +184,9 @@ class GvisorBoundary:
     async def limits_hit(self) -> tuple[LimitHit, ...]:
         return ()
 
+    async def close(self) -> None:
+        """It was not booted."""
+
     async def destroy(self) -> None:
         for near in self.near:
             near.close()

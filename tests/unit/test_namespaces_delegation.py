@@ -116,6 +116,6 @@ def test_only_the_list_of_processes_belongs_to_the_sandboxs_agent(tmp_path: Path
     path = tmp_path / "agentkernel-1"
     group(path)
     host = CgroupHost(version=2, parents={"memory": str(tmp_path), "pids": str(tmp_path)})
-    Cgroups(host, "1").create(Resources(memory_bytes=1 << 20, pids=5), 0x70000000)
+    Cgroups.of(host, "1").create(Resources(memory_bytes=1 << 20, pids=5), 0x70000000)
     assert {entry.name: entry.stat().st_uid for entry in path.iterdir() if entry.stat().st_uid} == {"cgroup.procs": 0x70000000}
     assert (path / "memory.max").read_text() == str(1 << 20)

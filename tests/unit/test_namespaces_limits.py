@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agentkernel.backends.namespaces.boundary import workload_limits
 from agentkernel.backends.namespaces.cgroups import Cgroups
+from agentkernel.backends.namespaces.configuration import workload_limits
 from agentkernel.backends.namespaces.delegation import CgroupHost
 from agentkernel.model.spec import Resources, RootFilesystem, RootKind, SandboxSpec
 
@@ -45,14 +45,14 @@ def test_no_limit_is_above_what_this_process_may_set(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_group_may_hold_exactly_as_many_processes_as_were_granted(tmp_path: Path, version: int):
-    groups = Cgroups(CgroupHost(version=version, parents={"pids": str(tmp_path)}), "one")
+    groups = Cgroups.of(CgroupHost(version=version, parents={"pids": str(tmp_path)}), "one")
     groups.create(Resources(pids=77), None)
     assert Path(groups.paths[0], "pids.max").read_text() == "77"
 
 
 def test_what_a_v1_host_counts_apart_is_limited_too(tmp_path: Path):
     """The kernel buffers of sockets are in no other limit, and all of the host's sockets share theirs (tcp_mem)."""
-    groups = Cgroups(CgroupHost(version=1, parents={"memory": str(tmp_path)}), "one")
+    groups = Cgroups.of(CgroupHost(version=1, parents={"memory": str(tmp_path)}), "one")
     groups.create(Resources(memory_bytes=64 << 20), None)
     (directory,) = groups.paths
     assert int(Path(directory, "memory.limit_in_bytes").read_text()) == 64 << 20

@@ -13,7 +13,8 @@ import pytest
 
 from agentkernel.backends.namespaces import ranges
 from agentkernel.backends.namespaces.disk import remove_data, remove_tree, usage_bytes
-from agentkernel.backends.namespaces.state import abandoned, create_state, open_state_root, state_base
+from agentkernel.backends.namespaces.host import Host
+from agentkernel.backends.namespaces.state import abandoned, create_state, open_state_root
 from agentkernel.errors import LaunchFailed
 
 UID = os.geteuid()
@@ -24,11 +25,17 @@ def root(tmp_path: Path):
     return open_state_root(tmp_path / "state", UID)
 
 
-def test_the_base_is_the_runtime_directory_of_the_user():
-    assert state_base(0, {"XDG_RUNTIME_DIR": "/run/user/0"}) == Path("/run/agentkernel")
-    assert state_base(7, {"XDG_RUNTIME_DIR": "/run/user/7"}) == Path("/run/user/7/agentkernel")
-    assert state_base(7, {}) == Path("/tmp/agentkernel-7")
-    assert state_base(7, {"XDG_RUNTIME_DIR": "/" + "long/" * 20}) == Path("/tmp/agentkernel-7"), "a socket's path must fit"
+def test_state_and_files_are_beneath_the_users_home_for_agentkernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AGENTKERNEL_HOME", str(tmp_path))
+    host = Host()
+    assert (host.state.path, host.data.path) == (tmp_path / "run", tmp_path / "data")
+    assert set(host.own_directories) == {str(tmp_path / "run"), str(tmp_path / "data")}
+
+
+@pytest.mark.skipif(UID != 0, reason="needs root: others walk to the mount point")
+def test_in_a_directory_that_is_closed_to_others_the_mount_point_is_elsewhere(tmp_path: Path):
+    tmp_path.chmod(0o700)
+    assert open_state_root(tmp_path / "state", UID).mount_point == Path("/run/agentkernel-mount")
 
 
 def test_a_base_that_others_can_write_is_refused(tmp_path: Path):
@@ -108,8 +115,22 @@ def test_ranges_of_sandboxes_that_are_gone_are_swept(tmp_path: Path):
     (sandboxes / "alive").mkdir(parents=True)
     ranges.lease_range(directory, "alive")
     ranges.lease_range(directory, "dead")
-    ranges.sweep_ranges(directory, sandboxes)
-    assert [entry.read_text() for entry in directory.iterdir()] == ["alive"]
+    ranges.sweep_ranges(directory, (tmp_path / "absent", sandboxes))
+    assert [os.readlink(entry) for entry in directory.iterdir()] == ["alive"]
+
+
+def test_a_range_that_is_leased_in_the_other_directory_is_not_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ranges, "RANGE_COUNT", 2)
+    kept, temporary = tmp_path / "kept", tmp_path / "temporary"
+    kept.mkdir()
+    temporary.mkdir()
+    first = ranges.lease_range(kept, "stopped", temporary)
+    second = ranges.lease_range(temporary, "running", kept)
+    assert first != second
+    assert ranges.find_range(kept, "stopped") == first and ranges.find_range(kept, "running") is None
+    for directory, other in ((kept, temporary), (temporary, kept)):
+        with pytest.raises(LaunchFailed, match="in use"):
+            ranges.lease_range(directory, "third", other)
 
 
 def test_the_ranges_stay_clear_of_other_users_of_ids():

@@ -9,7 +9,24 @@ from agentkernel.model.command import LimitHit
 from agentkernel.model.spec import SandboxSpec
 
 
-class Boundary(Protocol):
+class Reachable(Protocol):
+    """Where a stream to the other end comes from."""
+
+    async def connect(self) -> socket.socket:
+        """Opens a stream to the agent for one attach: connected, non-blocking, owned by the caller.
+
+        Raises:
+            OSError: not now; the channel tries again for some seconds.
+            AgentKernelError: never again; SandboxLost as a rule.
+        """
+        ...
+
+    async def wait_dead(self) -> str:
+        """Returns why once the boundary has died; may be cancelled and called again."""
+        ...
+
+
+class Boundary(Reachable, Protocol):
     """A booted isolation boundary with an agent inside. Everything above it is the same for every backend."""
 
     @property
@@ -37,28 +54,22 @@ class Boundary(Protocol):
         """(resource, soft, hard) for every process of the workload."""
         ...
 
-    async def connect(self) -> socket.socket:
-        """Opens a stream to the agent for one attach: connected, non-blocking, owned by the caller.
-
-        Raises:
-            OSError: not now; the channel tries again for some seconds.
-            SandboxLost: never again.
-        """
-        ...
-
-    async def wait_dead(self) -> str:
-        """Returns why once the boundary has died; may be cancelled and called again."""
-        ...
-
     async def limits_hit(self) -> tuple[LimitHit, ...]:
         """The limits hit since the last call."""
+        ...
+
+    async def close(self) -> None:
+        """Lets go of a sandbox that was booted, so that another engine can recover it: ends nothing, frees what this process holds.
+
+        Nothing happens to one that was not booted: it ends with this process and is this process's to destroy.
+        """
         ...
 
     async def stop(self) -> None:
         """Kills everything inside and frees all but the files; repeating it is fine.
 
         Raises:
-            Unsupported: it was not booted, so nothing could go on with its files.
+            Unsupported: no files are kept; it was not booted, or has them in memory.
         """
         ...
 

@@ -156,9 +156,10 @@ class GuestSandbox:
     async def close(self) -> None:
         """Lets go of the sandbox without ending anything in it; foreground commands end later as orphans."""
         await self._channel.close()
+        await self._boundary.close()
 
     async def stop(self) -> None:
-        """Kills everything inside and frees all but the files; see `abc.Sandbox`. Raises Unsupported for one that was not booted."""
+        """Kills everything inside and frees all but the files; see `abc.Sandbox`. Raises Unsupported where no files are kept."""
         await self._channel.close()
         await self._boundary.stop()
 

@@ -3,94 +3,106 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
-import shutil
 import socket
-import subprocess
-from dataclasses import dataclass
-from pathlib import Path
 
-from agentkernel.backends.memory.tree import end_tree
+from agentkernel.backends._agent import SOCKET_NAME, connect
+from agentkernel.backends._configuration import Configuration, Rlimits
+from agentkernel.backends.memory.place import Place, find_place
 from agentkernel.errors import SandboxLost, Unsupported
 from agentkernel.model.command import LimitHit
-from agentkernel.model.spec import SandboxSpec
-
-SOCKET_NAME = "agent.sock"
+from agentkernel.model.spec import SandboxSpec, StorageKind
 
 
-@dataclass(slots=True, kw_only=True)
 class MemoryBoundary:
-    """Implements `channel.boundary.Boundary` for an agent that runs in `directory`, which is private to it and removed with it."""
+    """Implements `channel.boundary.Boundary` for an agent whose place is private to it and removed with it."""
 
-    spec: SandboxSpec
-    seccomp: bytes
-    directory: Path
-    agent: subprocess.Popen[bytes]
-    sandbox_id: str
-    destroyed: bool = False
+    backend = "memory"
 
-    @property
-    def backend(self) -> str:
-        """The backend's name."""
-        return "memory"
-
-    @property
-    def rlimits(self) -> tuple[tuple[int, int, int], ...]:
-        """No core files, and per file (not in sum) the size that the spec allows for all."""
-        wanted = (
-            (resource.RLIMIT_CORE, 0),
-            (resource.RLIMIT_NOFILE, self.spec.resources.open_files),
-            (resource.RLIMIT_FSIZE, self.spec.resources.disk_bytes),
-        )
-        limits = []
-        for number, value in wanted:
-            hard = resource.getrlimit(number)[1]
-            granted = value if hard == resource.RLIM_INFINITY else min(value, hard)
-            limits.append((number, granted, granted))
-        return tuple(limits)
+    def __init__(self, spec: SandboxSpec, place: Place, configuration: Configuration) -> None:
+        self.spec = spec
+        self.seccomp = configuration.seccomp
+        self.rlimits = configuration.rlimits
+        self.sandbox_id = place.sandbox_id
+        self._place: Place | None = place
+        self._path = place.path
+        self._owner = place.owner
+        self._ending = asyncio.Lock()
+        self._end = ""
 
     async def connect(self) -> socket.socket:
-        """Connects to the agent's socket; OSError while the agent is still starting."""
-        if self.destroyed or self.agent.poll() is not None:
-            raise SandboxLost(await self.wait_dead())
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            connection.connect(str(self.directory / SOCKET_NAME))
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        """Connects to the agent's socket."""
+        if self._end:
+            raise SandboxLost(f"the sandbox was {self._end}")
+        return connect(self._path / SOCKET_NAME)
 
     async def wait_dead(self) -> str:
         """Waits for the agent's end."""
-        if not self.destroyed and self.agent.poll() is None:
-            await _readable(os.pidfd_open(self.agent.pid))
-        if self.destroyed:
-            return "the sandbox was destroyed"
-        return f"its agent ended with status {self.agent.wait()}"
+        if self._place is None or self._place.pidfd < 0:
+            return f"it was {self._end}"
+        watched = os.dup(self._place.pidfd)
+        try:
+            await _readable(watched)
+            if self._end:
+                return f"it was {self._end}"
+            with contextlib.suppress(ChildProcessError):
+                result = os.waitid(os.P_PIDFD, watched, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+                if result is not None:
+                    return f"its agent ended with status {result.si_status}"
+            return "its agent ended"
+        finally:
+            os.close(watched)
 
     async def limits_hit(self) -> tuple[LimitHit, ...]:
         """None: there are no limits that the host would watch."""
         return ()
 
+    async def close(self) -> None:
+        """Lets go of a booted sandbox."""
+        async with self._ending:
+            if self._owner and self._place is not None:
+                place, self._place, self._end = self._place, None, "let go"
+                place.let_go()
+
     async def stop(self) -> None:
-        """Raises Unsupported: nothing could go on with the files of a sandbox that was not booted."""
-        raise Unsupported("a sandbox that was not booted cannot be stopped", hint="destroy it")
+        """Ends it and keeps its files; raises Unsupported where none are to be kept."""
+        if not self._owner or self.spec.storage is not StorageKind.DISK:
+            raise Unsupported("no files are kept of this sandbox", hint="destroy it")
+        await asyncio.shield(self._finish("stopped", keep_files=True))
 
     async def destroy(self) -> None:
         """Ends the agent with everything below it and removes the directory."""
-        if self.destroyed:
-            return
-        self.destroyed = True
-        if self.agent.poll() is None:
-            await asyncio.to_thread(end_tree, self.agent.pid)
-        self.agent.wait()
-        await asyncio.to_thread(shutil.rmtree, self.directory, ignore_errors=True)
+        await asyncio.shield(self._finish("destroyed", keep_files=False))
+
+    async def _finish(self, how: str, *, keep_files: bool) -> None:
+        self._end = how
+        async with self._ending:
+            place, self._place = self._place, None
+            if place is None and self._owner:  # it was let go, or stopped
+                place = await find_place(self._path.parent, self.sandbox_id, self._owner)
+            if place is not None:
+                await place.end(keep_files=keep_files)
+
+
+def workload_limits(spec: SandboxSpec) -> Rlimits:
+    """No core files, and per file (not in sum) the size that the spec allows for all."""
+    wanted = (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, spec.resources.open_files),
+        (resource.RLIMIT_FSIZE, spec.resources.disk_bytes),
+    )
+    limits = []
+    for number, value in wanted:
+        hard = resource.getrlimit(number)[1]
+        granted = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        limits.append((number, granted, granted))
+    return tuple(limits)
 
 
 async def _readable(descriptor: int) -> None:
-    """Waits until the pidfd says that its process ended, and closes it."""
+    """Waits until the pidfd says that its process ended."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_reader(descriptor, ended.set)
@@ -98,4 +110,3 @@ async def _readable(descriptor: int) -> None:
         await ended.wait()
     finally:
         loop.remove_reader(descriptor)
-        os.close(descriptor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import time
 from collections.abc import Callable
@@ -12,17 +13,25 @@ from pathlib import Path
 PATIENCE_S = 10.0
 
 
-def end_tree(agent: int) -> None:
-    """Kills every descendant of the agent, lets it reap them, and kills it; the caller reaps the agent itself.
+def end_agent(agent: int, pidfd: int) -> None:
+    """Kills every descendant of the agent, lets it reap them, kills it, and closes the pidfd; blocks for some milliseconds.
 
     The agent is stopped meanwhile, so that it starts nothing more; orphans below it come to it, because it is a subreaper.
     """
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(agent, signal.SIGSTOP)
-        _repeat(lambda: _kill_living(agent))
-        os.kill(agent, signal.SIGCONT)
-        _repeat(lambda: not _below(agent))
-        os.kill(agent, signal.SIGKILL)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
+            _repeat(lambda: bool(poll.poll(0)) or _kill_living(agent))
+            signal.pidfd_send_signal(pidfd, signal.SIGCONT)
+            _repeat(lambda: bool(poll.poll(0)) or not _below(agent))
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        poll.poll(PATIENCE_S * 1000)
+        with contextlib.suppress(ChildProcessError):  # an earlier engine's
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    finally:
+        os.close(pidfd)
 
 
 def _repeat(done: Callable[[], bool]) -> None:

@@ -1,21 +1,17 @@
-"""A launched sandbox of this backend: how to reach its agent, how it dies, what limited it, how it is removed."""
+"""A launched sandbox of this backend: how to reach its agent, how it dies, what limited it, how it is stopped and removed."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-import resource
 import socket
-from dataclasses import dataclass
 
-from agentkernel.backends.namespaces.cgroups import Cgroups
-from agentkernel.backends.namespaces.disk import remove_data
-from agentkernel.backends.namespaces.launch import Launched, kill_and_reap, readable
-from agentkernel.backends.namespaces.process_level import kill_descendants
-from agentkernel.backends.namespaces.ranges import release_range
-from agentkernel.backends.namespaces.state import SandboxState, StateRoot
-from agentkernel.backends.namespaces.watch import LimitWatch
+from agentkernel.backends._agent import connect
+from agentkernel.backends._configuration import Configuration
+from agentkernel.backends.namespaces.holdings import Holdings, recorded_holdings
+from agentkernel.backends.namespaces.host import Host
+from agentkernel.backends.namespaces.launch import readable
 from agentkernel.errors import SandboxLost, Unsupported
 from agentkernel.model.command import LimitHit
 from agentkernel.model.spec import SandboxSpec
@@ -23,137 +19,84 @@ from agentkernel.model.spec import SandboxSpec
 BACKEND = "namespaces"
 
 
-@dataclass(slots=True, kw_only=True)
-class Holdings:
-    """Everything on the host that belongs to one sandbox; each part may still be missing while it is being built."""
-
-    root: StateRoot
-    state: SandboxState
-    cgroups: Cgroups | None = None
-    id_base: int | None = None
-    listener: socket.socket | None = None
-    launched: Launched | None = None
-    watch: LimitWatch | None = None
-    process_level: bool = False
-
-    async def release(self) -> None:
-        """Removes whatever there is, in an order that a crash may cut anywhere: processes, groups, files, ids, the directory itself."""
-        if self.watch is not None:
-            await self.watch.stop()
-        if self.listener is not None:
-            self.listener.close()
-            self.listener = None
-        if self.launched is not None:
-            launched, self.launched = self.launched, None
-            if self.process_level:
-                kill_descendants(launched.pid)
-            await kill_and_reap(launched.pidfd)
-        if self.cgroups is not None:
-            await self.cgroups.remove()
-            self.cgroups = None
-        if self.state.data is not None:
-            await remove_data(self.state.data, self.id_base)
-        if self.id_base is not None:
-            release_range(self.root.ranges, self.id_base)
-            self.id_base = None
-        self.state.release()
-
-
 class NamespacesBoundary:
     """Implements `channel.boundary.Boundary`."""
 
     backend = BACKEND
 
-    def __init__(self, spec: SandboxSpec, holdings: Holdings, seccomp: bytes) -> None:
+    def __init__(self, spec: SandboxSpec, holdings: Holdings, host: Host, *, configuration: Configuration) -> None:
         self.spec = spec
-        self.seccomp = seccomp
-        self.rlimits = workload_limits(spec, pids_by_group=bool(holdings.cgroups and holdings.cgroups.limits("pids")))
-        self._holdings = holdings
-        self._destroyed = False
-
-    @property
-    def sandbox_id(self) -> str:
-        """By which everything of it is found on the host."""
-        return self._holdings.state.sandbox_id
+        self.seccomp = configuration.seccomp
+        self.rlimits = configuration.rlimits
+        self.sandbox_id = holdings.sandbox_id
+        self._holdings: Holdings | None = holdings
+        self._host = host
+        self._owner = holdings.owner
+        self._keeps_files = holdings.kept is not None
+        self._ending = asyncio.Lock()
+        self._end = ""  # how this process ended it, if it did
 
     @property
     def pid(self) -> int:
         """The first process, as the host sees it; 0 once destroyed."""
-        return self._holdings.launched.pid if self._holdings.launched else 0
+        return self._holdings.launched.pid if self._holdings and self._holdings.launched else 0
 
     async def connect(self) -> socket.socket:
-        """Opens one attach: a connection to the socket that we made in a directory that is ours."""
-        if self._destroyed:
-            raise SandboxLost("the sandbox was destroyed")
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            connection.connect(str(self._holdings.state.socket_path))
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        """Opens one attach: a connection to the socket that an engine of ours made in a directory that is ours."""
+        if self._end or self._holdings is None or self._holdings.state is None:
+            raise SandboxLost(f"the sandbox was {self._end}")
+        return connect(self._holdings.state.socket_path)
 
     async def wait_dead(self) -> str:
-        """Waits until the first process ends, and says how."""
-        launched = self._holdings.launched
+        """Waits until the first process ends, and says how; of one that an earlier engine started, only that."""
+        launched = self._holdings.launched if self._holdings else None
         if launched is None:
-            return "the sandbox was destroyed"
+            return f"it was {self._end}"
         watched = os.dup(launched.pidfd)  # the original is closed by destroy
         try:
             await readable(watched)
+            if self._end:
+                return f"it was {self._end}"
+            with contextlib.suppress(ChildProcessError, AttributeError):
+                result = os.waitid(os.P_PIDFD, watched, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+                if result is not None:
+                    how = "ended with" if result.si_code == os.CLD_EXITED else "was killed by signal"
+                    return f"its first process {how} {result.si_status}"
+            return "its first process ended"
         finally:
             os.close(watched)
-        if self._destroyed:
-            return "the sandbox was destroyed"
-        with contextlib.suppress(ChildProcessError, AttributeError):
-            result = os.waitid(os.P_PIDFD, launched.pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-            if result is not None:
-                how = "ended with" if result.si_code == os.CLD_EXITED else "was killed by signal"
-                return f"its first process {how} {result.si_status}"
-        return "its first process ended"
 
     async def limits_hit(self) -> tuple[LimitHit, ...]:
         """Which limits hit since the last call."""
-        by_group = self._holdings.cgroups.limits_hit() if self._holdings.cgroups else ()
-        return (*by_group, *(self._holdings.watch.hits() if self._holdings.watch else ()))
+        holdings = self._holdings
+        if holdings is None:
+            return ()
+        by_group = holdings.cgroups.limits_hit() if holdings.cgroups else ()
+        return (*by_group, *(holdings.watch.hits() if holdings.watch else ()))
+
+    async def close(self) -> None:
+        """Lets go of a booted sandbox, which lives on; one that was not booted stays this process's to destroy."""
+        async with self._ending:
+            if self._owner and self._holdings is not None:
+                holdings, self._holdings, self._end = self._holdings, None, "let go"
+                await asyncio.shield(holdings.let_go())
 
     async def stop(self) -> None:
-        """Raises Unsupported: nothing could go on with the files of a sandbox that was not booted."""
-        raise Unsupported("a sandbox that was not booted cannot be stopped", hint="destroy it")
+        """Kills everything inside and frees all but the files; raises Unsupported where none are kept."""
+        if not self._keeps_files:
+            raise Unsupported("nothing would be left of this sandbox, whose files are in memory or which was not booted", hint="destroy it")
+        await asyncio.shield(self._finish("stopped", keep_files=True))
 
     async def destroy(self) -> None:
         """Kills everything inside and removes every trace on the host."""
-        if self._destroyed:
-            return
-        self._destroyed = True
-        await asyncio.shield(self._holdings.release())
+        await asyncio.shield(self._finish("destroyed", keep_files=False))
 
-
-# The kernel counts these for the sandbox's user and again for the host's user who made its namespace (user_namespaces(7)): a sandbox
-# that used them up would leave that user, so as a rule root, without timers, queued signals and message queues.
-_SHARED = (resource.RLIMIT_SIGPENDING, resource.RLIMIT_MSGQUEUE)
-
-
-def _share(number: int) -> int:
-    soft = resource.getrlimit(number)[0]
-    return 4096 if soft == resource.RLIM_INFINITY else soft // 4
-
-
-def workload_limits(spec: SandboxSpec, *, pids_by_group: bool) -> tuple[tuple[int, int, int], ...]:
-    """The resource limits of every process of the workload: (resource, soft, hard), never above what this process may set."""
-    wanted = [
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NOFILE, spec.resources.open_files),
-        (resource.RLIMIT_MEMLOCK, 8 * 1024 * 1024),
-        (resource.RLIMIT_RTPRIO, 0),  # some hosts let their users have these (limits.conf of audio packages)
-        (resource.RLIMIT_NICE, 0),
-        *((number, _share(number)) for number in _SHARED),
-    ]
-    if spec.resources.pids is not None and not pids_by_group:  # it would strike first, and nobody would know
-        wanted.append((resource.RLIMIT_NPROC, spec.resources.pids))
-    limits = []
-    for number, value in wanted:
-        hard = resource.getrlimit(number)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        limits.append((number, value, value))
-    return tuple(limits)
+    async def _finish(self, how: str, *, keep_files: bool) -> None:
+        self._end = how
+        async with self._ending:
+            holdings, self._holdings = self._holdings, None
+            if holdings is None and self._owner:  # it was let go, or stopped
+                holdings = await recorded_holdings(self._host, self.sandbox_id, self._owner)
+            if holdings is not None:
+                act = "stop" if keep_files else "discard" if self._owner else "destroy"
+                await holdings.release_or_let_go(act, keep_files=keep_files)

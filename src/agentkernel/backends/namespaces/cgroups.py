@@ -34,12 +34,35 @@ class CgroupPlan:
 class Cgroups:
     """The groups of one sandbox."""
 
-    def __init__(self, host: CgroupHost, sandbox_id: str) -> None:
-        self._version = host.version
-        self._agents = host.agents
-        self._directories = {controller: Path(parent, PREFIX + sandbox_id) for controller, parent in host.parents.items()}
+    def __init__(self, version: int, directories: dict[str, Path], agents: str = "") -> None:
+        """`directories`: controller -> group; `agents`: with v2, the group where first processes are born."""
+        self._version = version
+        self._agents = agents
+        self._directories = directories
         self._seen: dict[LimitHit, int] = {}
         self._counters: dict[LimitHit, _Counter] = {}
+
+    @classmethod
+    def of(cls, host: CgroupHost, sandbox_id: str) -> Cgroups:
+        """The groups that a new sandbox gets."""
+        directories = {controller: Path(parent, PREFIX + sandbox_id) for controller, parent in host.parents.items()}
+        return cls(host.version, directories, host.agents)
+
+    @classmethod
+    def recorded(cls, record: str) -> Cgroups:
+        """Those that `record` describes, wherever this process itself could make groups now."""
+        version, directories = 0, {}
+        for line in record.splitlines():
+            fields = line.split(" ", 2)
+            if len(fields) == 3 and fields[0].isdecimal():
+                version = int(fields[0])
+                directories[fields[1]] = Path(fields[2])
+        return cls(version, directories)
+
+    @property
+    def record(self) -> str:
+        """One line for each controller: version, controller, directory."""
+        return "\n".join(f"{self._version} {controller} {path}" for controller, path in self._directories.items())
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -107,6 +130,11 @@ class Cgroups:
             self._seen[limit] = count
         return tuple(hits)
 
+    def take_up(self) -> None:
+        """Goes on with groups that are there: what hits their limits from now on."""
+        self._open_counters()
+        self.limits_hit()
+
     def _open_counters(self) -> None:
         memory, pids = self._directories.get("memory"), self._directories.get("pids")
         if memory:
@@ -115,11 +143,15 @@ class Cgroups:
         if pids:
             self._counters[LimitHit.PIDS] = _Counter(pids / "pids.events", b"max")
 
-    async def remove(self) -> None:
-        """Removes the groups, waiting a moment for dying processes to leave them; what cannot be removed is found again by its prefix."""
+    def let_go(self) -> None:
+        """Leaves the groups as they are."""
         for counter in self._counters.values():
             counter.close()
         self._counters.clear()
+
+    async def remove(self) -> None:
+        """Removes the groups, waiting a moment for dying processes to leave them; what cannot be removed is found again by its prefix."""
+        self.let_go()
         await remove_groups(self.paths)
 
 

@@ -49,6 +49,7 @@ class Surroundings:
     cgroups: CgroupPlan
     id_base: int | None = None  # the first id of the range; None: a single id
     data_directory: str = ""  # for storage on disk
+    kept: tuple[str, ...] = ()  # directories of it that are there from an earlier boot, and stay as they are
     storage_bytes: int = 0  # the size of storage in memory
     owners: dict[str, int] = field(default_factory=dict)  # uid of each source that is shown as the user's
     resolved: dict[str, str] = field(default_factory=dict)  # source -> the same without symlinks, which the launcher follows nowhere
@@ -90,6 +91,7 @@ class _Shape:
     mount_point: str
     separated: bool
     data_directory: str
+    kept: tuple[str, ...]
     storage_bytes: int
     owners: tuple[tuple[str, int], ...]
     resolved: tuple[tuple[str, str], ...]
@@ -179,6 +181,7 @@ def build_plan(spec: SandboxSpec, around: Surroundings) -> tuple[Step, ...]:
         mount_point=around.mount_point,
         separated=around.id_base is not None,
         data_directory=around.data_directory,
+        kept=around.kept,
         storage_bytes=around.storage_bytes,
         owners=tuple(around.owners.items()),
         resolved=tuple(around.resolved.items()),
@@ -263,7 +266,8 @@ def _data_root(build: _Builder) -> None:
         ("home", 0o755, True),
         ("work", 0o755, True),
     ):
-        _directory(build, name, mode, user=user)
+        if name not in build.around.kept:
+            _directory(build, name, mode, user=user)
     if spec.root.kind is RootKind.DIRECTORY:
         _directory(build, "image", 0o755, user=False)
         for name in ("image-upper", "image-work"):

@@ -23,6 +23,7 @@ from agentkernel.model.spec import NetworkMode, RootKind, SandboxSpec, StorageKi
 
 SECCOMP_TABLE = "process"
 _KILL_PASSES = 100
+_WORKLOAD_ID = 1000
 _DIRECTORIES = ("home", "tmp", "work")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 # Read-only parts of /etc that the dynamic linker, TLS and name services need; the synthetic files of a host root cannot be shown here.
@@ -44,6 +45,19 @@ def require(facts: HostFacts) -> None:
 def directories(data: str) -> tuple[str, ...]:
     """The directories that the backend makes beneath the sandbox's own directory."""
     return tuple(f"{data}/{name}" for name in _DIRECTORIES)
+
+
+def user(facts: HostFacts, id_base: int | None) -> tuple[int, int]:
+    """Whose agent and workload run, as the host sees it."""
+    return (facts.uid, facts.gid) if id_base is None else (id_base + _WORKLOAD_ID, id_base + _WORKLOAD_ID)
+
+
+def make_directories(data: str, uid: int, gid: int) -> None:
+    """Makes those that are not there yet; what the workload made in an earlier boot stays as it is."""
+    for path in directories(data):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+        os.chown(path, uid, gid, follow_symlinks=False)
 
 
 def relocate(spec: SandboxSpec, data: str, uid: int, gid: int) -> SandboxSpec:

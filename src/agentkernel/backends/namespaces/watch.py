@@ -2,6 +2,9 @@
 
 Memory where no cgroup is to be had, and the space of storage on disk. Sampling overshoots: what a program can allocate or write in one
 interval. Therefore such limits are declared `emulated`, and the disk also keeps a free-space reserve.
+
+Summing up a tree costs as much as the tree has files, so it is done when the file system's free space tells that somebody wrote, and else
+only now and then: a sandbox in which nothing happens costs one system call per interval.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -23,6 +27,10 @@ if TYPE_CHECKING:
 INTERVAL_S = 0.1
 DISK_OVERSHOOT = 1.5  # many short commands can each write between two samples: beyond this share of the limit the sandbox ends
 FREE_SPACE_RESERVE_BYTES = 512 * 1024 * 1024
+UNPROMPTED_S = 5.0  # free space that others make hides what is written; so the tree is summed up anyway, this often
+UNPROMPTED_SHARE = 20  # but at most for one part in so many of the time
+NOTICED_SHARE = 8  # of what is left of the limit: written by whomever, it is reason to look
+NOTICED_BYTES = 1024 * 1024
 PATIENCE_SAMPLES = 5  # still exceeding it so many samples after killing the commands: the whole sandbox ends
 
 
@@ -48,16 +56,54 @@ class SampledLimits:
         return self.memory_bytes is not None or self.disk_bytes is not None
 
 
+class DiskGauge:
+    """How much a tree takes, and whether it takes more than its limit."""
+
+    def __init__(self, data: Path, limit_bytes: int, *, resumed: bool) -> None:
+        """`resumed`: there are files already; what they take above the limit is no news."""
+        self._data = data
+        self._limit_bytes = limit_bytes
+        self._first_bytes: int | None = None if resumed else 0
+        self._used_bytes = 0
+        self._free_bytes = 0
+        self._due_at = 0.0
+
+    @property
+    def is_far_over(self) -> bool:
+        """Whether the sandbox must end at once."""
+        return self._used_bytes > max(self._limit_bytes, self._first_bytes or 0) * DISK_OVERSHOOT
+
+    async def is_exceeded(self) -> bool:
+        """Only while the usage grows: what is above the limit stays above it until somebody removes files, which must be possible."""
+        found = os.statvfs(self._data)
+        free = found.f_bavail * found.f_frsize
+        noticed = max(NOTICED_BYTES, (self._limit_bytes - self._used_bytes) // NOTICED_SHARE)
+        started = time.monotonic()
+        if started < self._due_at and self._free_bytes - free < noticed:
+            return False
+        before, self._used_bytes = self._used_bytes, await asyncio.to_thread(usage_bytes, self._data)
+        self._free_bytes, ended = free, time.monotonic()
+        self._due_at = ended + max(UNPROMPTED_S, UNPROMPTED_SHARE * (ended - started))
+        if self._first_bytes is None:
+            self._first_bytes = before = self._used_bytes
+        exceeded = self._used_bytes > before and (self._used_bytes > self._limit_bytes or free < FREE_SPACE_RESERVE_BYTES)
+        if exceeded:
+            self._due_at = 0.0
+        return exceeded
+
+
 class LimitWatch:
     """One task per sandbox that has sampled limits; owned by the boundary."""
 
-    def __init__(self, limits: SampledLimits, first_process: int) -> None:
+    def __init__(self, limits: SampledLimits, first_process: int, *, resumed: bool = False) -> None:
         """`first_process` is a pidfd; the watch ends the sandbox through it when killing commands does not help."""
-        self._limits = limits
+        self._memory_bytes = limits.memory_bytes
+        self._disk: DiskGauge | None = None
+        if limits.disk_bytes is not None and limits.data is not None:
+            self._disk = DiskGauge(limits.data, limits.disk_bytes, resumed=resumed)
         self._pidfd = first_process
         self._hits: set[LimitHit] = set()
         self._task: asyncio.Task[None] | None = None
-        self._used_bytes = 0
 
     def start(self, sandbox: Watched) -> None:
         """Begins to sample."""
@@ -85,29 +131,17 @@ class LimitWatch:
                 if not exceeded:
                     continue
                 self._hits |= exceeded
-                if above > PATIENCE_SAMPLES or self._is_far_over():
+                if above > PATIENCE_SAMPLES or (self._disk is not None and self._disk.is_far_over):
                     signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
                     return
                 await sandbox.kill_commands()
             except AgentKernelError:
                 return  # the sandbox is gone; whoever uses it learns it from the channel
 
-    def _is_far_over(self) -> bool:
-        limit = self._limits.disk_bytes
-        return limit is not None and self._used_bytes > limit * DISK_OVERSHOOT
-
     async def _sample(self, sandbox: Watched) -> set[LimitHit]:
         exceeded = set()
-        limits = self._limits
-        if limits.memory_bytes is not None and (await sandbox.statistics()).rss_bytes > limits.memory_bytes:
+        if self._memory_bytes is not None and (await sandbox.statistics()).rss_bytes > self._memory_bytes:
             exceeded.add(LimitHit.MEMORY)
-        if limits.disk_bytes is not None and limits.data is not None and await self._disk_is_exceeded(limits.data, limits.disk_bytes):
+        if self._disk is not None and await self._disk.is_exceeded():
             exceeded.add(LimitHit.DISK)
         return exceeded
-
-    async def _disk_is_exceeded(self, data: Path, limit_bytes: int) -> bool:
-        """Only while the usage grows: what is above the limit stays above it until somebody removes files, which must be possible."""
-        free = os.statvfs(data)
-        used = await asyncio.to_thread(usage_bytes, data)
-        grows, self._used_bytes = used > self._used_bytes, used
-        return grows and (used > limit_bytes or free.f_bavail * free.f_frsize < FREE_SPACE_RESERVE_BYTES)

@@ -1,0 +1,121 @@
+"""Booted sandboxes: they live on without their engine, and are found again by their id.
+
+A crash may come between any two system calls. What it leaves is in the two directories that are made first and removed last (`state`,
+`kept`), or follows from the id; `recover`, `discard`, `sweep_owned` and the next `boot` of the id each start from that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Collection
+from dataclasses import replace
+
+from agentkernel.abc import Sandbox
+from agentkernel.backends._records import check_identity, owned_in
+from agentkernel.backends.namespaces import process_level
+from agentkernel.backends.namespaces.boundary import NamespacesBoundary
+from agentkernel.backends.namespaces.build import build, watch_limits
+from agentkernel.backends.namespaces.holdings import Holdings, recorded_holdings
+from agentkernel.backends.namespaces.host import Host
+from agentkernel.backends.namespaces.kept import make_kept
+from agentkernel.backends.namespaces.ranges import sweep_ranges
+from agentkernel.backends.namespaces.sources import require_apart
+from agentkernel.backends.namespaces.state import create_lasting
+from agentkernel.channel.sandbox import open_sandbox
+from agentkernel.errors import Conflict, LaunchFailed, SandboxLost
+from agentkernel.failpoints import failpoint
+from agentkernel.model.isolation import IsolationLevel
+from agentkernel.model.spec import SandboxSpec, StorageKind
+
+
+async def boot(host: Host, sandbox_id: str, spec: SandboxSpec, owner: str) -> Sandbox:
+    """See `abc.Backend.boot`."""
+    check_identity(sandbox_id, owner)
+    require_apart(spec, host.own_directories)
+    if spec.level is IsolationLevel.PROCESS:
+        spec = replace(spec, storage=StorageKind.DISK)  # there is no other
+    left = await recorded_holdings(host, sandbox_id, owner)
+    if left is not None and (left.state is not None or left.kept is not None):
+        await left.release_or_let_go("boot.left", keep_files=True)
+    holdings = Holdings(root=host.state, sandbox_id=sandbox_id, owner=owner)
+    is_new = True
+    try:
+        if spec.storage is StorageKind.DISK:
+            holdings.kept, is_new = make_kept(host.data, sandbox_id, owner)
+        failpoint("namespaces.boot.kept")
+        holdings.state = create_lasting(host.state, sandbox_id, owner)
+        failpoint("namespaces.boot.state")
+        sandbox = await build(host, spec, holdings, holdings.state)
+        if holdings.kept is not None:
+            holdings.kept.finish()
+        failpoint("namespaces.boot.done")
+        return sandbox
+    except OSError as error:
+        await asyncio.shield(holdings.release_or_let_go("boot.undo", keep_files=not is_new))
+        raise LaunchFailed(f"cannot build the sandbox: {error}", hint="run `agentkernel doctor`") from error
+    except BaseException:
+        await asyncio.shield(holdings.release_or_let_go("boot.undo", keep_files=not is_new))
+        raise
+
+
+async def recover(host: Host, sandbox_id: str, spec: SandboxSpec, owner: str) -> Sandbox | None:
+    """See `abc.Backend.recover`."""
+    check_identity(sandbox_id, owner)
+    holdings = await recorded_holdings(host, sandbox_id, owner)
+    failpoint("namespaces.recover.records")
+    if holdings is None:
+        return None
+    if not holdings.lives or holdings.state is None:
+        await asyncio.shield(holdings.release_or_let_go("recover", keep_files=True))
+        return None
+    try:
+        return await _attach(host, spec, holdings)
+    except SandboxLost:  # it died meanwhile
+        await asyncio.shield(holdings.release_or_let_go("recover", keep_files=True))
+        return None
+    except BaseException:
+        await asyncio.shield(holdings.let_go())
+        raise
+
+
+async def _attach(host: Host, spec: SandboxSpec, holdings: Holdings) -> Sandbox:
+    assert holdings.state is not None  # noqa: S101 - asked by the caller
+    if holdings.process_level and holdings.data is not None:
+        uid, gid = process_level.user(host.facts, holdings.id_base)
+        spec = process_level.relocate(spec, str(holdings.data), uid, gid)
+    if holdings.cgroups is not None:
+        holdings.cgroups.take_up()
+    boundary = NamespacesBoundary(spec, holdings, host, configuration=holdings.state.configuration)
+    sandbox = await open_sandbox(boundary)
+    watch_limits(spec, holdings, sandbox, resumed=True)
+    failpoint("namespaces.recover.attached")
+    return sandbox
+
+
+async def discard(host: Host, sandbox_id: str, owner: str) -> None:
+    """See `abc.Backend.discard`."""
+    check_identity(sandbox_id, owner)
+    await _remove(host, sandbox_id, owner, "discard")
+
+
+async def sweep_owned(host: Host, owner: str, keep: Collection[str]) -> int:
+    """See `abc.Backend.sweep_owned`; `keep` may change meanwhile."""
+    removed = 0
+    found = (*owned_in(host.state.lasting, owner), *owned_in(host.data.sandboxes, owner))
+    for sandbox_id in dict.fromkeys(found):
+        if sandbox_id not in keep:
+            with contextlib.suppress(Conflict):  # an engine that lives holds it
+                removed += await _remove(host, sandbox_id, owner, "sweep")
+    sweep_ranges(host.data.ranges, (host.data.sandboxes,))
+    sweep_ranges(host.state.ranges, (host.state.sandboxes, host.state.lasting))
+    return removed
+
+
+async def _remove(host: Host, sandbox_id: str, owner: str, act: str) -> bool:
+    holdings = await recorded_holdings(host, sandbox_id, owner)
+    failpoint(f"namespaces.{act}.records")
+    if holdings is None:
+        return False
+    await asyncio.shield(holdings.release_or_let_go(act))
+    return True
