@@ -192,8 +192,8 @@ class Pools:
         """A sandbox whose agent answers; None when it should not be made now. Whatever is raised, nothing is left of it."""
         now, (backend, spec) = self._clock(), pool.key
         standing = self._standing(spec)
-        if standing != pool.standing:
-            self._remove(pool.leave(standing, now))
+        self._remove(pool.leave(standing, now))
+        if pool.not_before > now:
             return None
         sandbox_id = os.urandom(8).hex()
         self._held.add(sandbox_id)

@@ -96,6 +96,8 @@ class Reserve:
     def failed(self, reason: str, now: float) -> None:
         """The next attempt waits, longer each time."""
         self.reason = reason
+        if self.not_before > now:
+            return  # one that was made beside it has failed, too
         self.not_before = now + min(BACKOFF_FIRST_S * 2.0 ** min(self.failures, 16), BACKOFF_MAX_S)
         self.failures += 1
 
