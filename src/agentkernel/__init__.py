@@ -3,12 +3,10 @@
 The names below are the SDK. Each is loaded when it is first used, so that importing the package costs nothing.
 """
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than all else that the command line's hot path imports
 if TYPE_CHECKING:
+    from typing import Any
+
     from agentkernel.client.transfer import Copied as Copied
     from agentkernel.errors import AgentKernelError as AgentKernelError
     from agentkernel.errors import CommandFailed as CommandFailed
@@ -68,9 +66,11 @@ _PUBLIC = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - when it is needed
+
     return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
 
 

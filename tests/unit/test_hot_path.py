@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from unit.cli_harness import environment_in
+from unit.door_server import DoorServer
 
 from agentkernel import channel, cli, config, engine
 
@@ -25,6 +26,8 @@ OWN = {
     "agentkernel.text.style",
 }
 FOREIGN = {"__future__", "collections.abc", "importlib", "typing"}
+HOT = {"agentkernel", "agentkernel.__main__", "agentkernel.cli", "agentkernel.cli.hot", "agentkernel.cli.relay"}
+BUILT_IN = {"_socket", "errno"}
 FOR_RUN_NEVER = {
     "agentkernel.cli.completion",
     "agentkernel.cli.host",
@@ -76,6 +79,28 @@ def test_version_and_help_import_nothing_more(tmp_path: Path) -> None:
         own = {name for name in imported if name.startswith("agentkernel")}
         assert own == OWN
         assert imported - own <= _bare(tmp_path)
+
+
+def test_the_hot_path_imports_nothing_more_before_its_request_is_sent(tmp_path: Path) -> None:
+    """Neither argparse nor asyncio, json, re, socket, typing, enum, dataclasses, nor this package's errors and settings."""
+    program = """
+import os, sys
+before = set(sys.modules)
+import agentkernel.__main__
+from agentkernel.cli import relay
+def send(self, kind, payload=b"", flags=0, ident=b""):
+    print("\\n".join(sorted(set(sys.modules) - before)), flush=True)
+    os._exit(0)
+relay.Relay.send = send
+sys.argv = ["agentkernel", "exec", "box", "true"]
+agentkernel.__main__.command()
+"""
+    environment = environment_in(tmp_path, AGENTKERNEL_SOCKET=str(tmp_path / "daemon.sock"))
+    with DoorServer(tmp_path / "daemon.sock", lambda attach: attach.until_closed() and None):
+        process = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=tmp_path, stdin=subprocess.DEVNULL
+        )
+    assert set(process.stdout.split()) == HOT | BUILT_IN, process.stderr
 
 
 def test_no_verb_is_imported_for_another(tmp_path: Path) -> None:
