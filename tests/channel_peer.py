@@ -156,7 +156,7 @@ class FakeBoundary:
         """The next connection that the host made."""
         return await asyncio.wait_for(self.attaches.get(), 5)
 
-    def close(self) -> None:
+    def end(self) -> None:
         """Closes the agent's ends."""
         self.dead.cancel()
         for peer in self.peers:

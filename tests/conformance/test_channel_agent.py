@@ -135,6 +135,16 @@ async def test_a_detached_command_outlives_its_host_and_is_taken_up_again(agent:
     await other.close()
 
 
+async def test_a_detached_command_that_nobody_reads_runs_to_its_end_and_the_sandbox_goes_on(sandbox: GuestSandbox) -> None:
+    process = await sandbox.start(shell("head -c 1000000 /dev/zero; echo end; sleep 0.2; touch done", detached=True))
+    ended = shell("while ! [ -e done ]; do sleep 0.01; done; rm done")
+    assert (await sandbox.exec(ended)).exit_code == 0
+    output = b"".join([data async for _, data in process.output()])
+    assert output.endswith(b"\0end\n")
+    assert len(output) < 1_000_000
+    assert (await process.wait()).output_lost
+
+
 async def test_a_foreground_command_of_a_host_that_left_can_be_resumed(agent: AgentProcess, sandbox: GuestSandbox) -> None:
     process = await sandbox.start(shell("sleep 0.3; echo late"))
     await sandbox.close()

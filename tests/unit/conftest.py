@@ -66,7 +66,7 @@ async def boundary() -> AsyncIterator[FakeBoundary]:
     """A boundary whose agent the test plays."""
     boundary = FakeBoundary()
     yield boundary
-    boundary.close()
+    boundary.end()
 
 
 @pytest.fixture

@@ -10,12 +10,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from agentkernel.channel.dialect import AGENT, Dialect
 from agentkernel.channel.execution import Execution, Phase
 from agentkernel.channel.frames import Frame, FrameDecoder, FrameType, HelloReply
-from agentkernel.channel.messages import Failure, Payload, parse_failed
+from agentkernel.channel.messages import Failure, Payload
 from agentkernel.channel.streams import InputWindow, OutputQueue
 from agentkernel.channel.wire import VERSION, encode_frame, encode_hello, tag_of
-from agentkernel.errors import AgentKernelError, ProtocolViolation, SandboxLost
+from agentkernel.errors import AgentKernelError, InvalidInput, ProtocolViolation, SandboxLost
 
 Answer = bytes | Failure | AgentKernelError
 Transmit = Callable[[bytes], None]
@@ -31,9 +32,17 @@ class Exchange:
         transmit_later: takes bytes that may wait for the next ones, in order.
         clock: seconds, monotonic.
         answer_s: how long the agent may take to answer anything.
+        dialect: how failed requests are told.
     """
 
-    def __init__(self, transmit: Transmit, transmit_later: Transmit, clock: Callable[[], float], answer_s: float) -> None:
+    def __init__(
+        self,
+        transmit: Transmit,
+        transmit_later: Transmit,
+        clock: Callable[[], float],
+        answer_s: float,
+        dialect: Dialect = AGENT,
+    ) -> None:
         self.executions: dict[int, Execution] = {}
         self.hello: HelloReply | None = None  # of the latest attach that was answered
         self.established = False
@@ -41,6 +50,7 @@ class Exchange:
         self._transmit_later = transmit_later
         self._clock = clock
         self._answer_s = answer_s
+        self._dialect = dialect
         self._requests: dict[int, tuple[int, bytes, Callable[[Answer], None]]] = {}
         self._deadlines: dict[int, float] = {}  # in order: every answer has the same time
         self._forgotten: deque[int] = deque(maxlen=_FORGOTTEN)
@@ -76,10 +86,12 @@ class Exchange:
         self.expect(ident)
         self.send(kind, ident, payload)
 
-    def start(self, start: bytes, *, output: OutputQueue, stdin: InputWindow, ident: int = 0) -> Execution:
-        """Starts a process, or with `ident` and an empty payload takes up one that runs."""
+    def start(self, start: bytes, *, output: OutputQueue, stdin: InputWindow, ident: int = 0, dialect: Dialect | None = None) -> Execution:
+        """Starts a process, under an id of the caller's where it gives one; with an empty `start` takes up the running one of that id."""
+        if ident in self.executions:
+            raise InvalidInput(f"there is a process {ident} already")
         ident = ident or self._new_id()
-        execution = Execution(ident, start, self.send, output=output, stdin=stdin)
+        execution = Execution(ident, start, self.send, output=output, stdin=stdin, dialect=dialect or self._dialect)
         self.executions[ident] = execution
         self.expect(ident)
         execution.subscribe()
@@ -208,7 +220,7 @@ class Exchange:
     def _answer(self, kind: int, ident: int, payload: Payload) -> None:
         if ident not in self._requests or kind not in (FrameType.REPLY, FrameType.FAILED):
             raise ProtocolViolation(f"the agent answers what was not asked (type {kind})")
-        answer = bytes(payload) if kind == FrameType.REPLY else parse_failed(payload)
+        answer = bytes(payload) if kind == FrameType.REPLY else self._dialect.failed(payload)
         _, _, answered = self._requests.pop(ident)
         self._deadlines.pop(ident, None)
         answered(answer)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from typing import TYPE_CHECKING
 
+from agentkernel.channel.dialect import AGENT, Dialect
 from agentkernel.channel.frames import FrameType
 from agentkernel.channel.messages import (
     OFFSET,
@@ -15,15 +17,16 @@ from agentkernel.channel.messages import (
     Failure,
     KillCause,
     Payload,
-    parse_exited,
-    parse_failed,
-    parse_pid,
+    Resumed,
     parse_resumed,
     parse_two_offsets,
 )
-from agentkernel.channel.streams import InputWindow, OutputQueue, Sink
+from agentkernel.channel.streams import MAX_STDIN_CHUNK, InputWindow, OutputQueue, Sink, Tap
 from agentkernel.errors import AgentKernelError, ProtocolViolation, SandboxLost
 from agentkernel.model.command import TerminalSize
+
+if TYPE_CHECKING:
+    from agentkernel.channel.outcome import Outcome
 
 Send = Callable[[int, int, bytes, int], None]  # type, id, payload, flags; drops while there is no attach
 
@@ -46,14 +49,10 @@ class Change(Enum):
     ENDED = 4
 
 
-def _ignore(change: Change) -> None:
-    """Nobody waits."""
-
-
 class Execution:
-    """The state of one exec id. `notify` is called after each change; at the end one of `exited`, `failure`, `error` is set."""
+    """The state of one exec id. `watchers` are called after each change; at the end one of `exited`, `failure`, `error` is set."""
 
-    def __init__(self, ident: int, start: bytes, send: Send, *, output: OutputQueue, stdin: InputWindow) -> None:
+    def __init__(self, ident: int, start: bytes, send: Send, *, output: OutputQueue, stdin: InputWindow, dialect: Dialect = AGENT) -> None:
         self.ident = ident
         self.phase = Phase.STARTING
         self.pid = 0
@@ -63,11 +62,18 @@ class Execution:
         self.output = output
         self.stdin = stdin
         self.end_is_due = False  # it was killed and nothing holds its output up: EXITED has a deadline
-        self.notify: Callable[[Change], None] = _ignore
+        self.watchers: list[Callable[[Change], None]] = []
+        self.resumed: Resumed | None = None  # the agent's latest account
+        self.outcome: Outcome | None = None  # for who waits for the end
+        self.dialect = dialect
         self._start = start
         self._send = send
         self._kill_cause: KillCause | None = None
         self._size: TerminalSize | None = None
+        self._asked = (0, 0)  # output offsets of the last RESUME
+        self._refreshing = False  # a RESUME on an attach that had one is not answered yet
+        self._refresh_again = False
+        self._end_held_up = False  # the agent has told the end, but a tap has not got all output
 
     # -- what the host does
 
@@ -77,13 +83,42 @@ class Execution:
             self._send(FrameType.START, self.ident, self._start, 0)
         else:
             self.phase = Phase.RESUMING
-            self._send(FrameType.RESUME, self.ident, TWO_OFFSETS.pack(*self.output.received), 0)
-            for stream, offset in enumerate(self.output.consumed, start=1):
+            self._refreshing = self._end_held_up = False
+            self._resume()
+            for stream, offset in enumerate(self.output.acknowledge(), start=1):
                 self._send(FrameType.CONSUMED, self.ident, OFFSET.pack(offset), stream)
         if self._size is not None:
             self.resize(self._size)
         if self._kill_cause is not None:
             self.kill(self._kill_cause)
+
+    def refresh(self) -> None:
+        """Asks for the output again from the earliest offset that a reader wants: of a new tap, or of one that took none for a while."""
+        if self.phase is Phase.RUNNING and not self._refreshing:
+            self._refreshing = True
+            self._end_held_up = False
+            self._resume()
+        elif self.phase is not Phase.ENDED:
+            self._refresh_again = True
+
+    def unwatch(self, watcher: Callable[[Change], None]) -> None:
+        """That watcher is called no more."""
+        if watcher in self.watchers:
+            self.watchers.remove(watcher)
+
+    def tap(self, tap: Tap) -> None:
+        """One more reader, which gets its bytes once the agent has been asked for them."""
+        self.output.taps.append(tap)
+        if self.phase is not Phase.STARTING:
+            self.refresh()
+
+    def untap(self, tap: Tap) -> None:
+        """That reader has enough."""
+        self.output.taps.remove(tap)
+        if self._end_held_up:
+            self.refresh()
+        elif self.output.taps:
+            self.give_credit()
 
     def kill(self, cause: KillCause) -> None:
         """Kills the tree; the agent answers with EXITED once the output is taken."""
@@ -99,11 +134,26 @@ class Execution:
 
     def write(self, data: memoryview) -> int:
         """Sends as much input as the agent has room for and returns how much that was."""
-        data = data[: self.stdin.room() if self.phase is Phase.RUNNING else 0]
+        data = data[: min(self.stdin.room(), MAX_STDIN_CHUNK) if self.phase is Phase.RUNNING else 0]
         if data:
             offset = self.stdin.push(data)
             self._send(FrameType.STDIN, self.ident, OFFSET.pack(offset) + data, 0)
         return len(data)
+
+    def relay_input(self, offset: int, data: memoryview, *, end: bool) -> bool:
+        """Sends on what a client sent, at its offset: known bytes are cut off. False for a gap, or more than the agent has room for."""
+        known = self.stdin.sent - offset
+        rest = data[max(known, 0) :]
+        if self.stdin.finished:
+            return True
+        if known < 0 or len(rest) > self.stdin.room() or (rest and self.stdin.ended):
+            return False
+        if rest:
+            at = self.stdin.push(rest)
+            self._send(FrameType.STDIN, self.ident, OFFSET.pack(at) + rest, 0)
+        if end:
+            self.end_input()
+        return True
 
     def end_input(self) -> None:
         """Ends the input."""
@@ -122,6 +172,10 @@ class Execution:
     def pour(self, sink: Sink) -> None:
         """Gives all output to `sink` as it comes."""
         self.output.pour(sink)
+        self.give_credit()
+
+    def give_credit(self) -> None:
+        """Tells the agent what the readers have done with, where that is worth a frame."""
         for stream in (1, 2):
             self._give_credit(stream)
 
@@ -139,38 +193,45 @@ class Execution:
             raise ProtocolViolation("output of a process that is not running")
         self.output.accept(stream, OFFSET.unpack_from(payload)[0], payload[OFFSET.size :])
         self._give_credit(stream)
-        self.notify(Change.OUTPUT)
+        self._notify(Change.OUTPUT)
 
     def on_started(self, payload: Payload) -> None:
         """STARTED, of the first or a repeated START."""
         if self.phase is not Phase.STARTING:
             raise ProtocolViolation("a process started twice")
-        self.pid = parse_pid(payload)
-        self.output.restart(0, 0)
+        self.pid = self.dialect.started(payload)
+        self.output.restart((0, 0), (0, 0))
         self._run()
+        self._refresh_if_wanted()
 
     def on_resumed(self, payload: Payload) -> None:
         """RESUMED."""
-        if self.phase is not Phase.RESUMING:
+        if self.phase is not Phase.RESUMING and not self._refreshing:
             raise ProtocolViolation("an answer to no RESUME")
-        resumed = parse_resumed(payload)
+        resumed = self.resumed = parse_resumed(payload)
         if self.pid not in (0, resumed.pid):
             raise ProtocolViolation("a resumed process has another pid")
         self.pid = resumed.pid
-        stdout, stderr = self.output.received
-        self.output.restart(max(stdout, resumed.stdout_first), max(stderr, resumed.stderr_first))
-        if resumed.state == 1:
-            self.stdin.finish()
-        for offset, data in self.stdin.resume(resumed.stdin_consumed, resumed.stdin_limit):
-            self._send(FrameType.STDIN, self.ident, OFFSET.pack(offset) + data, 0)
-        self._run()
+        self.output.restart(self._asked, (resumed.stdout_first, resumed.stderr_first))
+        if self._refreshing:
+            self._refreshing = False
+            self._notify(Change.STARTED)
+        else:
+            if resumed.state == 1:
+                self.stdin.finish()
+            for offset, data in self.stdin.resume(resumed.stdin_consumed, resumed.stdin_limit):
+                self._send(FrameType.STDIN, self.ident, OFFSET.pack(offset) + data, 0)
+            self._run()
+        self._refresh_if_wanted()
 
     def on_failed(self, payload: Payload) -> None:
         """FAILED: it did not start, or the agent does not know it any more."""
-        failure = parse_failed(payload)
-        if self.phase is Phase.STARTING:
+        failure = self.dialect.failed(payload)
+        if isinstance(failure, AgentKernelError):
+            self.error = failure
+        elif self.phase is Phase.STARTING:
             self.failure = failure
-        elif self.phase is Phase.RESUMING:
+        elif self.phase is Phase.RESUMING or self._refreshing:
             self.error = SandboxLost(
                 "the sandbox's agent no longer knows the command; whether it ended is unknown",
                 hint="`agentkernel ps` lists what still runs",
@@ -188,29 +249,43 @@ class Execution:
             self.stdin.confirm(consumed, limit)
             if flags & 1:
                 self.stdin.finish()
-        self.notify(Change.STDIN)
+        self._notify(Change.STDIN)
 
     def on_exited(self, payload: Payload) -> None:
         """EXITED: all output was received before it."""
         if self.phase is not Phase.RUNNING:
             raise ProtocolViolation("a process ended that was not running")
-        exited = parse_exited(payload)
-        for received, end in zip(self.output.received, (exited.stdout_end, exited.stderr_end), strict=True):
+        exited = self.dialect.exited(payload)
+        if self._refreshing:
+            return  # the agent will answer the RESUME that crossed it, and tell the end again
+        ends = (exited.stdout_end, exited.stderr_end)
+        for received, end in zip(self.output.received, ends, strict=True):
             if received > end and not exited.survivors:
                 raise ProtocolViolation("a process ended before its output did")
             if received < end:
                 self.output.lose()
+        if self.output.is_behind(ends):
+            self._end_held_up = True
+            return
         self.exited = exited
         self._end()
+
+    def _resume(self) -> None:
+        self._asked = self.output.wanted
+        self._send(FrameType.RESUME, self.ident, self.dialect.addressed(TWO_OFFSETS.pack(*self._asked)), 0)
+
+    def _refresh_if_wanted(self) -> None:
+        if self._refresh_again:
+            self._refresh_again = False
+            self.refresh()
 
     def _run(self) -> None:
         self.phase = Phase.RUNNING
         if self.stdin.ended:
             self._send_end()
-        for stream in (1, 2):
-            self._give_credit(stream)  # what was taken while there was no attach
-        self.notify(Change.STARTED)
-        self.notify(Change.STDIN)
+        self.give_credit()  # what was taken while there was no attach
+        self._notify(Change.STARTED)
+        self._notify(Change.STDIN)
 
     def _send_end(self) -> None:
         if not self.stdin.finished:
@@ -220,8 +295,12 @@ class Execution:
         if self.phase is Phase.RUNNING and (offset := self.output.due(stream)) is not None:
             self._send(FrameType.CONSUMED, self.ident, OFFSET.pack(offset), stream)
 
+    def _notify(self, change: Change) -> None:
+        for watcher in tuple(self.watchers):
+            watcher(change)
+
     def _end(self) -> None:
         self.phase = Phase.ENDED
         self.stdin.finish()
         for change in Change:
-            self.notify(change)
+            self._notify(change)

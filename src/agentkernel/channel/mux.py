@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from agentkernel.channel.bell import Bell
-from agentkernel.channel.boundary import Boundary
+from agentkernel.channel.boundary import Boundary, Reachable
+from agentkernel.channel.dialect import AGENT, Dialect
 from agentkernel.channel.exchange import Answer, Exchange
 from agentkernel.channel.execution import Execution
-from agentkernel.channel.frames import FrameType
+from agentkernel.channel.frames import FrameType, HelloReply
 from agentkernel.channel.link import Link
 from agentkernel.channel.messages import Failure, encode_configure, parse_echo
 from agentkernel.channel.streams import InputWindow, OutputQueue
@@ -38,12 +39,12 @@ class Deadlines:
 class Channel:
     """Made by `open_channel`. Losing the connection ends nothing; losing the boundary, or a hostile agent, ends everything."""
 
-    def __init__(self, boundary: Boundary, deadlines: Deadlines) -> None:
+    def __init__(self, reachable: Reachable, deadlines: Deadlines, dialect: Dialect = AGENT) -> None:
         self.error: AgentKernelError | None = None
-        self._boundary = boundary
+        self._reachable = reachable
         self._deadlines = deadlines
         self._loop = asyncio.get_running_loop()
-        self._exchange = Exchange(self._transmit, self._transmit_later, self._loop.time, deadlines.answer_s)
+        self._exchange = Exchange(self._transmit, self._transmit_later, self._loop.time, deadlines.answer_s, dialect)
         self._link: Link | None = None
         self._drained = Bell()
         self._configured = Bell()
@@ -57,10 +58,15 @@ class Channel:
 
     # -- for processes, files and the sandbox
 
-    def start(self, start: bytes, *, output: OutputQueue, stdin: InputWindow, ident: int = 0) -> Execution:
-        """Starts a process, or takes up the running one `ident`; raises what ended the channel."""
+    @property
+    def hello(self) -> HelloReply | None:
+        """How the latest attach was answered."""
+        return self._exchange.hello
+
+    def start(self, start: bytes, *, output: OutputQueue, stdin: InputWindow, ident: int = 0, dialect: Dialect | None = None) -> Execution:
+        """Starts a process, or with an empty `start` takes up the running one `ident`; raises what ended the channel."""
         self.check()
-        execution = self._exchange.start(start, output=output, stdin=stdin, ident=ident)
+        execution = self._exchange.start(start, output=output, stdin=stdin, ident=ident, dialect=dialect)
         self._watch_answers()
         return execution
 
@@ -84,9 +90,8 @@ class Channel:
             raise copy_of(result)
         return result
 
-    def configure(self, linger_s: float | None) -> None:
+    def configure(self, configuration: bytes) -> None:
         """Sends CONFIGURE without waiting for its answer. Again, it may only change how long the agent stays without a host."""
-        configuration = encode_configure(self._boundary.seccomp, self._boundary.rlimits, linger_ms=int((linger_s or 0) * 1000))
         self._exchange.request(FrameType.CONFIGURE, configuration, self._on_configured)
         self._watch_answers()
 
@@ -129,12 +134,13 @@ class Channel:
 
     # -- life
 
-    async def open(self) -> None:
-        """Connects and sends HELLO and CONFIGURE, whose answers are not waited for."""
+    async def open(self, configuration: bytes | None = None) -> None:
+        """Connects and sends HELLO and, where there is one, the configuration; their answers are not waited for."""
         self._spawn(self._watch_boundary())
         try:
             self._attach(await self._connect())
-            self.configure(self._boundary.spec.linger_s)
+            if configuration is not None:
+                self.configure(configuration)
         except BaseException:
             await self.close()
             raise
@@ -220,8 +226,8 @@ class Channel:
                 self.check()
             try:
                 async with asyncio.timeout(limits.attach_s):
-                    return await self._boundary.connect()
-            except SandboxLost as error:
+                    return await self._reachable.connect()
+            except AgentKernelError as error:
                 self.fail(error)
                 raise
             except OSError as error:  # a TimeoutError is one
@@ -245,7 +251,7 @@ class Channel:
         self._configured.ring()
 
     async def _watch_boundary(self) -> None:
-        reason = await self._boundary.wait_dead()
+        reason = await self._reachable.wait_dead()
         if self._link is not None:
             self._link.drain()
         self.fail(SandboxLost(f"the sandbox died: {reason}", hint=_LOST_HINT))
@@ -287,7 +293,14 @@ class Channel:
 
 def copy_of(error: AgentKernelError) -> AgentKernelError:
     """The same error for one more caller: a shared one would collect everybody's traceback."""
-    return type(error)(error.message, hint=error.hint)
+    twin = type(error).__new__(type(error), *error.args)
+    twin.__dict__.update(error.__dict__)
+    return twin
+
+
+def configuration_of(boundary: Boundary, linger_s: float | None) -> bytes:
+    """What the agent of a boundary is told about its workload."""
+    return encode_configure(boundary.seccomp, boundary.rlimits, linger_ms=int((linger_s or 0) * 1000))
 
 
 def _current_task() -> asyncio.Task[object] | None:
@@ -298,7 +311,7 @@ def _current_task() -> asyncio.Task[object] | None:
 
 
 async def open_channel(boundary: Boundary, deadlines: Deadlines | None = None) -> Channel:
-    """Connects to a boundary's agent."""
+    """Connects to a boundary's agent and configures it."""
     channel = Channel(boundary, deadlines or Deadlines())
-    await channel.open()
+    await channel.open(configuration_of(boundary, boundary.spec.linger_s))
     return channel

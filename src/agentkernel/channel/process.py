@@ -4,48 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import os
-import struct
 from collections.abc import AsyncIterator
-from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import Final
 
 from agentkernel.channel.bell import Bell
 from agentkernel.channel.boundary import Boundary
-from agentkernel.channel.commands import RING_BYTES, checked_size, exit_code, exit_status, start_error
+from agentkernel.channel.commands import RING_BYTES, checked_size, start_error
 from agentkernel.channel.execution import Change, Execution, Phase
 from agentkernel.channel.frames import FrameType
 from agentkernel.channel.messages import SIGNAL, Builtin, Exited, Failure, KillCause, Start, StartFlag, encode_start
 from agentkernel.channel.mux import Channel, copy_of
+from agentkernel.channel.outcome import SPACE, AgentOutcome, Outcome, Space
 from agentkernel.channel.streams import InputWindow, OutputQueue, Sink
 from agentkernel.errors import AgentKernelError, InvalidInput, NotFound, SandboxFailed, SandboxLost
-from agentkernel.model.command import Cause, ExitStatus, LimitHit, TerminalSize
+from agentkernel.model.command import ExitStatus, TerminalSize
 from agentkernel.model.spec import StorageKind
 
-_SPACE: Final = struct.Struct("<QQQQ")
-FULL_BELOW_BYTES: Final = 64 * 1024  # programs give up before the last page is taken
 SPACE_DEADLINE_S: Final = 0.5
 TIMEOUT_GRACE_S: Final = 5.0  # after it the host kills what the agent should have killed
 _ENOENT, _ESRCH = 2, 3  # of Linux: the guest's numbers, whatever the host is
-
-
-class Space(NamedTuple):
-    """How full a file system is, as the builtin tells it."""
-
-    bytes: int
-    free_bytes: int
-    inodes: int
-    free_inodes: int
 
 
 class GuestProcess:
     """One process in the sandbox.
 
     Unread output is held up to the ring's size per stream, then the command waits. Whoever gives a process up calls `abandon`.
+
+    Args:
+        outcome: tells how it ended, for all processes over that execution alike.
     """
 
-    def __init__(self, channel: Channel, boundary: Boundary, execution: Execution, start: Start) -> None:
+    def __init__(self, channel: Channel, execution: Execution, start: Start, outcome: Outcome) -> None:
         self._channel = channel
-        self._boundary = boundary
+        self._outcome = outcome
         self._execution = execution
         self._start = start
         self._bells = {change: Bell() for change in Change}
@@ -55,14 +46,11 @@ class GuestProcess:
         self._waited = False
         self._killed = False
         self._forgotten = False
-        self._status: ExitStatus | None = None
-        self._status_lock = asyncio.Lock()
-        self._timed_out = False
         self._timer: asyncio.TimerHandle | None = None
         if start.timeout_ms:
             delay = start.timeout_ms / 1000 + TIMEOUT_GRACE_S
             self._timer = asyncio.get_running_loop().call_later(delay, self._enforce_timeout)
-        execution.notify = self._changed
+        execution.watchers.append(self._changed)
 
     @property
     def exec_id(self) -> int:
@@ -114,15 +102,9 @@ class GuestProcess:
         self._waited = True
         if not (self._claimed or self._poured):
             self.pour(_drop)
-        exited = await self.ended()
+        await self.ended()
         self._forget()
-        async with self._status_lock:
-            if self._status is None:
-                limits = await self._boundary.limits_hit()
-                if exit_code(exited) and not self._start.builtin and await storage_is_full(self._channel, self._boundary):
-                    limits = (*limits, LimitHit.DISK)
-                self._status = self._described(exit_status(exited, limits))
-        return self._status
+        return await self._outcome.status()
 
     async def ended(self) -> Exited:
         """Waits for the end as the agent tells it; somebody must take the output."""
@@ -141,7 +123,8 @@ class GuestProcess:
         await self.started()
         if self._execution.phase is Phase.ENDED:
             return
-        answer = await self._channel.request(FrameType.SIGNAL, SIGNAL.pack(self.exec_id, number, int(tree)))
+        payload = self._execution.dialect.addressed(SIGNAL.pack(self.exec_id, number, int(tree)))
+        answer = await self._channel.request(FrameType.SIGNAL, payload)
         if isinstance(answer, Failure) and answer.errno not in (_ENOENT, _ESRCH):
             raise SandboxFailed(f"signal {number} could not be sent: {os.strerror(answer.errno)}")
 
@@ -158,7 +141,9 @@ class GuestProcess:
         running_detached = self._start.flags & StartFlag.DETACHED and self._execution.pid
         if self._execution.phase is Phase.ENDED:
             self._forget()
-        elif not running_detached:
+        elif running_detached:
+            self._execution.unwatch(self._changed)
+        else:
             self._waited = True
             self.pour(_drop)
             self._kill(KillCause.CLIENT_LOST)
@@ -168,12 +153,6 @@ class GuestProcess:
         self._poured = True
         self._execution.pour(sink)
         self._expect_end()
-
-    def _described(self, status: ExitStatus) -> ExitStatus:
-        """With what only the host knows."""
-        if self._timed_out and status.cause is Cause.KILLED:
-            status = replace(status, cause=Cause.TIMEOUT)
-        return replace(status, output_lost=True) if self._execution.output.lost else status
 
     def _kill(self, cause: KillCause) -> None:
         self._killed = True
@@ -215,12 +194,12 @@ class GuestProcess:
                 self._forget()
 
     def _forget(self) -> None:
-        if not self._forgotten:
+        if not self._forgotten and not self._execution.output.taps:  # else the last of these does
             self._forgotten = True
             self._channel.forget(self.exec_id)
 
     def _enforce_timeout(self) -> None:
-        self._timed_out = True
+        self._outcome.timed_out = True
         self._kill(KillCause.REQUEST)
 
 
@@ -234,30 +213,44 @@ def launch(channel: Channel, boundary: Boundary, start: Start) -> GuestProcess:
     output = OutputQueue(start.ring_bytes, lossy=lossy)
     stdin = InputWindow(wanted=bool(start.flags & StartFlag.STDIN))
     execution = channel.start(encode_start(start), output=output, stdin=stdin)
-    return GuestProcess(channel, boundary, execution, start)
+    return process_of(channel, boundary, execution, start)
 
 
 async def adopt(channel: Channel, boundary: Boundary, start: Start, exec_id: int) -> GuestProcess:
     """Takes up a process of that id which runs already, or whose result the agent still has; raises NotFound."""
     known = channel.execution(exec_id)
     if known is not None:
-        return GuestProcess(channel, boundary, known, start)
+        if not known.output.reading:
+            known.output.read((0, 0))
+            known.refresh()
+        return process_of(channel, boundary, known, start)
     output = OutputQueue(start.ring_bytes, lossy=True)
-    execution = channel.start(b"", output=output, stdin=InputWindow(wanted=True), ident=exec_id)
-    process = GuestProcess(channel, boundary, execution, start)
+    execution = channel.start(b"", output=output, stdin=InputWindow(wanted=True, adopted=True), ident=exec_id)
+    process = process_of(channel, boundary, execution, start)
     try:
         await process.started()
     except SandboxLost:
         channel.check()
-        raise NotFound(f"the sandbox has no process {exec_id}", hint="`agentkernel ps` lists them") from None
+        raise NotFound(f"the sandbox has no process {exec_id:016x}", hint="`agentkernel ps` lists them") from None
     return process
+
+
+def process_of(channel: Channel, boundary: Boundary, execution: Execution, start: Start) -> GuestProcess:
+    """A process over an execution of a sandbox's agent."""
+    outcome = execution.outcome
+    if outcome is None:
+
+        async def is_full() -> bool:
+            return await storage_is_full(channel, boundary)
+
+        asked = None if start.builtin or boundary.spec.storage is not StorageKind.MEMORY else is_full
+        outcome = execution.outcome = AgentOutcome(execution, boundary.limits_hit, asked)
+    return GuestProcess(channel, execution, start, outcome)
 
 
 async def storage_is_full(channel: Channel, boundary: Boundary) -> bool:
     """Whether a failed command may have failed for want of room: no counter tells, so the file system of storage in memory is asked."""
     spec = boundary.spec
-    if spec.storage is not StorageKind.MEMORY:
-        return False
     start = Start(argv=(b"/tmp",), uid=spec.user.uid, gid=spec.user.gid, ring_bytes=RING_BYTES, builtin=Builtin.SPACE)
     answer = bytearray()
     process = launch(channel, boundary, start)
@@ -268,7 +261,4 @@ async def storage_is_full(channel: Channel, boundary: Boundary) -> bool:
     except (AgentKernelError, TimeoutError):  # too full of processes for one more, or gone: the command's own end is what counts
         process.abandon()
         return False
-    if status.exit_code or len(answer) != _SPACE.size:
-        return False
-    space = Space._make(_SPACE.unpack(answer))
-    return space.free_bytes < FULL_BELOW_BYTES or (space.inodes > 0 and space.free_inodes == 0)
+    return not status.exit_code and len(answer) == SPACE.size and Space._make(SPACE.unpack(answer)).is_full

@@ -16,7 +16,7 @@ from agentkernel.channel.collect import Collector, feed
 from agentkernel.channel.commands import RING_BYTES, base_environment, start_of
 from agentkernel.channel.frames import FrameType
 from agentkernel.channel.messages import SIGNAL, Builtin, Failure, Start, StartFlag
-from agentkernel.channel.mux import Channel, Deadlines, open_channel
+from agentkernel.channel.mux import Channel, Deadlines, configuration_of, open_channel
 from agentkernel.channel.process import GuestProcess, adopt, launch
 from agentkernel.errors import InvalidInput, ProtocolViolation, SandboxFailed, TimedOut
 from agentkernel.model.command import Cause, Command, ExecResult
@@ -68,7 +68,7 @@ class GuestSandbox:
         own = self._spec.user.home
         environment = tuple((name, own if name == "HOME" and value == spec.user.home else value) for name, value in spec.environment)
         if spec.linger_s != self._spec.linger_s:
-            self._channel.configure(spec.linger_s)
+            self._channel.configure(configuration_of(self._boundary, spec.linger_s))
         self._spec = replace(self._spec, name=spec.name, environment=environment, linger_s=spec.linger_s)
         self._environment = base_environment(self._spec)
 
