@@ -50,12 +50,12 @@ def _sources(spec: SandboxSpec) -> tuple[str, ...]:
     return (*(bind.source for bind in spec.root.binds), *root, *workspace)
 
 
-def _identity(path: str) -> tuple[int, int] | None:
+def _identity(path: str) -> tuple[int, int, int] | None:
     try:
         found = os.stat(path)
     except FileNotFoundError:
         return None
-    return found.st_dev, found.st_ino
+    return found.st_dev, found.st_ino, found.st_uid  # whose files it shows as whose goes by the owner
 
 
 def _mounts_beneath(sources: tuple[str, ...]) -> tuple[bytes, ...]:
