@@ -16,6 +16,8 @@ from agentkernel.failpoints import failpoint
 from agentkernel.store.migrations import APPLICATION_ID, NEWEST, migrate, version
 
 FILE_NAME = "store.db"
+RESERVE_NAME = "store.reserve"
+RESERVE_BYTES = 2 * 1024 * 1024
 COPY_AGE_S = 24 * 3600.0
 BUSY_TIMEOUT_MS = 2000
 CHECKPOINT_PAGES = 500  # of 4 KiB; the commit that reaches it writes them back, in a few milliseconds
@@ -25,7 +27,6 @@ _PRAGMAS = (
     # The lock beside the file keeps everybody else out, so SQLite need not ask at each transaction, nor share an index in mapped memory
     # (which raises SIGBUS where a full disk cannot back it).
     "locking_mode = EXCLUSIVE",
-    "journal_mode = WAL",
     "synchronous = NORMAL",
     f"busy_timeout = {BUSY_TIMEOUT_MS}",
     f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
@@ -49,6 +50,7 @@ class Database:
     @contextlib.contextmanager
     def transaction(self, operation: str, *, through_power_cut: bool = False) -> Iterator[sqlite3.Connection]:
         """One transaction, rolled back when the block raises; at its end no `kill -9` undoes it, and no power cut if so wanted."""
+        failed = False
         try:
             if self._connection.in_transaction:  # what an earlier failure could not roll back
                 self._connection.rollback()
@@ -60,6 +62,7 @@ class Database:
             self._connection.execute("COMMIT")
             failpoint(f"store.{operation}.committed")
         except (sqlite3.Error, OSError) as error:
+            failed = True
             raise self.failure(error) from error
         finally:
             with contextlib.suppress(sqlite3.Error):  # the next transaction tries again
@@ -67,6 +70,14 @@ class Database:
                     self._connection.rollback()
                 if through_power_cut:
                     self._connection.execute("PRAGMA synchronous = NORMAL")
+                if failed:
+                    self._make_room()
+
+    def _make_room(self) -> None:
+        """On a full disk: gives up the reserve, so that the log can be written back and sandboxes be removed, which frees more."""
+        with contextlib.suppress(OSError):
+            self.path.with_name(RESERVE_NAME).unlink(missing_ok=True)
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def query(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a SELECT."""
@@ -119,12 +130,14 @@ def open_database(directory: Path) -> tuple[Database, str]:
     database = Database(path, connection)
     try:
         _check_version(path, connection)
+        connection.execute("PRAGMA journal_mode = WAL")
         _check(path, connection)
         if version(connection) < NEWEST:
             _copy(path, connection, f".copy-of-version-{version(connection)}")
             with database.transaction("migrate"):
                 migrate(connection)
         _copy_now_and_then(path, connection)
+        _reserve_room(path)
         return database, _identity(path, connection)
     except (sqlite3.Error, OSError) as error:
         database.close()
@@ -221,6 +234,17 @@ def _identity(path: Path, connection: sqlite3.Connection) -> str:
     if found is None:
         raise StoreFailed(f"the store {path} is damaged: it has no identity", hint=_damage_hint(path))
     return str(found[0])
+
+
+def _reserve_room(path: Path) -> None:
+    """Takes some of the disk for bad times; what is full already has none to give."""
+    with contextlib.suppress(OSError):
+        fd = os.open(path.with_name(RESERVE_NAME), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            if hasattr(os, "posix_fallocate"):  # not on macOS, where the disk is the user's own
+                os.posix_fallocate(fd, 0, RESERVE_BYTES)
+        finally:
+            os.close(fd)
 
 
 def _copy_now_and_then(path: Path, connection: sqlite3.Connection) -> None:

@@ -3,6 +3,7 @@
     <directory>/store.db                    the tables (migrations.py); with store.db-wal while it is open, or after a crash
     <directory>/store.db.copy               what it was when it was opened, made anew once a day
     <directory>/store.db.copy-of-version-N  what it was before a newer agentkernel changed its tables
+    <directory>/store.reserve               2 MiB that are given up when the disk is full, so that sandboxes can be removed
     <directory>/store.lock                  flock'ed by the process that has it; "<pid> <boot id>"
 
 A `kill -9` loses nothing that a call has returned for. A power cut may lose the last calls, but neither the making nor the removing of a
