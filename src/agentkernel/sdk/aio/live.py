@@ -1,4 +1,4 @@
-"""The handle of one sandbox: opened when it is first needed, let go when the sandbox is lost, so that the next use finds what runs then."""
+"""The handle of one sandbox: opened when first needed, let go when sandbox or daemon is lost, so that the next use finds what runs then."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from agentkernel.abc import Caller, Kernel, Sandbox
-from agentkernel.errors import SandboxLost
+from agentkernel.errors import DaemonUnavailable, SandboxLost
 
 
 class Live:
@@ -30,7 +30,7 @@ class Live:
             handle = self._handle
         try:
             yield handle
-        except SandboxLost:
+        except (SandboxLost, DaemonUnavailable):
             if self._handle is handle:
                 await self.drop()
             raise

@@ -1,0 +1,101 @@
+"""A connection to the daemon: starts one where none answers, goes on with the next one when it is gone, repeats what was not answered."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import Mapping
+from typing import Final
+
+from agentkernel.channel.execution import Phase
+from agentkernel.channel.mux import Channel, Deadlines
+from agentkernel.client.exchange import DoorExchange
+from agentkernel.config.daemon_process import last_words, spawn
+from agentkernel.config.directories import socket_path
+from agentkernel.errors import DaemonUnavailable
+
+CONNECT_S: Final = 20.0  # for a daemon to start and take the connection
+# Whatever the daemon is asked may have to wait for a place in its queues.
+DEADLINES: Final = Deadlines(attach_s=30.0, answer_s=900.0, reattach_s=30.0, backoff_first_s=0.01, backoff_max_s=0.25)
+_PAUSE_S: Final = 0.02
+_CREDENTIALS = struct.Struct("3i")
+
+
+class Daemon:
+    """Implements `channel.boundary.Reachable`: the daemon of the user whose environment this is."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+
+    async def connect(self) -> socket.socket:
+        """A connected, non-blocking socket; the daemon is started where there is none.
+
+        Raises:
+            DaemonUnavailable: none answers and none can be started, or what answers is not this user's.
+        """
+        loop = asyncio.get_running_loop()
+        path = socket_path(self._environment)
+        deadline = loop.time() + CONNECT_S
+        while True:
+            try:
+                return _connected(path)
+            except BlockingIOError:
+                trouble = "its queue of connections is full"
+            except (FileNotFoundError, ConnectionRefusedError) as missing:
+                trouble = str(missing.strerror)
+                await asyncio.to_thread(spawn, self._environment)
+            except OSError as broken:
+                raise DaemonUnavailable(f"the daemon's socket {path} cannot be used: {broken.strerror}") from broken
+            if loop.time() > deadline:
+                words = await asyncio.to_thread(last_words, self._environment)
+                raise DaemonUnavailable(f"no daemon answers at {path}: {trouble}", hint=f"it last said: {words}")
+            await asyncio.sleep(_PAUSE_S)
+
+    async def wait_dead(self) -> str:
+        """Waits for ever: a daemon that ends has a successor."""
+        await asyncio.get_running_loop().create_future()
+        return ""
+
+
+class Connection(Channel):
+    """A channel to the daemon. Losing the daemon ends nothing; closing the connection ends the foreground commands that go over it."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        super().__init__(daemon, DEADLINES)
+        self.attaches = 0  # an answer after more than one may be the answer to a repeat
+        self._exchange = DoorExchange(
+            self._transmit,
+            self._transmit_later,
+            self._loop.time,
+            answer_s=DEADLINES.answer_s,
+            draining=self._draining,
+        )
+
+    def _attach(self, sock: socket.socket) -> None:
+        self.attaches += 1
+        super()._attach(sock)
+
+    def _draining(self) -> None:
+        self._loop.call_soon(self._leave)  # not while its frames are read
+
+    def _leave(self) -> None:
+        """Goes to the next daemon, unless this one still carries commands to their end."""
+        link = self._link
+        if link is not None and not any(each.phase is Phase.RUNNING for each in self._exchange.executions.values()):
+            link.close()
+            self.lost("the daemon is ending")
+
+
+def _connected(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        connection.connect(path)
+        uid = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1]
+        if uid not in (0, os.geteuid()):
+            raise DaemonUnavailable(f"who listens at {path} is uid {uid}, whom this user need not trust")
+    except BaseException:
+        connection.close()
+        raise
+    return connection

@@ -1,0 +1,244 @@
+"""The kernel behind the daemon's socket: `abc.Kernel` as calls of the door protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from typing import Any, Final
+
+from agentkernel.abc import Caller, Sandbox
+from agentkernel.channel.frames import FrameType
+from agentkernel.channel.messages import Failure
+from agentkernel.channel.wire import MAX_PAYLOAD
+from agentkernel.client.connection import Connection, Daemon
+from agentkernel.client.hold import held
+from agentkernel.client.sandbox import Door, open_behind_door
+from agentkernel.errors import Conflict, InvalidInput, NotFound, ProtocolViolation
+from agentkernel.model.codec import from_json, to_json
+from agentkernel.model.isolation import BackendKind, Fingerprint, IsolationLevel
+from agentkernel.model.operation import OPERATIONS
+from agentkernel.model.record import CreateOptions, Event, EventFilter, KernelStatus, Labels, LogEntry, SandboxFilter, SandboxInfo
+from agentkernel.model.request import Grant, Notice, SandboxRequest
+from agentkernel.model.spec import SandboxSpec
+from agentkernel.model.status import Status
+
+POLL_S: Final = 20.0  # how long the daemon holds a question for what is to come
+
+
+class RemoteKernel:
+    """Implements `abc.Kernel` over the socket of the user's daemon, which is started when the first call finds none.
+
+    The daemon takes its caller from the socket, so `caller` is not sent. A daemon that ends in the middle of a call is followed to its
+    successor; a mutating call is repeated with its key, so that it is done once. Belongs to one event loop.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._daemon = Daemon(environment)
+        self._connection: Connection | None = None
+        self._connecting = asyncio.Lock()
+        self._levels: dict[str, IsolationLevel] = {}
+        self._closed = False
+
+    # -- deciding
+
+    async def fingerprints(self, caller: Caller) -> Sequence[Fingerprint]:
+        """See `abc.Kernel`."""
+        found: tuple[Fingerprint, ...] = await self._call("fingerprints")
+        self._levels |= {each.backend: each.level for each in found}
+        return found
+
+    async def grant(self, caller: Caller, request: SandboxRequest) -> Grant:
+        """See `abc.Kernel`."""
+        grant: Grant = await self._call("grant", request=request)
+        self._levels.setdefault(grant.backend, grant.spec.level)
+        return grant
+
+    async def aftermath(self, caller: Caller, grant: Grant) -> Sequence[Notice]:
+        """See `abc.Kernel`."""
+        notices: tuple[Notice, ...] = await self._call("aftermath", grant=grant)
+        return notices
+
+    def isolation_of(self, backend: str) -> IsolationLevel:
+        """The level that the daemon has told of that backend; raises NotFound before it has told any."""
+        if backend not in self._levels:
+            raise NotFound(f"backend {backend!r} has not been probed", hint="run `agentkernel doctor`")
+        return self._levels[backend]
+
+    # -- sandboxes
+
+    def sandbox(self, caller: Caller, request: SandboxRequest) -> AbstractAsyncContextManager[tuple[Sandbox, Grant]]:
+        """A sandbox for a block; see `client.hold`."""
+        return self._sandbox(caller, request)
+
+    async def create(self, caller: Caller, request: SandboxRequest, options: CreateOptions) -> SandboxInfo:
+        """See `abc.Kernel`."""
+        key = options.request_key or _new_key()
+        return self._known(await self._call("create", key, request=request, options=replace(options, request_key=key)))
+
+    async def start(self, caller: Caller, name: str) -> SandboxInfo:
+        """See `abc.Kernel`."""
+        return self._known(await self._call("start", name=name))
+
+    async def stop(self, caller: Caller, name: str) -> SandboxInfo:
+        """See `abc.Kernel`."""
+        return self._known(await self._call("stop", name=name))
+
+    async def remove(self, caller: Caller, name: str, *, force: bool = False) -> None:
+        """See `abc.Kernel`."""
+        connection = await self._connected()
+        before = connection.attaches
+        try:
+            await self._call("remove", name=name, force=force)
+        except NotFound:
+            if connection.attaches == before:
+                raise  # else a daemon that is gone has done it, and could not say so any more
+
+    async def sandboxes(self, caller: Caller, wanted: SandboxFilter) -> Sequence[SandboxInfo]:
+        """See `abc.Kernel`."""
+        found: tuple[SandboxInfo, ...] = await self._call("list", wanted=wanted)
+        return found
+
+    async def info(self, caller: Caller, name: str) -> SandboxInfo:
+        """See `abc.Kernel`."""
+        return self._known(await self._call("info", name=name))
+
+    async def spec(self, caller: Caller, name: str) -> SandboxSpec:
+        """See `abc.Kernel`."""
+        spec: SandboxSpec = await self._call("spec", name=name)
+        return spec
+
+    async def open(self, caller: Caller, name: str) -> Sandbox:
+        """See `abc.Kernel`."""
+        info, spec = await asyncio.gather(self.info(caller, name), self.spec(caller, name))
+        if info.status is not Status.RUNNING:
+            raise Conflict(f"the sandbox {info.name!r} is {info.status}", hint=f"run `agentkernel start {info.name}`")
+        ident = info.sandbox_id
+        return await open_behind_door(
+            Door(
+                daemon=self._daemon,
+                backend=info.backend,
+                sandbox_id=ident,
+                spec=spec,
+                on_stop=lambda: self.stop(caller, ident),
+                on_destroy=lambda: self.remove(caller, ident, force=True),
+            )
+        )
+
+    async def rename(self, caller: Caller, name: str, new_name: str) -> SandboxInfo:
+        """See `abc.Kernel`."""
+        connection = await self._connected()
+        before = connection.attaches
+        try:
+            return self._known(await self._call("rename", name=name, new_name=new_name))
+        except NotFound:
+            if connection.attaches == before:
+                raise
+            return await self.info(caller, new_name)  # a daemon that is gone has done it
+
+    async def extend(self, caller: Caller, name: str, ttl_s: float | None) -> SandboxInfo:
+        """See `abc.Kernel`."""
+        return self._known(await self._call("extend", name=name, ttl_s=ttl_s))
+
+    async def relabel(self, caller: Caller, name: str, labels: Labels) -> SandboxInfo:
+        """See `abc.Kernel`."""
+        return self._known(await self._call("relabel", name=name, labels=labels))
+
+    # -- what is recorded
+
+    async def logs(
+        self, caller: Caller, name: str, *, exec_id: int = 0, since: float = 0.0, follow: bool = False
+    ) -> AsyncIterator[LogEntry]:
+        """See `abc.Kernel`; asked for page by page."""
+        skip = 0
+        while True:
+            wait_s = POLL_S if follow else 0.0
+            page: tuple[LogEntry, ...] = await self._call("logs", name=name, exec_id=exec_id, since=since, skip=skip, wait_s=wait_s)
+            for entry in page:
+                yield entry
+            skip += len(page)
+            if not page and not follow:
+                return
+
+    async def collect_garbage(self, caller: Caller, *, dry_run: bool = False) -> Sequence[str]:
+        """See `abc.Kernel`."""
+        lines: tuple[str, ...] = await self._call("gc", dry_run=dry_run)
+        return lines
+
+    async def events(self, caller: Caller, wanted: EventFilter, *, follow: bool = False) -> AsyncIterator[Event]:
+        """See `abc.Kernel`; asked for page by page."""
+        left = wanted.limit
+        while follow or left > 0:
+            wait_s = POLL_S if follow else 0.0
+            page: tuple[Event, ...] = await self._call("events", wanted=wanted, wait_s=wait_s)
+            for event in page:
+                yield event
+                wanted = replace(wanted, after=event.event_id)
+            left -= len(page)
+            if not page and not follow:
+                return
+
+    async def status(self, caller: Caller) -> KernelStatus:
+        """See `abc.Kernel`."""
+        status: KernelStatus = await self._call("status")
+        return status
+
+    async def close(self) -> None:
+        """Closes the connection; sandboxes and background commands live on. Handles that `open` gave are closed by themselves."""
+        self._closed = True
+        if self._connection is not None:
+            await self._connection.close()
+
+    # -- parts of the above
+
+    @asynccontextmanager
+    async def _sandbox(self, caller: Caller, request: SandboxRequest) -> AsyncIterator[tuple[Sandbox, Grant]]:
+        async with held(self._daemon, request) as (ident, notices):
+            sandbox = await self.open(caller, ident)
+            chosen = BackendKind.CHOSEN if request.backend is None else BackendKind.ASKED
+            try:
+                yield sandbox, Grant(spec=sandbox.spec, backend=sandbox.backend, chosen=chosen, notices=notices)
+            finally:
+                await sandbox.close()
+
+    async def _call(self, operation: str, key: str = "", **parameters: Any) -> Any:
+        """One CALL and its answer, as the table of operations types them."""
+        said = {name: to_json(value) for name, value in parameters.items()}
+        if OPERATIONS[operation].mutates:
+            said["key"] = key or _new_key()
+        payload = json.dumps({"op": operation, **said}).encode()
+        if len(payload) > MAX_PAYLOAD:
+            raise InvalidInput(f"the request takes {len(payload)} bytes, at most {MAX_PAYLOAD} can be sent", hint="pass less environment")
+        connection = await self._connected()
+        answer = await connection.request(FrameType.CALL, payload)
+        if isinstance(answer, Failure):
+            raise ProtocolViolation(f"the daemon refused {operation!r} as an agent would")
+        result = OPERATIONS[operation].result
+        if result is None:
+            return None
+        try:
+            return from_json(result, json.loads(answer))
+        except ValueError as error:
+            raise ProtocolViolation(f"the daemon's answer to {operation!r} is no JSON: {error}") from error
+
+    async def _connected(self) -> Connection:
+        async with self._connecting:
+            if self._closed:
+                raise Conflict("the client is closed", hint="make a new one")
+            if self._connection is None or self._connection.error is not None:
+                self._connection = None
+                connection = Connection(self._daemon)
+                await connection.open()
+                self._connection = connection
+            return self._connection
+
+    def _known(self, info: SandboxInfo) -> SandboxInfo:
+        self._levels.setdefault(info.backend, info.isolation)
+        return info
+
+
+def _new_key() -> str:
+    return os.urandom(16).hex()
