@@ -335,8 +335,8 @@ class Host:
         found = {}
         for key, _, data in decode_fields(self.request(LIST)):
             assert key == 1
-            ident, pid, state, flags, zero, _started = struct.unpack_from("<QIIIIQ", data)
-            assert zero == 0
+            ident, pid, state, flags, kind, _started = struct.unpack_from("<QIIIIQ", data)
+            assert kind in (0, 1)
             found[ident] = (pid, state, flags, data[32:].decode().split("\0"))
         return found
 

@@ -10,6 +10,7 @@ from agentkernel.model.inspection import ProcessRecord, SandboxStatistics
 
 _PROCESS = struct.Struct("<QIIIIQ")
 _STATISTICS = struct.Struct("<QIIQQQ")
+_ON_TERMINAL = 1
 _REPLY_PROCESS, _REPLY_STATISTICS = 1, 2
 
 
@@ -19,13 +20,14 @@ def parse_processes(payload: Payload) -> list[ProcessRecord]:
     for value in reply_values(payload, _REPLY_PROCESS):
         if len(value) < _PROCESS.size:
             raise ProtocolViolation("malformed PROCESS field")
-        ident, pid, state, flags, _, started = _PROCESS.unpack_from(value)
+        ident, pid, state, flags, kind, started = _PROCESS.unpack_from(value)
         records.append(
             ProcessRecord(
                 exec_id=ident,
                 pid=pid,
                 running=state == 0,
                 detached=bool(flags & StartFlag.DETACHED),
+                terminal=bool(kind & _ON_TERMINAL),
                 started_unix_ms=started,
                 argv=tuple(value[_PROCESS.size :].split(b"\0")),
             )

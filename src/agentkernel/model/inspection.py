@@ -39,6 +39,7 @@ class ProcessRecord:
     detached: bool
     started_unix_ms: int
     argv: tuple[bytes, ...]
+    terminal: bool = False  # it runs on one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

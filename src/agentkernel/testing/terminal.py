@@ -90,6 +90,15 @@ class TerminalConformance(ConformanceBase):
         assert (await asyncio.wait_for(process.wait(), 10)).exit_code == 3
         await follower
 
+    async def test_the_list_of_processes_says_which_are_on_one(self, host: Sandbox) -> None:
+        on_it = await host.start(Command(argv=(b"cat",), terminal=SIZE, stdin=True))
+        beside = await host.start(Command(argv=(b"cat",), stdin=True))
+        found = {record.exec_id: record.terminal for record in await host.processes() if record.running}
+        assert (found[on_it.exec_id], found[beside.exec_id]) == (True, False)
+        for process in (on_it, beside):
+            await process.kill()
+            await process.wait()
+
     async def test_a_command_without_a_terminal_has_no_controlling_one(self, host: Sandbox) -> None:
         result = await host.exec(Command(argv=shell("test -t 0 || test -t 1 || test -t 2; echo $?; (: < /dev/tty) 2>/dev/null; echo $?")))
         first, second = result.stdout.split()
