@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
 import pytest
 
 from agentkernel.abc import Backend
@@ -16,8 +19,15 @@ UNLIMITED = Resources(memory_bytes=None, cpus=None, pids=None)
 
 class TestMemory(BackendConformance):
     @pytest.fixture
-    def backend(self) -> Backend:
-        return MemoryBackend()
+    def backend(self, state_directory: Path) -> Backend:
+        self._state = state_directory
+        return MemoryBackend(state_directory)
+
+    def watched_directories(self) -> Sequence[Path]:
+        return (self._state,)
+
+    def backend_in_another_process(self) -> tuple[Callable[..., Backend], tuple[object, ...]]:
+        return MemoryBackend, (self._state,)
 
     def base_spec(self) -> SandboxSpec:
         return SandboxSpec(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,12 @@ class TestNamespaces(BackendConformance):
         return SandboxSpec(name="conformance", profile="moderate", root=host_root(), environment=ENVIRONMENT)
 
     def watched_directories(self) -> Sequence[Path]:
-        return (self._state / "sandboxes", self._state / "ranges", self._state / "mount")
+        state, data = self._state, self._state / "data"
+        own = (state / "sandboxes", state / "lasting", state / "ranges", state / "mount")
+        return (*own, data / "sandboxes", data / "ranges", data / "scratch")
+
+    def backend_in_another_process(self) -> tuple[Callable[..., Backend], tuple[object, ...]]:
+        return NamespacesBackend, (self._state,)
 
     async def test_it_is_a_container_and_hides_the_host_natively(self, backend: Backend) -> None:
         fingerprint = await backend.probe()

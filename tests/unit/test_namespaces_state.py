@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from agentkernel.backends.namespaces import ranges
-from agentkernel.backends.namespaces.disk import remove_data, remove_tree, usage_bytes
+from agentkernel.backends.namespaces.disk import remove_trees, usage_bytes
 from agentkernel.backends.namespaces.host import Host
+from agentkernel.backends.namespaces.removal import remove_tree
 from agentkernel.backends.namespaces.state import abandoned, create_state, open_state_root
 from agentkernel.errors import LaunchFailed
 
@@ -176,7 +177,7 @@ def test_removal_never_follows_a_link_and_opens_locked_directories(tmp_path: Pat
 
 async def test_a_data_directory_is_removed(tmp_path: Path):
     (tmp_path / "data" / "home").mkdir(parents=True)
-    await remove_data(tmp_path / "data", None)
+    await remove_trees([tmp_path / "data"], None)
     assert not (tmp_path / "data").exists()
 
 
@@ -188,7 +189,7 @@ async def test_files_of_an_id_range_are_removed_without_root_reading_them(tmp_pa
     (data / "home" / "x").mkdir(parents=True)
     for path in (data, data / "home", data / "home" / "x"):
         os.chown(path, base + 1000, base + 1000)
-    await remove_data(data, base)
+    await remove_trees([data], base)
     assert not data.exists()
 
 

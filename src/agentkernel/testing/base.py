@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +30,17 @@ class ConformanceBase(ABC):
     @abstractmethod
     def base_spec(self) -> SandboxSpec:
         """The plainest sandbox that the backend can make: it asks for nothing that the backend refuses."""
+
+    def watched_directories(self) -> Sequence[Path]:
+        """Directories of the host where the backend keeps its state; whatever appears there must go again."""
+        return ()
+
+    def backend_in_another_process(self) -> tuple[Callable[..., Backend], tuple[object, ...]] | None:
+        """What makes the same backend, on the same state, elsewhere: a callable and its arguments, which can be pickled.
+
+        None, where the backend cannot keep sandboxes beyond its process (`boot` raises Unsupported).
+        """
+        return None
 
     def spec(self, **changes: Any) -> SandboxSpec:
         """`base_spec` with changes."""

@@ -20,6 +20,7 @@ from agentkernel.testing.declared import DeclarationConformance
 from agentkernel.testing.exec import EndConformance, InputConformance, OutputConformance
 from agentkernel.testing.files import ConnectConformance, FilesConformance, WatchConformance
 from agentkernel.testing.isolation import KernelConformance, NetworkConformance, RootConformance
+from agentkernel.testing.lasting import LastingConformance
 from agentkernel.testing.lifecycle import LifecycleConformance
 from agentkernel.testing.limits import LimitsConformance
 from agentkernel.testing.terminal import TerminalConformance
@@ -41,5 +42,6 @@ class BackendConformance(
     WorkspaceConformance,
     LimitsConformance,
     LifecycleConformance,
+    LastingConformance,
 ):
     """All of the suite."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -20,10 +20,6 @@ from agentkernel.testing.probe import install
 
 class LifecycleConformance(ConformanceBase):
     """Create, destroy, sweep."""
-
-    def watched_directories(self) -> Sequence[Path]:
-        """Directories of the host where the backend keeps its state; whatever appears there must go again."""
-        return ()
 
     @pytest.fixture
     async def before(self, backend: Backend, fingerprint: Fingerprint) -> AsyncIterator[HostSnapshot]:

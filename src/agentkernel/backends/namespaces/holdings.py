@@ -10,7 +10,7 @@ from pathlib import Path
 from agentkernel.backends._agent import end_unrecorded
 from agentkernel.backends._records import recorded_process
 from agentkernel.backends.namespaces.cgroups import Cgroups
-from agentkernel.backends.namespaces.disk import remove_data
+from agentkernel.backends.namespaces.disk import remove_trees
 from agentkernel.backends.namespaces.host import Host
 from agentkernel.backends.namespaces.kept import Kept, find_kept
 from agentkernel.backends.namespaces.launch import Launched, kill_and_reap
@@ -107,7 +107,7 @@ class Holdings:
 
     async def _remove_data(self) -> None:
         if (data := self.data) is not None:
-            await remove_data(data, self.id_base)
+            await remove_trees([data], self.id_base)
         if self.id_base is not None:
             release_range(self.root.ranges, self.id_base)
             self.id_base = None

@@ -17,11 +17,12 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from agentkernel.backends._records import check_owner, read_file, write_file
-from agentkernel.backends.namespaces.disk import remove_data
+from agentkernel.backends.namespaces.disk import remove_trees
 from agentkernel.backends.namespaces.ranges import find_range, lease_range, release_range
 from agentkernel.backends.namespaces.state import CLOSED, PASSABLE, own_directory
 from agentkernel.errors import LaunchFailed
@@ -123,12 +124,11 @@ class Kept:
 
     async def remove_volatile(self) -> None:
         """Removes what no stop keeps; nothing of the sandbox runs."""
-        for name in VOLATILE:
-            await _remove(self.files / name, self.id_base)
+        await _remove([self.files / name for name in VOLATILE], self.id_base)
 
     async def remove_files(self) -> None:
         """Removes the data root; nothing of the sandbox runs."""
-        await _remove(self.files, self.id_base)
+        await _remove([self.files], self.id_base)
 
     def release_ids(self) -> None:
         """Gives the range back; no file belongs to it any more."""
@@ -145,9 +145,8 @@ class Kept:
             os.rmdir(self.path)
 
 
-async def _remove(path: Path, id_base: int | None) -> None:
-    if not _removed_at_once(path):
-        await remove_data(path, id_base)
+async def _remove(paths: Sequence[Path], id_base: int | None) -> None:
+    await remove_trees([path for path in paths if not _removed_at_once(path)], id_base)
 
 
 def _removed_at_once(path: Path) -> bool:
