@@ -238,6 +238,7 @@ static void read_notes(struct agent *agent, struct process *p)
 /* The supervisor is gone without having said that its work is done: the tree is the agent's now. */
 void process_supervisor_ended(struct agent *agent, struct process *p)
 {
+    int pid = p->supervisor;
     p->supervisor = agent->table.supervisors[p->slot] = 0;
     p->control_readable = true;
     read_notes(agent, p);
@@ -249,8 +250,10 @@ void process_supervisor_ended(struct agent *agent, struct process *p)
         tree_gone(agent, p);
         return;
     }
-    if (p->state == PROCESS_STARTING)
+    if (p->state == PROCESS_STARTING) { /* it may have begun, and cannot say so any more */
         p->state = PROCESS_RUNNING;
+        p->main = pid;
+    }
     if (p->cause == CAUSE_ITSELF)
         p->cause = CAUSE_SUPERVISOR_LOST;
     p->killing = p->awaits_sweep = true;

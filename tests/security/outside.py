@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -127,6 +128,9 @@ def _run(program: Program, planted: Planted, work: Path) -> tuple[bytes, list[st
 def _on_terminal(argv: list[str], environment: dict[str, str]) -> bytes:
     master, slave = pty.openpty()
     try:
+        settings = termios.tcgetattr(slave)
+        settings[3] &= ~termios.ECHO  # what is pushed into it must not stand in the lines that are looked for
+        termios.tcsetattr(slave, termios.TCSANOW, settings)
         process = subprocess.Popen(
             ["setsid", "--ctty", "--wait", *argv], env=environment, stdin=slave, stdout=slave, stderr=slave, start_new_session=False
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -827,6 +828,28 @@ def test_a_workload_that_kills_its_supervisor_is_ended(host: Host) -> None:
     assert not alive(run.pid) and not alive(int(run.stdout))
     assert alive(other.pid)
     host.send(KILL, other.id, struct.pack("<I", 2))
+
+
+def test_a_supervisor_that_is_killed_as_it_starts_leaves_a_whole_account(agent: Agent, host: Host) -> None:
+    children = Path(f"/proc/{agent.process.pid}/task/{agent.process.pid}/children")
+    over = threading.Event()
+
+    def kill_supervisors() -> None:
+        while not over.is_set():
+            for pid in children.read_text().split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_supervisors)
+    killer.start()
+    try:
+        runs = [host.start("true") for _ in range(100)]
+        for run in runs:
+            assert host.finish(run, 60).pid, "STARTED without a pid"
+    finally:
+        over.set()
+        killer.join()
+    assert {run.exit.cause for run in runs if run.exit} <= {ITSELF, SUPERVISOR_LOST}
 
 
 def test_a_stopped_supervisor_still_obeys(host: Host) -> None:
