@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 from agentkernel import __version__
-from agentkernel.errors import BackendUnavailable, UnknownKey
+from agentkernel.errors import BackendUnavailable, InvalidInput, UnknownKey
 
 if TYPE_CHECKING:
     from agentkernel.abc import Backend, Host, Kernel
@@ -45,6 +45,28 @@ def build_host(environment: Mapping[str, str], *, backends: tuple[str, ...] | No
     store = _load("agentkernel.store.sqlite:SqliteStore")(path)
     parts = _parts(environment, backends, open_store=lambda: store, **more)
     return cast("Host", _load("agentkernel.engine.host:HostEngine")(parts))
+
+
+def pool_settings(environment: Mapping[str, str]) -> Any:
+    """What the user's and the operator's files say about warm pools, as `engine.parts.Parts` takes it; None: there are to be none.
+
+    Raises:
+        InvalidInput, UnknownKey: a file is wrong, or its numbers make no pool.
+    """
+    settings = _load("agentkernel.config.load:users_settings")(cwd="/", environment=_only_places(environment), flags={})
+    if not settings.get("pool.enabled"):
+        return None
+    found = {name: settings.get(f"pool.{name}") for name in ("minimum", "maximum", "age", "idle")}
+    if found["maximum"] < found["minimum"] or not (found["age"] and found["idle"]):
+        raise InvalidInput("no pool can be kept as [pool] says", hint="maximum is at least minimum, age and idle are above zero")
+    return _load("agentkernel.engine.reserve:PoolSettings")(
+        minimum=found["minimum"], maximum=found["maximum"], age_s=found["age"], idle_s=found["idle"]
+    )
+
+
+def _only_places(environment: Mapping[str, str]) -> dict[str, str]:
+    """What says where the files are: a daemon serves callers with other environments than that of the one who started it."""
+    return {name: value for name, value in environment.items() if not name.startswith("AGENTKERNEL_")}
 
 
 def _parts(environment: Mapping[str, str], backends: tuple[str, ...] | None, **more: Any) -> Any:

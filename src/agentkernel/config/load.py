@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from agentkernel import config as late  # what only runs with a configuration file need
+from agentkernel.config import tighten
 from agentkernel.config.arguments import option_of
 from agentkernel.config.given import Given, read_value
 from agentkernel.config.places import PROJECT_FILE, Places, check_authority, find_places
@@ -121,6 +122,8 @@ def collect(
     layers = _policy_layers(places)
     document, of_user = _project_document(cwd, config_path, places)
     if document is not None:
+        if not of_user:
+            _refuse_elsewhere(document)
         layers.append(Layer(kind=OriginKind.USER if of_user else OriginKind.PROJECT, values=document.values))
     layers.append(Layer(kind=OriginKind.ENVIRONMENT, values=_from_environment(environment, cwd)))
     layers.append(Layer(kind=OriginKind.FLAG, values=_from_flags(flags, cwd)))
@@ -197,6 +200,13 @@ def _project_document(cwd: str, config_path: str | None, places: Places) -> tupl
     if of_user:
         check_authority(raw, owners=frozenset({0, os.geteuid()}))
     return late.parse(raw), of_user
+
+
+def _refuse_elsewhere(document: Document) -> None:
+    """What is no project's business is an error in its file, not ignored there."""
+    for key, given in document.values.items():
+        if BY_KEY[key].project is tighten.NEVER:
+            raise InvalidInput(f"{given.where}: {key} is not a project's to set", hint="it belongs into your own configuration file")
 
 
 def _from_environment(environment: Mapping[str, str], cwd: str) -> Mapping[str, Given]:

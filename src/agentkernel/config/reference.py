@@ -32,6 +32,8 @@ A project's file comes with code that somebody else wrote. It may tighten what y
 no network. A value that would loosen it (the column *project* says which can) is refused until you run `agentkernel trust {PROJECT_FILE}`,
 which shows what would change. The trust is bound to the file's content: any change of the file ends it.
 
+What is marked *not there* concerns the daemon and so all projects; a project's file that holds it is refused, trusted or not.
+
 A file named with `--config` is treated the same, wherever it lies, for such command lines are copied from the same README as the file. The
 one exception: files in `$XDG_CONFIG_HOME/agentkernel/` are yours.
 

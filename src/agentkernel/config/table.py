@@ -10,6 +10,7 @@ from agentkernel.config.compound import ENVIRONMENT, FILES, MOUNTS
 from agentkernel.config.setting import MAKES_SANDBOX, Setting
 from agentkernel.config.unsupported import UNSUPPORTED_FLAGS
 from agentkernel.config.values import (
+    COUNT,
     CPUS,
     DURATION,
     IMAGE,
@@ -252,6 +253,41 @@ SETTINGS: tuple[Setting, ...] = (
         help="host files to show inside, read-only",
         project=tighten.NOTHING,
         default=(),
+    ),
+    Setting(
+        key="pool.enabled",
+        type=SWITCH,
+        help="whether the daemon keeps fresh sandboxes ready for what is asked for again and again, see docs/pools.md",
+        project=tighten.NEVER,
+        default=True,
+    ),
+    Setting(
+        key="pool.minimum",
+        type=COUNT,
+        help="a pool with fewer ready sandboxes is filled up",
+        project=tighten.NEVER,
+        default=3,
+    ),
+    Setting(
+        key="pool.maximum",
+        type=COUNT,
+        help="ready sandboxes of a full pool",
+        project=tighten.NEVER,
+        default=5,
+    ),
+    Setting(
+        key="pool.age",
+        type=DURATION,
+        help="ready sandboxes that are older are replaced",
+        project=tighten.NEVER,
+        default=600.0,
+    ),
+    Setting(
+        key="pool.idle",
+        type=DURATION,
+        help="a pool that was not asked for so long is given up",
+        project=tighten.NEVER,
+        default=300.0,
     ),
 )
 

@@ -95,6 +95,7 @@ def _number(value: object, none: float) -> float:
 
 ANYTHING = Rule(says="free", allows=lambda _value, _without: True)
 NOTHING = Rule(says="needs trust", allows=_equal_or(lambda _value, _without: False))
+NEVER = Rule(says="not there", allows=lambda _value, _without: False)  # `load` refuses it, trusted or not: it is about all projects
 OFF = Rule(says="may turn off", allows=_equal_or(lambda value, _: value is False))
 ON = Rule(says="may turn on", allows=_equal_or(lambda value, _: value is True))
 # A timeout of 0 is none.

@@ -25,6 +25,7 @@ Write = Callable[[object], object]
 
 MAX_PIDS = 4 * 1024 * 1024  # the kernel's PID_MAX_LIMIT
 MAX_CPUS = 4096.0
+MAX_COUNT = 100  # of sandboxes kept ready, each of which costs memory
 
 
 class Merge(Enum):
@@ -93,6 +94,13 @@ def _read_pids(value: object, _base: str) -> int:
     number = _read_number(value)
     if number != int(number) or not 1 <= number <= MAX_PIDS:
         raise InvalidInput(f"{number:g} is not a whole number between 1 and {MAX_PIDS}")
+    return int(number)
+
+
+def _read_count(value: object, _base: str) -> int:
+    number = _read_number(value)
+    if number != int(number) or not 1 <= number <= MAX_COUNT:
+        raise InvalidInput(f"{number:g} is not a whole number between 1 and {MAX_COUNT}")
     return int(number)
 
 
@@ -188,6 +196,7 @@ USER = ValueType(name="`root`, `user` or `UID[:GID]`", read=_read_user)
 SWITCH = ValueType(name="true or false", read=_read_switch)
 CPUS = ValueType(name="number", read=_read_cpus)
 PIDS = ValueType(name="whole number", read=_read_pids)
+COUNT = ValueType(name="whole number", read=_read_count)
 SIZE = ValueType(name="size", read=_read_size, write=lambda value: format_size(int(str(value))))
 DURATION = ValueType(name="duration", read=_read_duration, write=lambda value: format_duration(float(str(value))))
 PATH = ValueType(name="path", read=read_path)
