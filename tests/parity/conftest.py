@@ -1,0 +1,30 @@
+"""One home for each place where the kernel is: in process, and behind a daemon that is started on demand and ended by the test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def home(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A home and state of its own for these tests; a short path, because sockets lie in it."""
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-Urm", "true"], capture_output=True).returncode != 0:
+        pytest.skip("this host forbids user namespaces")
+    path = Path(tempfile.mkdtemp(prefix="ak-parity-", dir="/tmp"))
+    path.chmod(0o755)
+    guest = os.environ.get("AGENTKERNEL_GUEST") or str(request.getfixturevalue("guest_binary"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(path))
+        patch.setenv("AGENTKERNEL_HOME", str(path / "ak"))
+        patch.setenv("AGENTKERNEL_GUEST", guest)
+        for name in ("XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "AGENTKERNEL_SOCKET"):
+            patch.delenv(name, raising=False)
+        yield path
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,18 @@
+"""The same scenarios through every front: the engine in process and the daemon's client, async and from threads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from parity.fronts import open_front
+from parity.scenarios import SCENARIOS, Scenario
+
+FRONTS = ("async-local", "sync-local")
+
+
+@pytest.mark.parametrize("front", FRONTS)
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+async def test_a_scenario(scenario: Scenario, front: str, home: Path, tmp_path: Path) -> None:
+    async with open_front(front) as client:
+        await scenario(client, tmp_path)
