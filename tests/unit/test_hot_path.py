@@ -27,7 +27,7 @@ OWN = {
 }
 FOREIGN = {"__future__", "collections.abc", "importlib", "typing"}
 HOT = {"agentkernel", "agentkernel.__main__", "agentkernel.cli", "agentkernel.cli.hot", "agentkernel.cli.relay"}
-BUILT_IN = {"_socket", "errno"}
+BUILT_IN = {"_socket", "errno", "select"}
 FOR_RUN_NEVER = {
     "agentkernel.cli.completion",
     "agentkernel.cli.host",

@@ -284,7 +284,7 @@ def test_a_lost_daemon_is_replaced_and_the_output_goes_on_where_it_was(client: C
         resume = attach.next(RESUME)
         attach.exec_id = resume.ident
         fields = door.decode_request(resume.payload)
-        assert (fields[door.INNER], door.SANDBOX in fields) == ([struct.pack("<QQ", 4, 0)], False)
+        assert (fields[door.INNER], fields[door.SANDBOX]) == ([struct.pack("<QQ", 4, 0)], [b"0123456789abcdef"])
         attach.send(RESUMED, struct.pack("<IIQQQQ", 0, 3, 0, 0, 2, 100))
         repeated = attach.next(STDIN)
         assert repeated.payload == struct.pack("<Q", 2) + b"cdef"
@@ -300,6 +300,19 @@ def test_a_lost_daemon_is_replaced_and_the_output_goes_on_where_it_was(client: C
         assert process.stdout is not None
         assert process.stdout.read() == b"one\ntwo\n"
         assert process.wait(DEADLINE_S) == 7
+
+
+def test_the_command_of_a_run_is_found_by_its_id(client: Client) -> None:
+    def second(attach: Attach) -> None:
+        resume = attach.next(RESUME)
+        attach.exec_id = resume.ident
+        assert door.SANDBOX not in door.decode_request(resume.payload)
+        attach.send(RESUMED, struct.pack("<IIQQQQ", 1, 3, 0, 0, 0, 0))
+        attach.exited(7)
+        attach.until_closed()
+
+    with client.serve(lambda attach: attach.started() and None, second):
+        assert client("run", "true").returncode == 7
 
 
 def test_a_start_that_was_not_answered_is_repeated_with_its_id(client: Client) -> None:

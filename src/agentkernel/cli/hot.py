@@ -57,7 +57,14 @@ def main(words: list[str]) -> int | None:
     connection = connect(socket_path(environment)) or _started_daemon(environment)
     if connection is None:
         return None
-    relay = Relay(connection, payload, has_input=has_input, raw=inside and terminals[0], follows_size=inside)
+    relay = Relay(
+        connection,
+        payload,
+        lasting=words[0] == "exec",
+        has_input=has_input,
+        raw=inside and terminals[0],
+        follows_size=inside,
+    )
     with relay:
         return relay.run()
 

@@ -7,7 +7,7 @@ import posix
 import time
 
 from agentkernel.cli import hot
-from agentkernel.cli.relay import INNER, RESUME, START, Relay
+from agentkernel.cli.relay import RESUME, START, Relay
 from agentkernel.config import daemon_process
 from agentkernel.errors import DaemonUnavailable
 
@@ -37,4 +37,4 @@ def rejoin(relay: Relay) -> None:
         relay.greet(START, relay.start)  # the same id again: it never runs twice
         return
     inner = relay.offsets[1].to_bytes(8, "little") + relay.offsets[2].to_bytes(8, "little")
-    relay.greet(RESUME, INNER.to_bytes(4, "little") + len(inner).to_bytes(4, "little") + inner)
+    relay.greet(RESUME, relay.addressed(inner))

@@ -10,6 +10,7 @@ import _signal  # type: ignore[import-not-found]
 import _socket
 import errno
 import os
+import select
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,21 +30,25 @@ HELLO_REPLY_BYTES = 48
 EXITED_BYTES = 72  # the guest protocol's struct, limits and cause
 START, STDIN, CONSUMED, SIGNAL, RESIZE, KILL, RESUME, FORGET = 2, 3, 4, 5, 6, 7, 8, 9
 FAILED, STARTED, OUTPUT, STDIN_CONSUMED, EXITED, RESUMED = 129, 130, 131, 132, 133, 134
-INNER, NOTICE, EXIT_STATUS, MESSAGE = 33, 49, 50, 51
+SANDBOX, INNER, SANDBOX_ID, NOTICE, EXIT_STATUS, MESSAGE = 32, 33, 48, 49, 50, 51
 KILLED_BY_REQUEST = b"\x02\0\0\0"
 
 
 class Relay:
     """The command, from START to EXITED. A context: it owns the signals and the terminal's mode."""
 
-    def __init__(self, connection: _socket.socket, start: bytes, *, has_input: bool, raw: bool, follows_size: bool) -> None:
-        """`start` is the payload of START; `raw`: the user's terminal is put into raw mode while the command runs."""
+    def __init__(self, connection: _socket.socket, start: bytes, *, lasting: bool, has_input: bool, raw: bool, follows_size: bool) -> None:
+        """`start` is the payload of START.
+
+        `lasting`: its sandbox was there before it, so it has to be named; `raw`: the user's terminal is put into raw mode meanwhile.
+        """
         seed = os.urandom(24)
         self.connection = connection
         self.start = start
         self.epoch = bytes([seed[0] | 1]) + seed[1:16]  # its first four bytes must not be zero
         self.exec_id = bytes([seed[16] | 1]) + seed[17:]
         self.store = b""  # the identity of the store behind the daemon
+        self.sandbox = b""  # its id, once it is known and where it has to be named
         self.started = False
         self.losses = 0  # of the connection, one soon after the other
         self.joined_at = 0.0  # when the connection was lost last
@@ -59,16 +64,20 @@ class Relay:
         self._queue: list[bytes] = []
         self._sending = False
         self._killed = False
+        self._lasting = lasting
         self._raw = raw
         self._follows_size = follows_size
         self._terminal: object = None
         self._replaced: dict[int, object] = {}
+        self._wakeup = -1
 
     def __enter__(self) -> "Relay":
         for number in ENDING:
             if _signal.getsignal(number) is not _signal.SIG_IGN:  # as nohup and `sh -c '... &'` set it, for a reason
                 self._replaced[number] = _signal.signal(number, self._interrupted)
         self._replaced[_signal.SIGALRM] = _signal.signal(_signal.SIGALRM, self._overdue)
+        self._wakeup, awakened = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # one that comes just before we wait must end the waiting
+        _signal.set_wakeup_fd(awakened, warn_on_full_buffer=False)
         self.greet(START, self.start)
         return self
 
@@ -78,10 +87,8 @@ class Relay:
     def run(self) -> int | None:
         """Relays until the command has ended; returns the exit status, or None where nothing was done and the full path has to."""
         while self.status is None and not self.declined:
-            if self.input is not None and not self.input.wait():
-                continue
             try:
-                self._receive()
+                self._step()
             except ConnectionError as error:
                 self._leave_raw()
                 say_line(f"error: {error}\n")
@@ -116,6 +123,11 @@ class Relay:
             finally:
                 self._sending = False
 
+    def addressed(self, inner: bytes) -> bytes:
+        """What goes with RESUME and SIGNAL."""
+        fields = [(SANDBOX, self.sandbox), (INNER, inner)] if self.sandbox else [(INNER, inner)]
+        return b"".join([key.to_bytes(4, "little") + len(value).to_bytes(4, "little") + value for key, value in fields])
+
     def kill(self) -> None:
         """SIGKILL for the command's whole tree."""
         self._killed = True
@@ -127,6 +139,21 @@ class Relay:
             self.kill()
         elif self.interrupted_by:
             self._pass_on(self.interrupted_by)
+
+    def _step(self) -> None:
+        """Waits for the daemon, for our input or for a signal, and does what there is to do."""
+        daemon = self.connection.fileno()
+        poll = select.poll()
+        poll.register(daemon, select.POLLIN)
+        poll.register(self._wakeup, select.POLLIN)
+        wait_ms = self.input.join(poll) if self.input is not None else None
+        for descriptor, _ in poll.poll(wait_ms):
+            if descriptor == daemon:
+                self._receive()
+            elif descriptor == self._wakeup:
+                os.read(self._wakeup, 64)  # the handler has run
+            elif self.input is not None:
+                self.input.feed()
 
     def _receive(self) -> None:
         try:
@@ -194,6 +221,8 @@ class Relay:
             return
         self.started = True
         notices = [value for key, value in fields_of(fields) if key == NOTICE]
+        if self._lasting:
+            self.sandbox = b"".join([value for key, value in fields_of(fields) if key == SANDBOX_ID])
         if notices:
             from agentkernel.cli import hot_texts  # noqa: PLC0415 - see cli.hot
 
@@ -221,8 +250,6 @@ class Relay:
             try:
                 data = data[os.write(descriptor, data) :]
             except BlockingIOError:  # somebody who shares the open file made it non-blocking
-                import select  # noqa: PLC0415 - see cli.hot
-
                 poll = select.poll()
                 poll.register(descriptor, select.POLLOUT)
                 poll.poll()
@@ -266,13 +293,13 @@ class Relay:
 
     def _pass_on(self, number: int) -> None:
         inner = self.exec_id + number.to_bytes(4, "little") + b"\1\0\0\0"  # the whole tree
-        field = INNER.to_bytes(4, "little") + len(inner).to_bytes(4, "little") + inner
-        self.send(SIGNAL, field, ident=bytes([self.exec_id[0] ^ 2]) + self.exec_id[1:])
+        self.send(SIGNAL, self.addressed(inner), ident=bytes([self.exec_id[0] ^ 2]) + self.exec_id[1:])
 
     def _resized(self, *_: object) -> None:
         self.send(RESIZE, window())
 
     def _give_back_signals(self) -> None:
+        _signal.set_wakeup_fd(-1)
         for number, handler in self._replaced.items():
             _signal.signal(number, handler)
 

@@ -24,20 +24,14 @@ class Input:
         self._limit = 0  # of what may be sent
         self._unconfirmed = bytearray()  # what the agent has not taken yet, for a repeat to it
 
-    def wait(self) -> bool:
-        """Waits for the daemon or for our input, which it passes on; True when the daemon has something to say."""
+    def join(self, poll: select.poll) -> int | None:
+        """Has `poll` wait for our input too, where it is wanted; returns after how many milliseconds to look again, None for never."""
         if not self._open or self._sent >= self._limit:
-            return True
-        daemon = self._relay.connection.fileno()
-        poll = select.poll()
-        poll.register(daemon, select.POLLIN)
+            return None
         if self._terminal and not _in_foreground():  # reading it would stop us
-            return bool(poll.poll(BACKGROUND_POLL_MS))
+            return BACKGROUND_POLL_MS
         poll.register(0, select.POLLIN)
-        ready = [descriptor for descriptor, _ in poll.poll()]
-        if 0 in ready:
-            self._feed()
-        return daemon in ready
+        return None
 
     def confirm(self, account: memoryview, *, closed: bool) -> None:
         """Takes what the agent says it has consumed and will take."""
@@ -58,7 +52,8 @@ class Input:
         if not self._open:
             self._send(self._sent, b"")
 
-    def _feed(self) -> None:
+    def feed(self) -> None:
+        """Passes on what is there, or the end."""
         try:
             data = os.read(0, min(self._limit - self._sent, CHUNK_BYTES))
         except BlockingIOError:

@@ -1,0 +1,214 @@
+"""Plain calls of the door, one after the other, over a blocking socket: for a process that asks a thing or two and ends.
+
+What `remote.RemoteKernel` does for programs this does without an event loop, whose import alone takes longer than most answers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from agentkernel import channel as late  # what only some calls need
+from agentkernel.channel import wire
+from agentkernel.channel.door import DRAINING, encode_addressed
+from agentkernel.channel.refusal import decode_refusal, is_refusal
+from agentkernel.config.daemon_process import last_words, spawn
+from agentkernel.config.directories import socket_path
+from agentkernel.errors import AgentKernelError, DaemonUnavailable, InvalidInput, NotFound, ProtocolViolation, SandboxFailed
+from agentkernel.model.codec import from_json, to_json
+from agentkernel.model.inspection import ProcessRecord
+from agentkernel.model.operation import OPERATIONS
+from agentkernel.model.record import Event, EventFilter, LogEntry, SandboxFilter, SandboxInfo
+
+PATIENCE_S: Final = 60.0  # for daemons to come after one that is gone or ends
+_PAUSE_S: Final = 0.02
+_FOLLOW_S: Final = 20.0  # how long the daemon holds a question for what is to come
+_SIGNAL, _LIST, _CALL, _REPLY, _FAILED = 5, 10, 14, 128, 129
+_CREDENTIALS = struct.Struct("3i")
+_SIGNALLED = struct.Struct("<QII")
+_WHOLE_TREE = 1
+
+
+class Calls:
+    """A connection to the user's daemon. What a daemon that goes away had not answered is asked of the next one, as the same request."""
+
+    def __init__(self, environment: Mapping[str, str], *, starts: bool = True) -> None:
+        """`starts`: a daemon is started where none answers."""
+        self._environment = environment
+        self._starts = starts
+        self._socket: socket.socket | None = None
+        self._tag = 0
+        self.repeated = False  # whether the last answer may be that to a repeat
+
+    def __enter__(self) -> Calls:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def connect(self) -> None:
+        """Connects now; raises DaemonUnavailable."""
+        self._connected()
+
+    def call(self, operation: str, **parameters: Any) -> Any:
+        """One operation of `model.operation`, with its result as the table types it.
+
+        Raises:
+            DaemonUnavailable: none answers and none can be started.
+            AgentKernelError: the operation's own.
+        """
+        said = {name: to_json(value) for name, value in parameters.items()}
+        if OPERATIONS[operation].mutates:
+            said["key"] = os.urandom(16).hex()
+        answer = self.request(_CALL, json.dumps({"op": operation, **said}).encode())
+        result = OPERATIONS[operation].result
+        return None if result is None else from_json(result, json.loads(answer))
+
+    def remove(self, name: str, *, force: bool) -> None:
+        """See `abc.Kernel`; one that is not there after a repeat was removed by the daemon that could not say so any more."""
+        try:
+            self.call("remove", name=name, force=force)
+        except NotFound:
+            if not self.repeated:
+                raise
+
+    def sandboxes(self, wanted: SandboxFilter) -> Iterator[SandboxInfo]:
+        """All that match, page after page."""
+        while True:
+            page: Sequence[SandboxInfo] = self.call("list", wanted=wanted)
+            yield from page
+            if len(page) < wanted.limit:
+                return
+            wanted = replace(wanted, after=page[-1].sandbox_id)
+
+    def events(self, wanted: EventFilter, *, follow: bool = False) -> Iterator[Event]:
+        """The audit trail from there on, all of it; with `follow` for ever."""
+        while True:
+            page: Sequence[Event] = self.call("events", wanted=wanted, wait_s=_FOLLOW_S if follow else 0.0)
+            yield from page
+            if page:
+                wanted = replace(wanted, after=page[-1].event_id)
+            elif not follow:
+                return
+
+    def logs(self, name: str, *, exec_id: int, since: float, follow: bool) -> Iterator[LogEntry]:
+        """The recorded output, oldest first; with `follow` for ever."""
+        skip = 0
+        while True:
+            wait_s = _FOLLOW_S if follow else 0.0
+            page: Sequence[LogEntry] = self.call("logs", name=name, exec_id=exec_id, since=since, skip=skip, wait_s=wait_s)
+            yield from page
+            skip += len(page)
+            if not page and not follow:
+                return
+
+    def processes(self, sandbox: str) -> list[ProcessRecord]:
+        """What was started in a running sandbox and is remembered."""
+        return late.parse_processes(self.request(_LIST, encode_addressed(sandbox)))
+
+    def signal(self, sandbox: str, exec_id: int, number: int) -> None:
+        """Signals a command's whole tree."""
+        self.request(_SIGNAL, encode_addressed(sandbox, _SIGNALLED.pack(exec_id, number, _WHOLE_TREE)))
+
+    def request(self, kind: int, payload: bytes) -> bytes:
+        """Sends a frame and returns the payload of its REPLY."""
+        if len(payload) > wire.MAX_PAYLOAD:
+            raise InvalidInput(f"the request takes {len(payload)} bytes, at most {wire.MAX_PAYLOAD} can be sent")
+        ident = int.from_bytes(os.urandom(8), "little") | 1
+        deadline = time.monotonic() + PATIENCE_S
+        self.repeated = False
+        while True:
+            try:
+                return self._exchange(kind, ident, payload)
+            except (EOFError, ConnectionError) as gone:
+                self.close()
+                if time.monotonic() > deadline:
+                    raise DaemonUnavailable(f"the daemon is gone: {gone}") from gone
+            self.repeated = True
+            time.sleep(_PAUSE_S)
+
+    def _exchange(self, kind: int, ident: int, payload: bytes) -> bytes:
+        connection = self._connected()
+        connection.sendall(wire.encode_frame(self._tag, kind, ident, payload))
+        while True:
+            length, answer, _, _, about = wire.HEADER.unpack(self._exactly(connection, wire.HEADER.size))
+            if length > wire.MAX_PAYLOAD:
+                raise ProtocolViolation(f"a frame of {length} bytes is longer than {wire.MAX_PAYLOAD}")
+            body = self._exactly(connection, length)
+            self._exactly(connection, wire.TAG.size)
+            if about != ident:
+                continue
+            if answer == _REPLY:
+                return body
+            if answer == _FAILED:
+                error = _error_of(body)
+                raise ConnectionError(error.message) if isinstance(error, DaemonUnavailable) else error  # it is ending
+
+    def _connected(self) -> socket.socket:
+        if self._socket is None:
+            epoch = bytes((os.urandom(1)[0] | 1,)) + os.urandom(15)
+            self._socket = self._reached()
+            self._tag = wire.tag_of(epoch)
+            self._socket.sendall(wire.encode_hello(epoch))
+            magic, answered, version, _, state, _ = wire.HELLO_REPLY.unpack(self._exactly(self._socket, wire.HELLO_REPLY.size))
+            if (magic, answered) != (wire.AGENT_MAGIC, epoch) or version != wire.VERSION:
+                raise ProtocolViolation("what answers at the daemon's socket speaks another protocol")
+            if state & DRAINING:
+                raise ConnectionError("it is ending")
+        return self._socket
+
+    def _reached(self) -> socket.socket:
+        path = socket_path(self._environment)
+        try:
+            return _open(path)
+        except (FileNotFoundError, ConnectionRefusedError) as missing:
+            if not self._starts:
+                raise DaemonUnavailable("no daemon is running", hint="agentkernel daemon start") from missing
+        except OSError as broken:
+            raise DaemonUnavailable(f"the daemon's socket {path} cannot be used: {broken.strerror}") from broken
+        try:
+            spawn(self._environment)
+            return _open(path)
+        except OSError as error:
+            raise DaemonUnavailable(f"no daemon answers at {path}", hint=f"it last said: {last_words(self._environment)}") from error
+
+    def _exactly(self, connection: socket.socket, count: int) -> bytes:
+        data = bytearray()
+        while len(data) < count:
+            more = connection.recv(count - len(data))
+            if not more:
+                raise EOFError("it closed the connection")
+            data += more
+        return bytes(data)
+
+
+def _open(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(path)
+        uid = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1]
+        if uid not in (0, os.geteuid()):  # /tmp is anyone's
+            raise DaemonUnavailable(f"who listens at {path} is uid {uid}, whom this user need not trust")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _error_of(body: bytes) -> AgentKernelError:
+    if is_refusal(body):
+        return decode_refusal(body)
+    text = body[8:].decode("utf-8", "replace")
+    return SandboxFailed(f"the sandbox's agent refused: {text}")
