@@ -12,10 +12,20 @@ if TYPE_CHECKING:
     from typing import Any
 
     from agentkernel.channel.files import GuestFiles as GuestFiles
+    from agentkernel.channel.relaying import record as record
+    from agentkernel.channel.relaying import resume_relay as resume_relay
+    from agentkernel.channel.relaying import start_relay as start_relay
     from agentkernel.channel.replies import parse_processes as parse_processes
     from agentkernel.channel.replies import parse_statistics as parse_statistics
 
-_LATE = {"GuestFiles": "files", "parse_processes": "replies", "parse_statistics": "replies"}
+_LATE = {
+    "GuestFiles": "files",
+    "parse_processes": "replies",
+    "parse_statistics": "replies",
+    "record": "relaying",
+    "resume_relay": "relaying",
+    "start_relay": "relaying",
+}
 
 
 def __getattr__(name: str) -> Any:

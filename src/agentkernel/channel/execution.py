@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from agentkernel.channel.dialect import AGENT, Dialect
 from agentkernel.channel.frames import FrameType
@@ -49,6 +49,14 @@ class Change(Enum):
     ENDED = 4
 
 
+class Follower(Protocol):
+    """A client that a command is relayed to."""
+
+    def lose_input(self) -> None:
+        """Another client's input takes its place."""
+        ...
+
+
 class Execution:
     """The state of one exec id. `watchers` are called after each change; at the end one of `exited`, `failure`, `error` is set."""
 
@@ -63,6 +71,7 @@ class Execution:
         self.stdin = stdin
         self.end_is_due = False  # it was killed and nothing holds its output up: EXITED has a deadline
         self.watchers: list[Callable[[Change], None]] = []
+        self.followers: list[Follower] = []  # the newest last
         self.resumed: Resumed | None = None  # the agent's latest account
         self.outcome: Outcome | None = None  # for who waits for the end
         self.dialect = dialect
@@ -80,6 +89,7 @@ class Execution:
     def subscribe(self) -> None:
         """Starts it, or takes it up again on a new attach, at the offset where the host stands."""
         if self.phase is Phase.STARTING and self._start:
+            self._asked = self.output.ask()
             self._send(FrameType.START, self.ident, self._start, 0)
         else:
             self.phase = Phase.RESUMING
@@ -109,8 +119,7 @@ class Execution:
     def tap(self, tap: Tap) -> None:
         """One more reader, which gets its bytes once the agent has been asked for them."""
         self.output.taps.append(tap)
-        if self.phase is not Phase.STARTING:
-            self.refresh()
+        self.refresh()
 
     def untap(self, tap: Tap) -> None:
         """That reader has enough."""
@@ -271,7 +280,7 @@ class Execution:
         self._end()
 
     def _resume(self) -> None:
-        self._asked = self.output.wanted
+        self._asked = self.output.ask()
         self._send(FrameType.RESUME, self.ident, self.dialect.addressed(TWO_OFFSETS.pack(*self._asked)), 0)
 
     def _refresh_if_wanted(self) -> None:

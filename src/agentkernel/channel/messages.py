@@ -19,6 +19,7 @@ Rlimit = tuple[int, int, int]  # resource, soft, hard
 Payload = bytes | memoryview
 
 DEFAULT_RING_BYTES: Final = 262_144
+MIN_RING_BYTES: Final = 4096
 ORPHAN_MS: Final = 60_000
 MAX_ECHO: Final = 64
 
@@ -60,6 +61,9 @@ class StartFlag(IntEnum):
 
     DETACHED = 1
     STDIN = 2
+
+
+_ALL_FLAGS: Final = StartFlag.DETACHED | StartFlag.STDIN
 
 
 class Stage(IntEnum):
@@ -191,6 +195,46 @@ def encode_start(start: Start) -> bytes:
     return payload
 
 
+def decode_start(payload: Payload) -> Start:
+    """The reverse; raises InvalidInput for what an agent would refuse."""
+    try:
+        values = _start_values(payload)
+        number = {key: WORD.unpack(values[key][0])[0] for key in (_UID, _GID, _FLAGS, _RING) if key in values}
+        start = Start(
+            argv=tuple(values.get(_ARGV, ())),
+            environment=tuple(values.get(_ENV, ())),
+            cwd=values[_CWD][0] if _CWD in values else b"/",
+            uid=number.get(_UID),
+            gid=number.get(_GID),
+            groups=tuple(WORD.unpack(group)[0] for group in values.get(_GROUP, ())),
+            terminal=TerminalSize(**dict(zip(("rows", "columns"), RESIZE.unpack(values[_TERMINAL][0]), strict=True)))
+            if _TERMINAL in values
+            else None,
+            flags=number.get(_FLAGS, 0),
+            ring_bytes=number.get(_RING, DEFAULT_RING_BYTES),
+            timeout_ms=OFFSET.unpack(values[_TIMEOUT_MS][0])[0] if _TIMEOUT_MS in values else 0,
+            builtin=Builtin(_SHORT.unpack(values[_BUILTIN][0])[0]) if _BUILTIN in values else None,
+        )
+    except (ProtocolViolation, ValueError, struct.error) as error:
+        raise InvalidInput(f"malformed START: {error}") from error
+    if not start.argv or not MIN_RING_BYTES <= start.ring_bytes <= DEFAULT_RING_BYTES or start.flags & ~_ALL_FLAGS:
+        raise InvalidInput("malformed START: no argv, an unusual ring or unknown flags")
+    return start
+
+
+def _start_values(payload: Payload) -> dict[int, list[bytes]]:
+    values: dict[int, list[bytes]] = {}
+    for key, flags, value in decode_fields(payload):
+        if not _ARGV <= key <= _BUILTIN:
+            if flags & CRITICAL:
+                raise ProtocolViolation(f"unknown critical field {key}")
+        elif key in values and key not in (_ARGV, _ENV, _GROUP):
+            raise ProtocolViolation(f"field {key} comes twice")
+        else:
+            values.setdefault(key, []).append(bytes(value))
+    return values
+
+
 def parse_failed(payload: Payload) -> Failure:
     """Reads FAILED; its text is made safe to print, because the guest wrote it."""
     if not _FAILED.size <= len(payload) <= _FAILED.size + 200:
@@ -216,6 +260,21 @@ def parse_two_offsets(payload: Payload) -> tuple[int, int]:
         raise ProtocolViolation("malformed STDIN_CONSUMED")
     consumed, limit = TWO_OFFSETS.unpack(payload)
     return consumed, limit
+
+
+def encode_exited(exited: Exited) -> bytes:
+    """The payload of EXITED."""
+    return _EXITED.pack(*exited)
+
+
+def encode_resumed(resumed: Resumed) -> bytes:
+    """The payload of RESUMED."""
+    return _RESUMED.pack(*resumed)
+
+
+def encode_failed(failure: Failure) -> bytes:
+    """The payload of FAILED."""
+    return _FAILED.pack(failure.errno, failure.stage) + failure.text.encode()[:200]
 
 
 def parse_exited(payload: Payload) -> Exited:

@@ -142,11 +142,17 @@ class GuestProcess:
         if self._execution.phase is Phase.ENDED:
             self._forget()
         elif running_detached:
-            self._execution.unwatch(self._changed)
+            self.leave()
         else:
             self._waited = True
             self.pour(_drop)
             self._kill(KillCause.CLIENT_LOST)
+
+    def leave(self) -> None:
+        """Lets go without ending anything; nothing can be waited for here any more."""
+        self._execution.unwatch(self._changed)
+        if self._timer is not None:
+            self._timer.cancel()
 
     def pour(self, sink: Sink) -> None:
         """Gives all output to `sink` as it comes, without waiting; instead of `output`."""

@@ -19,11 +19,12 @@ from agentkernel.channel.messages import SIGNAL, Builtin, Failure, Start, StartF
 from agentkernel.channel.mux import Channel, Deadlines, configuration_of, open_channel
 from agentkernel.channel.process import GuestProcess, adopt, launch
 from agentkernel.errors import InvalidInput, ProtocolViolation, SandboxFailed, TimedOut
-from agentkernel.model.command import Cause, Command, ExecResult
+from agentkernel.model.command import Cause, Command, ExecResult, ExitStatus
 from agentkernel.model.spec import SandboxSpec
 
 if TYPE_CHECKING:
     from agentkernel.channel.files import GuestFiles
+    from agentkernel.channel.relay import Client, Relay
     from agentkernel.model.inspection import ProcessRecord, SandboxStatistics
 
 Answer = TypeVar("Answer")
@@ -79,7 +80,7 @@ class GuestSandbox:
     async def start(self, command: Command) -> GuestProcess:
         """Starts a command; see `abc.Sandbox`. A cancelled start leaves nothing running."""
         await self._channel.room()
-        process = self.launch(start_of(self.spec, self._environment, command, stdin=command.stdin))
+        process = self.launch(self.start_of(command))
         return await _when_started(process)
 
     async def exec(self, command: Command, *, stdin: bytes = b"") -> ExecResult:
@@ -138,6 +139,26 @@ class GuestSandbox:
                 )
             )
         )
+
+    def relay(self, exec_id: int, start: Start, client: Client, opening: Callable[[int], bytes]) -> Relay:
+        """Starts a command for a client of the daemon, under an id of its own; see `channel.relay`."""
+        return late.start_relay(self._channel, self._boundary, exec_id, start, client, opening)
+
+    async def resume(self, exec_id: int, offsets: tuple[int, int], client: Client) -> Relay:
+        """Takes one up for a client, at its offsets; raises NotFound."""
+        return await late.resume_relay(self._channel, self._boundary, exec_id, offsets, client)
+
+    async def ask(self, kind: FrameType, payload: bytes = b"") -> bytes | Failure:
+        """Passes a request on to the agent, whose answer is returned as it is."""
+        return await self._channel.request(kind, payload)
+
+    async def record(self, exec_id: int, offsets: tuple[int, int], sink: Callable[[int, int, bytes], None]) -> ExitStatus:
+        """See `abc.Recordable`."""
+        return await late.record(self._channel, self._boundary, exec_id, offsets, sink)
+
+    def start_of(self, command: Command) -> Start:
+        """What starts a command here; raises InvalidInput for what no sandbox can run."""
+        return start_of(self.spec, self._environment, command, stdin=command.stdin)
 
     async def processes(self) -> Sequence[ProcessRecord]:
         """What the agent started and still remembers."""

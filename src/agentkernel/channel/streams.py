@@ -6,7 +6,7 @@ An offset counts from the process's first byte and survives re-attachment, so no
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from agentkernel.channel.wire import MAX_OUTPUT
@@ -22,22 +22,14 @@ _MANY = 256  # from this many queued chunks on, small ones are joined even acros
 
 
 class Tap(Protocol):
-    """Who reads a process's output beside its owner: from an offset of its own on, at a pace of its own."""
+    """Who reads a process's output beside its owner: from offsets of its own on, at a pace of its own."""
 
-    def wants(self, stream: int) -> int | None:
-        """The next offset it wants; None while it takes nothing."""
-        ...
-
-    def released(self, stream: int) -> int:
-        """The offset up to which it has done with the output."""
-        ...
-
-    def is_behind(self, stream: int, end: int) -> bool:
-        """Whether it has yet to be given bytes before `end`, now or later."""
+    def ask(self) -> tuple[int, int] | None:
+        """The next offsets that it wants, of stdout and stderr, which the agent is being asked for; None while it takes nothing."""
         ...
 
     def restart(self, stdout: int, stderr: int) -> None:
-        """From now on bytes come from these offsets on, not later than wanted, but where the agent has no more of them."""
+        """What was asked for comes from these offsets on: earlier, where others want it so; later, where the agent has no more."""
         ...
 
     def offer(self, stream: int, offset: int, data: memoryview | bytes) -> None:
@@ -46,6 +38,14 @@ class Tap(Protocol):
 
     def skip(self, stream: int, offset: int) -> None:
         """The agent has dropped what comes before `offset`."""
+        ...
+
+    def released(self, stream: int) -> int:
+        """The offset up to which it has done with the output."""
+        ...
+
+    def is_behind(self, stream: int, end: int) -> bool:
+        """Whether it has yet to be given bytes before `end`."""
         ...
 
 
@@ -88,17 +88,19 @@ class OutputQueue:
         self._received = [0, *first]  # what this queue itself has got
         self._high = [0, *first]  # what anyone has got
         self._held = [0, 0, 0]  # bytes in the queue
-        self._acknowledged = [0, *first]
+        self._acknowledged = [0, 0, 0]
 
     @property
     def received(self) -> tuple[int, int]:
         """The offset after the last byte received of each stream."""
         return self._high[1], self._high[2]
 
-    @property
-    def wanted(self) -> tuple[int, int]:
-        """Where to resume: at what is the least that a reader has."""
-        return self._wanted(1), self._wanted(2)
+    def ask(self) -> tuple[int, int]:
+        """Where to resume: at the earliest offset that a reader wants."""
+        wanted: list[Sequence[int]] = [self._received] if self.reading else []
+        wanted += [(0, *asked) for tap in self.taps if (asked := tap.ask()) is not None]
+        positions: list[Sequence[int]] = wanted or [self._high]
+        return min(position[1] for position in positions), min(position[2] for position in positions)
 
     @property
     def consumed(self) -> tuple[int, int]:
@@ -192,11 +194,6 @@ class OutputQueue:
         if not self.lossy:
             raise ProtocolViolation("the agent left output out")
         self.lost = True
-
-    def _wanted(self, stream: int) -> int:
-        wanted = [self._received[stream]] if self.reading else []
-        wanted += [offset for tap in self.taps if (offset := tap.wants(stream)) is not None]
-        return min(wanted) if wanted else self._high[stream]
 
     def _consumed(self, stream: int) -> int:
         own = self._received[stream] - self._held[stream]

@@ -88,11 +88,13 @@ def last_words(environment: Mapping[str, str]) -> str:
 def own_directory(path: str) -> None:
     """Makes a directory that is ours and closed to others, or checks that it is; raises OSError where it is not.
 
-    /tmp is anyone's: a directory (or symlink) that somebody else has put there is not used.
+    /tmp is anyone's: a directory (or symlink) that somebody else has put there is not used. Root's may be passed through, though not be
+    looked into: its sandboxes' users reach their mounts beneath it.
     """
+    mode = 0o700 if os.geteuid() else 0o711
     os.makedirs(os.path.dirname(path), exist_ok=True)
     try:
-        os.mkdir(path, 0o700)
+        os.mkdir(path, mode)
     except FileExistsError:
         pass
     status = os.lstat(path)
@@ -100,8 +102,8 @@ def own_directory(path: str) -> None:
         raise PermissionError(f"{path} is not a directory of uid {os.geteuid()}")
     if status.st_mode & 0o022:
         raise PermissionError(f"{path} can be written by others")
-    if status.st_mode & 0o077:
-        os.chmod(path, 0o700)
+    if status.st_mode & 0o077 != mode & 0o077:
+        os.chmod(path, mode)
 
 
 def _launch(environment: Mapping[str, str], directory: str, lock: int) -> None:
