@@ -13,6 +13,7 @@ from agentkernel.config.request import request_from_settings
 from agentkernel.config.table import BY_KEY
 from agentkernel.config.values import DURATION
 from agentkernel.errors import InvalidInput, UnknownKey
+from agentkernel.images.toolchains import HOME_VARIABLES, MANAGERS
 from agentkernel.model.command import DEFAULT_OUTPUT_LIMIT_BYTES, Command, TerminalSize
 from agentkernel.model.names import suggest, validate_environment_name, validate_environment_value
 from agentkernel.model.record import CreateOptions, Labels
@@ -86,6 +87,10 @@ _SETTINGS: Mapping[str, str] = {
     "user": "user",
     "name": "sandbox.name",
 }
+_FINDS_TOOLCHAINS = frozenset(
+    {"PATH", "HOME", "GOPATH", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", *HOME_VARIABLES}
+    | {variable for root, others in MANAGERS.values() for variable in (root, *others)}
+)
 _LASTING = ("labels", "ttl", "idle", "start")
 _COMMAND = tuple(CommandOptions.__annotations__)
 _DEFAULT_TERMINAL = (24, 80)
@@ -110,8 +115,11 @@ def request_of(options: Mapping[str, object], environment: Mapping[str, str]) ->
         values[key] = Given(value=read_value(key, BY_KEY[key].type.read, given, base=cwd, where=option), where=option)
     settings = Settings(layers=(Layer(kind=OriginKind.FLAG, values=values),))
     request = request_from_settings(settings, argv=(), cwd="/", environment=environment)
-    shown = None if request.directory is not None else False  # a library shows nothing of the directory that its program happens to be in
-    return replace(request, mount_cwd=shown, host_environment=filter_environment(environment))
+    return replace(
+        request,
+        mount_cwd=None if request.directory is not None else False,  # the directory that a program happens to be in is no wish
+        host_environment=_told(request, environment),
+    )
 
 
 def create_options(options: Mapping[str, object]) -> CreateOptions:
@@ -180,6 +188,13 @@ def statuses_of(words: Sequence[Status | str]) -> tuple[Status, ...]:
         if word not in tuple(Status):
             raise UnknownKey(f"there is no status {str(word)!r}", hint=suggest(str(word), [str(status) for status in Status]))
     return tuple(Status(word) for word in words)
+
+
+def _told(request: SandboxRequest, environment: Mapping[str, str]) -> dict[str, str]:
+    """What of the caller's environment goes with a request: what toolchains are found by, and what is passed on where any is."""
+    passed = request.pass_environment or (request.pass_environment is None and request.profile == "permissive")
+    shown = filter_environment(environment) if passed else {}
+    return {name: value for name, value in environment.items() if name in shown or name in _FINDS_TOOLCHAINS}
 
 
 def _text(option: str, value: object) -> str | None:
