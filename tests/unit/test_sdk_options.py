@@ -18,7 +18,7 @@ from agentkernel.sdk import options
 from agentkernel.sdk.options import command_of, create_options, request_of, seconds, statuses_of
 from agentkernel.sdk.result import Chunk, Result
 
-ENVIRONMENT = {"PATH": "/usr/bin", "TOKEN": "value", "EDITOR": "vi", "AWS_SECRET_ACCESS_KEY": "hidden"}
+ENVIRONMENT = {"PATH": "/usr/bin", "TOKEN": "value", "MY_SETTING": "vi", "AWS_SECRET_ACCESS_KEY": "hidden"}
 
 
 def test_nothing_said_is_what_the_profile_says_and_nothing_of_the_working_directory() -> None:
@@ -71,7 +71,7 @@ def test_every_option_reaches_the_request(tmp_path: Path) -> None:
         disk_bytes=10**6,
         storage=StorageKind.DISK,
         user="root",
-        host_environment={"PATH": "/usr/bin", "EDITOR": "vi"},
+        host_environment={"PATH": "/usr/bin", "MY_SETTING": "vi"},
     )
 
 
@@ -80,7 +80,7 @@ def test_of_the_callers_environment_goes_along_what_is_passed_on_or_finds_toolch
     looked_up = {"PATH": "/usr/bin", "PYENV_ROOT": "/p", "CARGO_HOME": "/c"}
     assert request_of({}, environment).host_environment == looked_up
     assert request_of({"profile": "permissive", "pass_environment": False}, environment).host_environment == looked_up
-    assert request_of({"profile": "permissive"}, environment).host_environment == looked_up | {"EDITOR": "vi"}
+    assert request_of({"profile": "permissive"}, environment).host_environment == looked_up | {"MY_SETTING": "vi"}
 
 
 def test_paths_are_relative_to_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
