@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentkernel.engine.images import TarImages as TarImages
+    from agentkernel.engine.logs import Logs as Logs
     from agentkernel.engine.pool import Pools as Pools
+    from agentkernel.engine.upkeep import Upkeep as Upkeep
 
-_MODULES = {"Pools": "pool", "TarImages": "images"}
+_MODULES = {"Logs": "logs", "Pools": "pool", "TarImages": "images", "Upkeep": "upkeep"}
 
 
 def __getattr__(name: str) -> Any:

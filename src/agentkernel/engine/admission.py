@@ -34,7 +34,7 @@ class Boots:
         return max(0, self._inside - self._limits.boots)
 
     def check(self) -> None:
-        """Raises Busy when too many wait: asked before anything is stored."""
+        """Raises Busy when too many wait. It is asked before anything is stored, and with no await until `slot`."""
         if self.queued >= self._limits.queue:
             raise Busy(f"{self.queued} sandboxes wait to be built already", hint="try again in a moment")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
@@ -50,6 +51,8 @@ class Core:
         self.operations = Operations()
         self.registry = Registry()
         self.unsettled: set[str] = set()  # ids whose rows may not be what is on the host
+        self.adopted: Callable[[Live], None] = _nothing  # told of every sandbox that an earlier engine left running
+        self.gone: Callable[[str], None] = _nothing  # told of every id whose row was deleted
         self.leases = Leases(parts.runtime_directory)
         self.pools: Pools | None = None if parts.pool is None else late.Pools(self._make, parts.pool)
         self._store: Store | None = None
@@ -65,6 +68,11 @@ class Core:
     def has_store(self) -> bool:
         """Whether anybody needed it."""
         return self._store is not None
+
+    @property
+    def log_directory(self) -> str:
+        """Where the logs of sandboxes are: of those that live on, beside the store; of others, where nothing outlives a boot."""
+        return f"{self.parts.data_directory}/logs" if self.durable else _passing_logs(self.parts, self.store.identity)
 
     def find(self, caller: Caller, operation: str, name: str) -> SandboxRecord:
         """The row of a sandbox by its name or id, if the caller may do that with it; raises NotFound, Refused."""
@@ -108,6 +116,7 @@ class Core:
         self.store.delete(record.sandbox_id, event)
         self.census.discard(record.sandbox_id)
         self.unsettled.discard(record.sandbox_id)
+        self.gone(record.sandbox_id)
         self.audit.announce()
 
     def live(self, record: SandboxRecord) -> Live | None:
@@ -126,8 +135,14 @@ class Core:
             self.granting.doubt(error, backend.name)
             raise
 
+    def take(self, backend: str, spec: SandboxSpec) -> Sandbox | None:
+        """A fresh sandbox of that spec from a pool, which protects it no longer; None: there is none."""
+        return None if self.pools is None else self.pools.take(backend, spec)
+
     async def close(self) -> None:
         """Gives back what the engine itself holds, the store last."""
+        if self._store is not None and not self.durable:
+            shutil.rmtree(self.log_directory, ignore_errors=True)  # our own files, of sandboxes that are gone
         self.leases.release()
         if self._store is not None:
             self._store.close()
@@ -137,6 +152,7 @@ class Core:
         count = 0
         for identity in self.leases.abandoned(backend.name):
             count += await backend.sweep_owned(identity, ())
+            shutil.rmtree(_passing_logs(self.parts, identity), ignore_errors=True)  # our own files; the next sweep finds what is left
         if self.durable:
             failpoint("engine.sweep.begun")
             count += await backend.sweep_owned(self.store.identity, Kept(self.census, self.pools))
@@ -170,3 +186,11 @@ class Kept(Collection[str]):
 
     def _pooled(self) -> Collection[str]:
         return () if self._pools is None else self._pools.held()
+
+
+def _passing_logs(parts: Parts, identity: str) -> str:
+    return f"{parts.runtime_directory}/logs/{identity}"
+
+
+def _nothing(_: object) -> None:
+    """Nobody wants to know."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 
+from agentkernel import engine as late  # what only some need
 from agentkernel.abc import Caller, Sandbox
 from agentkernel.engine import access, audit, listing
 from agentkernel.engine.audit import Subject
 from agentkernel.engine.core import Core
 from agentkernel.engine.ending import LINGER_S, to_the_end
+from agentkernel.engine.garbage import Garbage
 from agentkernel.engine.handle import SharedSandbox
-from agentkernel.engine.lifecycle import Lifecycle
+from agentkernel.engine.lifecycle import Lifecycle, unchanged
 from agentkernel.engine.options import checked_labels, checked_seconds
 from agentkernel.engine.parts import Parts
 from agentkernel.engine.reconcile import Reconciler
@@ -37,17 +42,33 @@ from agentkernel.model.request import Grant, Notice, SandboxRequest
 from agentkernel.model.spec import SandboxSpec, StorageKind
 from agentkernel.model.status import Status
 
+if TYPE_CHECKING:
+    from agentkernel.engine.logs import Logs
+    from agentkernel.engine.upkeep import Upkeep
+
 
 class Engine:
     """Implements `abc.Kernel` in process: its sandboxes end with it. `host.HostEngine` is the one whose sandboxes live on."""
 
     durable = False
 
-    def __init__(self, parts: Parts) -> None:
-        self._core = Core(parts, durable=self.durable)
+    def __init__(self, parts: Parts, *, clock: Callable[[], float] = time.time) -> None:
+        self._core = Core(parts, durable=self.durable, clock=clock)
         self._reconciler = Reconciler(self._core)
         self._lifecycle = Lifecycle(self._core, self._reconciler)
-        self._usage = Usage(self._core, self._lifecycle)
+        self._usage = Usage(self._core, self._lifecycle, lambda live, exec_id: self._logs.record(live, exec_id))
+        self._garbage = Garbage(self._core, self._reconciler, self._lifecycle, lambda: self._logs)
+
+    @cached_property
+    def _logs(self) -> Logs:
+        logs: Logs = late.Logs(self._core)
+        self._core.gone = logs.forget
+        return logs
+
+    @cached_property
+    def _upkeep(self) -> Upkeep:
+        upkeep: Upkeep = late.Upkeep(self._core, self._reconciler, self._lifecycle, self._usage, self._garbage)
+        return upkeep
 
     # -- deciding
 
@@ -88,8 +109,7 @@ class Engine:
             core.boots.check()
             grant = await core.granting.grant(request)
             grant = await core.granting.prepared(replace(grant, spec=replace(grant.spec, linger_s=LINGER_S)))
-            async with core.boots.slot():
-                sandbox = await self._create(grant)
+            sandbox = core.take(grant.backend, grant.spec) or await self._create(grant)
         record = _of_block(caller, grant, sandbox, core.clock())
         core.audit.append(core.audit.event("sandbox.created", caller.principal, record, details=audit.of_request(request)))
         live = Live(record=record, sandbox=sandbox, used_at=record.created_at)
@@ -102,7 +122,8 @@ class Engine:
     async def _create(self, grant: Grant) -> Sandbox:
         granting = self._core.granting
         try:
-            return await granting.backend(grant.backend).create(grant.spec)
+            async with self._core.boots.slot():
+                return await granting.backend(grant.backend).create(grant.spec)
         except BaseException as error:
             granting.doubt(error, grant.backend)
             raise
@@ -116,11 +137,12 @@ class Engine:
         with core.audit.failures("sandbox.created", Subject(caller.principal, name, request.backend or "")):
             access.require(caller, "create")
             if (made := core.census.made_for(caller.principal, options.request_key)) != "":
-                return self._info(await self._lifecycle.operate(caller, made, _unchanged))
+                return self._info(await self._lifecycle.operate(caller, made, unchanged))
             if request.storage is StorageKind.MEMORY:
                 raise InvalidInput("a sandbox that lasts keeps its files on disk", hint="leave --storage out, or use `agentkernel run`")
             grant = await core.granting.grant(replace(request, name=name, storage=StorageKind.DISK))
             record = await self._lifecycle.create(caller, await core.granting.prepared(grant), options)
+            self._upkeep.start()
         return replace(self._info(record), notices=grant.notices)
 
     async def start(self, caller: Caller, name: str) -> SandboxInfo:
@@ -154,7 +176,7 @@ class Engine:
         """See `abc.Kernel`."""
         record = self._core.find(caller, "info", name)
         if record.sandbox_id in self._core.unsettled:
-            record = await self._lifecycle.operate(caller, record.sandbox_id, _unchanged, even_unavailable=True)
+            record = await self._lifecycle.operate(caller, record.sandbox_id, unchanged, even_unavailable=True)
         return self._info(record)
 
     async def spec(self, caller: Caller, name: str) -> SandboxSpec:
@@ -170,7 +192,7 @@ class Engine:
         record = core.find(caller, "open", name)
         live = core.live(record)
         if live is None:
-            record = await self._lifecycle.operate(caller, record.sandbox_id, _unchanged)
+            record = await self._lifecycle.operate(caller, record.sandbox_id, unchanged)
             live = core.live(record)
         if live is None:
             core.granting.own(record.backend)
@@ -222,15 +244,20 @@ class Engine:
         self, caller: Caller, name: str, *, exec_id: int = 0, since: float = 0.0, follow: bool = False
     ) -> AsyncIterator[LogEntry]:
         """See `abc.Kernel`."""
-        self._core.find(caller, "logs", name)
-        nothing: tuple[LogEntry, ...] = ()
-        for entry in nothing:
+        record = self._core.find(caller, "logs", name)
+        async for entry in self._logs.read(record.sandbox_id, exec_id=exec_id, since=since, follow=follow):
             yield entry
 
     async def collect_garbage(self, caller: Caller, *, dry_run: bool = False) -> Sequence[str]:
         """See `abc.Kernel`."""
-        access.require(caller, "collect_garbage")
-        return ()
+        with self._core.audit.failures("garbage.collected", Subject(caller.principal)):
+            access.require(caller, "collect_garbage")
+            owner = "" if "admin" in caller.scopes else caller.principal
+            lines = await self._core.operations.finish(self._garbage.collect(owner, dry_run=dry_run))
+        if not dry_run:
+            details = (("things", str(len(lines))),)
+            self._core.audit.append(self._core.audit.event("garbage.collected", caller.principal, details=details))
+        return lines
 
     def events(self, caller: Caller, wanted: EventFilter, *, follow: bool = False) -> AsyncIterator[Event]:
         """See `abc.Kernel`; callers read of their own operations and of those on their sandboxes' behalf."""
@@ -245,20 +272,25 @@ class Engine:
     async def close(self) -> None:
         """See `abc.Kernel`."""
         core = self._core
-        await core.operations.drain()
+        await self._let_go()
         for record in core.store.sandboxes() if core.has_store else ():
             await self._lifecycle.operate(Caller(principal=record.owner), record.sandbox_id, self._ended, even_unavailable=True)
         await core.close()
+
+    async def _let_go(self) -> None:
+        """Ends what goes on beside operations, then waits for those."""
+        for part in ("_upkeep", "_logs"):
+            if part in self.__dict__:  # made when it was first needed
+                await getattr(self, part).close()
+        if self._core.pools is not None:
+            await self._core.pools.close()
+        await self._core.operations.drain()
 
     async def _ended(self, caller: Caller, record: SandboxRecord) -> SandboxRecord:
         return await self._lifecycle.remove(caller, record, force=True, why="its engine ended")
 
     def _info(self, record: SandboxRecord) -> SandboxInfo:
         return listing.shown(self._core, record)
-
-
-async def _unchanged(caller: Caller, record: SandboxRecord) -> SandboxRecord:
-    return record
 
 
 def _of_block(caller: Caller, grant: Grant, sandbox: Sandbox, now: float) -> SandboxRecord:

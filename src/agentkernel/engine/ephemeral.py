@@ -6,7 +6,7 @@ import asyncio
 import os
 from dataclasses import replace
 
-from agentkernel.abc import Caller
+from agentkernel.abc import Caller, Sandbox
 from agentkernel.engine.access import require
 from agentkernel.engine.admission import check_quota
 from agentkernel.engine.audit import of_request
@@ -18,8 +18,9 @@ from agentkernel.engine.registry import Live
 from agentkernel.errors import NotFound
 from agentkernel.failpoints import failpoint
 from agentkernel.model.isolation import BackendKind
-from agentkernel.model.record import SandboxRecord
+from agentkernel.model.record import Event, SandboxRecord
 from agentkernel.model.request import Grant, SandboxRequest
+from agentkernel.model.spec import SandboxSpec
 from agentkernel.model.status import Status
 
 LINGER_S = 120.0  # without an engine it ends by itself: after the time in which its client may come back
@@ -62,7 +63,6 @@ class Ephemerals:
             if live is not None:
                 return live, live.grant or Grant(spec=live.record.spec, backend=live.record.backend, chosen=BackendKind.CHOSEN)
             check_quota(core.parts.limits, caller.principal, core.census.count(caller.principal))
-            core.boots.check()
             grant = await core.granting.prepared(await core.granting.grant(request))
             grant = replace(grant, spec=replace(grant.spec, linger_s=LINGER_S))
             return await self._made(caller, grant, request, exec_id), grant
@@ -70,8 +70,9 @@ class Ephemerals:
     async def _made(self, caller: Caller, grant: Grant, request: SandboxRequest, exec_id: int) -> Live:
         core = self._core
         now = core.clock()
+        pooled = core.take(grant.backend, grant.spec)
         record = SandboxRecord(
-            sandbox_id=os.urandom(8).hex(),
+            sandbox_id=os.urandom(8).hex() if pooled is None else pooled.sandbox_id,
             name=grant.spec.name,
             owner=caller.principal,
             status=Status.CREATING,
@@ -83,26 +84,45 @@ class Ephemerals:
             exec_id=exec_id,
             used_at=now,
         )
+        event = core.audit.event("sandbox.created", caller.principal, record, exec_id=exec_id, details=of_request(request))
+        if pooled is not None:
+            record = replace(record, status=Status.RUNNING, started_at=now)
+            await self._take_over(record, pooled, event)
+            return core.registry.add(Live(record=record, sandbox=pooled, used_at=now, grant=grant))
+        core.boots.check()
         failpoint("engine.ephemeral.granted")
         async with core.locks.hold(record.sandbox_id):
-            core.insert(record)
-            failpoint("engine.ephemeral.stored")
-            try:
-                async with core.boots.slot():
-                    sandbox = await core.build(record.sandbox_id, grant.spec, core.granting.backend(grant.backend))
-            except BaseException:
-                await self._reconciler.give_up(record.sandbox_id)
-                raise
-            failpoint("engine.ephemeral.booted")
-            event = core.audit.event("sandbox.created", caller.principal, record, exec_id=exec_id, details=of_request(request))
-            try:
-                record = core.move(record, Status.RUNNING, event)
-            except BaseException:
-                core.unsettled.add(record.sandbox_id)
-                await let_go_unless(sandbox, sandbox.destroy)
-                raise
-            failpoint("engine.ephemeral.running")
+            record, sandbox = await self._booted(record, grant.spec, event)
             return core.registry.add(Live(record=record, sandbox=sandbox, used_at=now, grant=grant))
+
+    async def _take_over(self, record: SandboxRecord, pooled: Sandbox, event: Event) -> None:
+        """Stores the row of a sandbox that was made beforehand: until then no sweep knows that it is not garbage."""
+        try:
+            self._core.insert(record, event)
+        except BaseException:
+            await let_go_unless(pooled, pooled.destroy)
+            raise
+        failpoint("engine.ephemeral.taken")
+
+    async def _booted(self, record: SandboxRecord, spec: SandboxSpec, event: Event) -> tuple[SandboxRecord, Sandbox]:
+        core = self._core
+        core.insert(record)
+        failpoint("engine.ephemeral.stored")
+        try:
+            async with core.boots.slot():
+                sandbox = await core.build(record.sandbox_id, spec, core.granting.backend(record.backend))
+        except BaseException:
+            await self._reconciler.give_up(record.sandbox_id)
+            raise
+        failpoint("engine.ephemeral.booted")
+        try:
+            record = core.move(record, Status.RUNNING, event)
+        except BaseException:
+            core.unsettled.add(record.sandbox_id)
+            await let_go_unless(sandbox, sandbox.destroy)
+            raise
+        failpoint("engine.ephemeral.running")
+        return record, sandbox
 
     async def _found(self, caller: Caller, exec_id: int) -> Live | None:
         core = self._core

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from agentkernel.abc import Caller, Files, Process, Sandbox
@@ -88,7 +89,7 @@ class SharedSandbox:
         try:
             process = await self._inner.start(command)
         except AgentKernelError as error:
-            self._desk.started(self._caller, self._live, command, 0)
+            self._desk.started(self._caller, self._live, replace(command, detached=False), 0)
             self._failed(0, error)
             raise
         self._desk.started(self._caller, self._live, command, process.exec_id)

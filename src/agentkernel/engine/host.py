@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from agentkernel.abc import Caller, Sandbox
@@ -24,9 +26,12 @@ class HostEngine(Engine):
 
     durable = True
 
-    def __init__(self, parts: Parts) -> None:
-        super().__init__(parts)
+    def __init__(self, parts: Parts, *, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(parts, clock=clock)
         self._ephemerals = Ephemerals(self._core, self._reconciler)
+        self._settled = asyncio.Event()
+        self._core.adopted = self._adopted
+        self._core.gone = self._logs.forget
 
     @property
     def identity(self) -> str:
@@ -36,11 +41,22 @@ class HostEngine(Engine):
     async def recover(self) -> None:
         """See `abc.Host`. Returns at once: a request for a sandbox that is not settled yet waits for it alone."""
         self._reconciler.take_stock()
-        self._core.operations.spawn(self._settle())
+        self._upkeep.dispose = self._ephemerals.dispose
+        self._upkeep.start(self._settle())
+
+    def _adopted(self, live: Live) -> None:
+        self._core.operations.spawn(self._logs.resume(live))
+
+    async def settled(self) -> None:
+        """Waits until what an earlier engine left is settled and swept, as far as that can be done now."""
+        await self._settled.wait()
 
     async def _settle(self) -> None:
-        await self._reconciler.settle_all()
-        await self._reconciler.sweep_all()
+        try:
+            await self._reconciler.settle_all()
+            await self._reconciler.sweep_all()
+        finally:
+            self._settled.set()
 
     @asynccontextmanager
     async def _sandbox(self, caller: Caller, request: SandboxRequest) -> AsyncIterator[tuple[Sandbox, Grant]]:
@@ -84,7 +100,7 @@ class HostEngine(Engine):
     async def close(self) -> None:
         """Lets go of everything; sandboxes live on."""
         core = self._core
-        await core.operations.drain()
+        await self._let_go()
         for live in core.registry:
             core.registry.pop(live.sandbox_id)
             await live.sandbox.close()

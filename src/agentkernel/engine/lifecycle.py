@@ -44,11 +44,7 @@ class Lifecycle:
 
     async def create(self, caller: Caller, grant: Grant, options: CreateOptions) -> SandboxRecord:
         """Makes a sandbox as granted. One that cannot be started is not made."""
-        core = self._core
-        check_quota(core.parts.limits, caller.principal, core.census.count(caller.principal))
-        if options.start:
-            core.boots.check()
-        return await core.operations.finish(self._created(caller, grant, options))
+        return await self._core.operations.finish(self._created(caller, grant, options))
 
     async def start(self, caller: Caller, record: SandboxRecord) -> SandboxRecord:
         """Boots it with its files; one that runs is fine."""
@@ -88,14 +84,14 @@ class Lifecycle:
     async def remove(self, caller: Caller, record: SandboxRecord, *, force: bool, why: str = "") -> SandboxRecord:
         """Removes it and its files."""
         core = self._core
-        if record.status is Status.RUNNING and not force:
-            raise Conflict(f"sandbox {record.name!r} runs", hint=f"`agentkernel stop {record.name}` first, or remove --force")
         details = (("reason", why),) if why else ()
         if core.granting.is_missing(record.backend) and force:
             details = (*details, ("left", "its backend was not to be had"))
             core.delete(record, core.audit.event("sandbox.removed", caller.principal, record, details=details))
             return record
         backend = core.granting.own(record.backend)
+        if record.status is Status.RUNNING and not force:
+            raise Conflict(f"sandbox {record.name!r} runs", hint=f"`agentkernel stop {record.name}` first, or remove --force")
         if record.status is not Status.REMOVING:
             record = core.move(record, Status.REMOVING)
         failpoint("engine.remove.stored")
@@ -120,12 +116,33 @@ class Lifecycle:
 
     async def _created(self, caller: Caller, grant: Grant, options: CreateOptions) -> SandboxRecord:
         core = self._core
+        if (made := core.census.made_for(caller.principal, options.request_key)) != "":
+            return await self._alone(caller, made, unchanged, False)
+        check_quota(core.parts.limits, caller.principal, core.census.count(caller.principal))
         record = self._new(caller, grant, options)
+        pooled = core.take(grant.backend, replace(grant.spec, linger_s=record.spec.linger_s)) if options.start else None
+        if pooled is not None:
+            return await self._taken_over(caller, record, pooled)
+        if options.start:
+            core.boots.check()
         failpoint("engine.create.granted")
         async with core.locks.hold(record.sandbox_id):
             core.insert(record, None if options.start else core.audit.event("sandbox.created", caller.principal, record))
             failpoint("engine.create.stored")
             return await self._first_start(caller, record) if options.start else record
+
+    async def _taken_over(self, caller: Caller, record: SandboxRecord, pooled: Sandbox) -> SandboxRecord:
+        """Makes a sandbox of one that was made beforehand: until its row is stored no sweep knows that it is not garbage."""
+        core = self._core
+        record = replace(record, sandbox_id=pooled.sandbox_id, status=Status.RUNNING, started_at=record.created_at)
+        try:
+            core.insert(record, core.audit.event("sandbox.created", caller.principal, record))
+        except BaseException:
+            await let_go_unless(pooled, pooled.destroy)
+            raise
+        failpoint("engine.create.taken")
+        core.registry.add(Live(record=record, sandbox=pooled, used_at=record.created_at))
+        return record
 
     async def _alone(self, caller: Caller, sandbox_id: str, act: Act, even_unavailable: bool) -> SandboxRecord:
         core = self._core
@@ -194,3 +211,8 @@ class Lifecycle:
             idle_s=None if options.idle_s is None else checked_seconds("idle_s", options.idle_s),
             request_key=options.request_key,
         )
+
+
+async def unchanged(caller: Caller, record: SandboxRecord) -> SandboxRecord:
+    """Does nothing: for who only waits until a sandbox is settled and nobody works on it."""
+    return record

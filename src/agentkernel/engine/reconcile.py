@@ -109,7 +109,7 @@ class Reconciler:
         now = core.clock()
         record = core.update(replace(record, used_at=now), core.audit.event("sandbox.recovered", record.owner, record))
         claim_by = now + CLAIM_S if record.ephemeral else None
-        core.registry.add(Live(record=record, sandbox=sandbox, used_at=now, claim_by=claim_by))
+        core.adopted(core.registry.add(Live(record=record, sandbox=sandbox, used_at=now, claim_by=claim_by)))
         return record
 
     async def _remove(self, record: SandboxRecord, backend: Backend) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from agentkernel.abc import Caller
 from agentkernel.engine import audit
@@ -19,18 +20,20 @@ ALIVE_S = 5.0  # within which a living sandbox's agent answers
 class Usage:
     """Implements `handle.Desk`."""
 
-    def __init__(self, core: Core, lifecycle: Lifecycle) -> None:
+    def __init__(self, core: Core, lifecycle: Lifecycle, record: Callable[[Live, int], None]) -> None:
         self._core = core
         self._lifecycle = lifecycle
+        self._record = record
 
     def started(self, caller: Caller, live: Live, command: Command, exec_id: int) -> None:
         """See `handle.Desk`."""
         self.touch(live)
-        if not command.detached:
-            if exec_id:
-                live.commands.add(exec_id)
-            else:
-                live.unnamed += 1
+        if command.detached:
+            self._record(live, exec_id)
+        elif exec_id:
+            live.commands.add(exec_id)
+        else:
+            live.unnamed += 1
         event = self._core.audit.event("exec.started", caller.principal, live.record, exec_id=exec_id, details=audit.of_command(command))
         self._core.audit.append(event)
 
@@ -40,7 +43,7 @@ class Usage:
         if exec_id:
             live.commands.discard(exec_id)
         else:
-            live.unnamed -= 1
+            live.unnamed = max(0, live.unnamed - 1)
         details = () if status is None else audit.of_end(status)
         outcome = error or "ok"
         self._core.audit.append(
