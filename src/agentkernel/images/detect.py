@@ -53,6 +53,9 @@ LANGUAGES: tuple[Language, ...] = (
 )
 # fmt: on
 
+_NAMES = frozenset(pattern for language in LANGUAGES for pattern in language.files if not pattern.startswith("*"))
+_ENDINGS = tuple(pattern[1:] for language in LANGUAGES for pattern in language.files if pattern.startswith("*"))
+
 MAX_ENTRIES = 10_000  # of a directory that is looked at: a project's top directory is not larger
 
 
@@ -82,8 +85,7 @@ def detect_image(argv: Sequence[bytes], names: Iterable[str]) -> str | None:
 
 def is_project(names: Iterable[str]) -> bool:
     """Whether a directory with these names in it is a project's."""
-    present = frozenset(names)
-    return any(language.has_file(present) for language in LANGUAGES)
+    return any(name in _NAMES or (name.endswith(_ENDINGS) and name not in _ENDINGS) for name in names)
 
 
 def is_project_directory(directory: str, home: str) -> bool:

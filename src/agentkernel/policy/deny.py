@@ -242,6 +242,8 @@ def _never_passed(name: str) -> bool:
 
 def _is_denied(path: str) -> bool:
     """Whether the components of a denied path occur, consecutively, in `path`."""
+    if "/" not in path:  # most often: the hundreds of names in a directory
+        return (path,) in _DENIED_BY_LAST.get(path, ())
     parts = tuple(part for part in path.split("/") if part not in ("", "."))
     for end, last in enumerate(parts, 1):
         for denied in _DENIED_BY_LAST.get(last, ()):
