@@ -1,0 +1,179 @@
+"""The recorded output of detached commands: what is in the files, what is read from them, and what a crash does to them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from unit.engine_world import ANN, World
+
+from agentkernel.engine.logfile import HEADER, NEWER, OLDER, Entry, LogFile, Reader
+from agentkernel.errors import NotFound
+from agentkernel.model.command import Command
+from agentkernel.model.inspection import ProcessRecord
+from agentkernel.model.record import CreateOptions, LogEntry
+
+
+def _all(directory: Path) -> list[Entry]:
+    reader = Reader(str(directory))
+    try:
+        return list(reader.more())
+    finally:
+        reader.close()
+
+
+def _text(directory: Path, exec_id: int, stream: int = 1) -> bytes:
+    return b"".join(entry.data for entry in _all(directory) if (entry.exec_id, entry.kind) == (exec_id, stream))
+
+
+def test_output_is_kept_by_command_and_stream_with_growing_times(tmp_path: Path) -> None:
+    log = LogFile(str(tmp_path))
+    log.write(5.0, 1, 1, 0, b"out")
+    log.write(5.0, 2, 1, 0, b"other")
+    log.write(4.0, 1, 2, 0, b"err")
+    log.close()
+    assert (_text(tmp_path, 1), _text(tmp_path, 1, 2), _text(tmp_path, 2)) == (b"out", b"err", b"other")
+    times = [entry.at for entry in _all(tmp_path)]
+    assert times == sorted(set(times))
+    assert oct((tmp_path / NEWER).stat().st_mode & 0o777) == "0o600"
+
+
+def test_a_recording_goes_on_without_doubling(tmp_path: Path) -> None:
+    first = LogFile(str(tmp_path))
+    first.write(1.0, 1, 1, 0, b"abc")
+    first.close()
+    second = LogFile(str(tmp_path))
+    assert second.position(1) == (3, 0)
+    second.write(2.0, 1, 1, 0, b"ab")
+    second.write(2.0, 1, 1, 1, b"bcde")
+    second.end(3.0, 1)
+    assert _text(tmp_path, 1) == b"abcde"
+    assert second.has_ended(1) and not second.has_ended(2)
+    second.close()
+    assert LogFile(str(tmp_path)).has_ended(1)
+
+
+@pytest.mark.parametrize("cut", [1, HEADER.size - 1, HEADER.size, HEADER.size + 2])
+def test_a_cut_entry_is_cut_off(tmp_path: Path, cut: int) -> None:
+    log = LogFile(str(tmp_path))
+    log.write(1.0, 1, 1, 0, b"whole")
+    log.write(2.0, 1, 1, 5, b"cut")
+    log.close()
+    size = (tmp_path / NEWER).stat().st_size
+    os.truncate(tmp_path / NEWER, size - HEADER.size - 3 + cut)
+    assert _text(tmp_path, 1) == b"whole"
+    again = LogFile(str(tmp_path))
+    assert again.position(1) == (5, 0)
+    again.write(3.0, 1, 1, 5, b"!")
+    again.close()
+    assert _text(tmp_path, 1) == b"whole!"
+
+
+def test_it_is_bounded_and_knows_where_it_stands_after_a_turn(tmp_path: Path) -> None:
+    log = LogFile(str(tmp_path), generation_bytes=1000)
+    reader = Reader(str(tmp_path))
+    seen = b""
+    for number in range(100):
+        log.write(1.0, 1, 1, number * 50, b"%049d\n" % number)
+        seen += b"".join(entry.data for entry in reader.more() if entry.is_output)
+    log.close()
+    reader.close()
+    assert seen == b"".join(b"%049d\n" % number for number in range(100))
+    assert sum((tmp_path / name).stat().st_size for name in (NEWER, OLDER)) <= 2000
+    assert LogFile(str(tmp_path), generation_bytes=1000).position(1) == (5000, 0)
+    assert seen.endswith(_text(tmp_path, 1))
+
+
+def test_what_the_disk_does_not_take_is_left_out_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = LogFile(str(tmp_path))
+    log.write(1.0, 1, 1, 0, b"before")
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[: len(data) // 2]))
+    with pytest.raises(OSError, match="part of it"):
+        log.write(2.0, 1, 1, 6, b"lost")
+    monkeypatch.undo()
+    log.write(3.0, 1, 1, 10, b"after")
+    log.close()
+    assert _text(tmp_path, 1) == b"beforeafter"
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    (tmp_path / "home").mkdir()
+    world = World(directory=tmp_path)
+    yield world
+    await world.end()
+
+
+async def _detached(engine: Any, world: World, exec_id: int, printed: bytes) -> Any:
+    """Begins a command that has printed something."""
+    handle = await engine.open(ANN, "one")
+    machine = world.machines[handle.sandbox_id]
+    record = ProcessRecord(exec_id=exec_id, pid=1, running=True, detached=True, started_unix_ms=0, argv=(b"serve",))
+    machine.commands[exec_id], machine.printed[exec_id] = record, printed
+    engine.started(ANN, handle, Command(argv=(b"serve",), detached=True), exec_id)
+    await _written(world, handle.sandbox_id, printed)
+    return machine
+
+
+async def _written(world: World, sandbox_id: str, text: bytes) -> None:
+    path = world.directory / "data" / "logs" / sandbox_id / NEWER
+    async with asyncio.timeout(10):
+        while not path.exists() or text not in path.read_bytes():
+            await asyncio.sleep(0)
+
+
+async def _logs(engine: Any, **wanted: Any) -> list[LogEntry]:
+    return [entry async for entry in engine.logs(ANN, "one", **wanted)]
+
+
+async def test_a_detached_command_is_recorded_and_goes_on_being_after_a_crash(world: World) -> None:
+    engine = world.engine()
+    made = await engine.create(ANN, world.request(), CreateOptions(name="one", start=True))
+    assert await _logs(engine) == []
+    machine = await _detached(engine, world, 5, b"first ")
+    entries = await _logs(engine)
+    assert [(entry.exec_id, entry.stream, entry.data) for entry in entries] == [(5, 1, b"first ")]
+    again = world.engine()
+    machine.printed[5] = b"first second"
+    await again.recover()
+    await again.settled()
+    await _written(world, made.sandbox_id, b"second")
+    assert b"".join(entry.data for entry in await _logs(again)) == b"first second"
+    assert [entry.data for entry in await _logs(again, since=entries[-1].at)] == [b"second"]
+    assert await _logs(again, exec_id=6) == []
+    machine.finished.set()
+
+
+async def test_following_goes_on_until_the_sandbox_is_removed(world: World) -> None:
+    engine = world.engine()
+    made = await engine.create(ANN, world.request(), CreateOptions(name="one", start=True))
+    following = asyncio.create_task(_logs(engine, follow=True))
+    await _detached(engine, world, 5, b"a")
+    await _detached(engine, world, 6, b"b")
+    assert not following.done()
+    await engine.remove(ANN, "one", force=True)
+    assert [entry.data for entry in await following] == [b"a", b"b"]
+    assert not (world.directory / "data" / "logs" / made.sandbox_id).exists()
+    with pytest.raises(NotFound):
+        await _logs(engine)
+
+
+async def test_a_recording_that_ended_is_not_begun_again(world: World) -> None:
+    engine = world.engine()
+    made = await engine.create(ANN, world.request(), CreateOptions(name="one", start=True))
+    machine = await _detached(engine, world, 5, b"all")
+    machine.finished.set()
+    async with asyncio.timeout(10):
+        while engine._logs._recordings:
+            await asyncio.sleep(0)
+    again = world.engine()
+    await again.recover()
+    await again.settled()
+    await again._core.operations.drain()
+    assert again._logs._recordings == {}
+    assert LogFile(str(world.directory / "data" / "logs" / made.sandbox_id)).has_ended(5)
