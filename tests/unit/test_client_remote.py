@@ -7,11 +7,13 @@ import json
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from unit.door_server import CALL, FAILED, KILL, REPLY, RESUME, RESUMED, SIGNAL, START, Attach, DoorServer
+from unit.door_server import CALL, FAILED, KILL, REPLY, RESUME, RESUMED, SIGNAL, START, Attach, DoorServer, Frame
 
+from agentkernel import __version__
 from agentkernel.abc import Caller
 from agentkernel.channel import door
 from agentkernel.channel.refusal import encode_refusal
@@ -61,23 +63,56 @@ async def _kernel(directory: Path, *scripts: Callable[[Attach], None], **server:
             await kernel.close()
 
 
+def _next_call(attach: Attach) -> Frame:
+    """The next CALL; the greeting, which tells the client's version, is answered on the way."""
+    while True:
+        call = attach.next(CALL)
+        if json.loads(call.payload)["op"] != "hello":
+            return call
+        attach.send(REPLY, b"{}", ident=call.ident)
+
+
 def _reply(attach: Attach, value: object) -> dict[str, object]:
     """Answers the next CALL and returns what it said."""
-    call = attach.next(CALL)
+    call = _next_call(attach)
     attach.send(REPLY, json.dumps(to_json(value)).encode(), ident=call.ident)
     return dict(json.loads(call.payload))
 
 
 def _refuse(attach: Attach, error: AgentKernelError, kind: int = CALL) -> dict[str, object]:
-    frame = attach.next(kind)
+    frame = _next_call(attach) if kind == CALL else attach.next(kind)
     attach.send(FAILED, encode_refusal(error), ident=frame.ident)
     return dict(json.loads(frame.payload)) if kind == CALL else {}
+
+
+async def test_the_client_tells_its_version(tmp_path: Path) -> None:
+    def script(attach: Attach) -> None:
+        said.append(dict(json.loads(attach.next(CALL).payload)))
+        _reply(attach, INFO)
+
+    said: list[dict[str, object]] = []
+    async with _kernel(tmp_path, script) as kernel:
+        await kernel.info(CALLER, "box")
+    assert said == [{"op": "hello", "version": __version__}]
+
+
+async def test_a_long_list_comes_in_pages_that_frames_hold(tmp_path: Path) -> None:
+    infos = [replace(INFO, sandbox_id=f"{number:016x}") for number in range(150)]
+    said: list[dict[str, object]] = []
+
+    def script(attach: Attach) -> None:
+        said.append(_reply(attach, tuple(infos[:100])))
+        said.append(_reply(attach, tuple(infos[100:])))
+
+    async with _kernel(tmp_path, script) as kernel:
+        assert list(await kernel.sandboxes(CALLER, SandboxFilter(limit=1000))) == infos
+    assert [entry["wanted"] for entry in said] == [{}, {"after": infos[99].sandbox_id}]
 
 
 async def test_a_call_names_its_operation_and_its_answer_is_read_by_its_type(tmp_path: Path) -> None:
     said = []
     async with _kernel(tmp_path, lambda attach: said.append(_reply(attach, (INFO,)))) as kernel:
-        assert await kernel.sandboxes(CALLER, SandboxFilter(labels=(("a", "b"),))) == (INFO,)
+        assert await kernel.sandboxes(CALLER, SandboxFilter(labels=(("a", "b"),))) == [INFO]
     assert said == [{"op": "list", "wanted": {"labels": [["a", "b"]]}}]
 
 
@@ -103,7 +138,7 @@ async def test_an_error_of_a_later_version_keeps_its_code(tmp_path: Path) -> Non
 @pytest.mark.parametrize("answer", [b"not json", b"[]", b'{"sandbox_id": 1}'])
 async def test_an_answer_that_is_none_is_an_error_and_nothing_more(tmp_path: Path, answer: bytes) -> None:
     def script(attach: Attach) -> None:
-        attach.send(REPLY, answer, ident=attach.next(CALL).ident)
+        attach.send(REPLY, answer, ident=_next_call(attach).ident)
         _reply(attach, INFO)
 
     async with _kernel(tmp_path, script) as kernel:
@@ -116,7 +151,7 @@ async def test_what_a_daemon_did_not_answer_is_asked_again_of_the_next_with_the_
     said: list[dict[str, object]] = []
 
     def cut(attach: Attach) -> None:
-        said.append(dict(json.loads(attach.next(CALL).payload)))
+        said.append(dict(json.loads(_next_call(attach).payload)))
 
     async with _kernel(tmp_path, cut, cut, lambda attach: said.append(_reply(attach, INFO))) as kernel:
         assert await kernel.create(CALLER, SandboxRequest(), CreateOptions(name="box")) == INFO
@@ -186,7 +221,7 @@ async def test_the_daemon_of_another_store_is_not_taken_for_the_one_before(tmp_p
 
     def first(attach: Attach) -> None:
         _reply(attach, INFO)
-        attach.next(CALL)
+        _next_call(attach)
         server.store = b"t" * 16
 
     server = DoorServer(path, first, lambda attach: attach.until_closed(), lambda attach: _reply(attach, INFO))
@@ -230,7 +265,7 @@ async def test_events_are_asked_for_page_by_page_up_to_the_limit(tmp_path: Path)
 
     async with _kernel(tmp_path, script) as kernel:
         assert [event.event_id async for event in kernel.events(CALLER, EventFilter(limit=4))] == [1, 2, 3, 4]
-    assert [entry["wanted"] for entry in said] == [{"limit": 4}, {"limit": 4, "after": 3}]
+    assert [entry["wanted"] for entry in said] == [{"limit": 4}, {"limit": 1, "after": 3}]
 
 
 async def test_logs_are_asked_for_until_there_are_no_more(tmp_path: Path) -> None:
@@ -251,7 +286,7 @@ async def test_logs_are_asked_for_until_there_are_no_more(tmp_path: Path) -> Non
 
 def _opening(attach: Attach) -> None:
     for _ in range(2):
-        call = attach.next(CALL)
+        call = _next_call(attach)
         answer = INFO if json.loads(call.payload)["op"] == "info" else SPEC
         attach.send(REPLY, json.dumps(to_json(answer)).encode(), ident=call.ident)
 
@@ -371,7 +406,7 @@ async def test_an_unknown_process_is_not_found(tmp_path: Path) -> None:
 async def test_a_sandbox_that_does_not_run_is_not_opened(tmp_path: Path) -> None:
     def script(attach: Attach) -> None:
         for _ in range(2):
-            call = attach.next(CALL)
+            call = _next_call(attach)
             stopped = to_json(INFO) | {"status": "stopped"}
             answer = stopped if json.loads(call.payload)["op"] == "info" else to_json(SPEC)
             attach.send(REPLY, json.dumps(answer).encode(), ident=call.ident)

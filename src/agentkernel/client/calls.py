@@ -24,7 +24,8 @@ from agentkernel.errors import AgentKernelError, DaemonUnavailable, InvalidInput
 from agentkernel.model.codec import from_json, to_json
 from agentkernel.model.inspection import ProcessRecord
 from agentkernel.model.operation import OPERATIONS
-from agentkernel.model.record import Event, EventFilter, LogEntry, SandboxFilter, SandboxInfo
+from agentkernel.model.record import CreateOptions, Event, EventFilter, KernelStatus, LogEntry, SandboxFilter, SandboxInfo
+from agentkernel.model.request import SandboxRequest
 
 PATIENCE_S: Final = 60.0  # for daemons to come after one that is gone or ends
 _PAUSE_S: Final = 0.02
@@ -75,6 +76,51 @@ class Calls:
         answer = self.request(_CALL, json.dumps({"op": operation, **said}).encode())
         result = OPERATIONS[operation].result
         return None if result is None else from_json(result, json.loads(answer))
+
+    def create(self, request: SandboxRequest, options: CreateOptions) -> SandboxInfo:
+        """See `abc.Kernel`, as for all these; a repeat to the next daemon makes no second one."""
+        info: SandboxInfo = self.call("create", request=request, options=replace(options, request_key=os.urandom(16).hex()))
+        return info
+
+    def info(self, name: str) -> SandboxInfo:
+        """Describes one."""
+        info: SandboxInfo = self.call("info", name=name)
+        return info
+
+    def started(self, name: str) -> SandboxInfo:
+        """Boots it."""
+        info: SandboxInfo = self.call("start", name=name)
+        return info
+
+    def stopped(self, name: str) -> SandboxInfo:
+        """Ends everything in it and keeps its files."""
+        info: SandboxInfo = self.call("stop", name=name)
+        return info
+
+    def renamed(self, name: str, new_name: str) -> SandboxInfo:
+        """Gives it another name; see `remove` for repeats."""
+        try:
+            info: SandboxInfo = self.call("rename", name=name, new_name=new_name)
+        except NotFound:
+            if not self.repeated:
+                raise
+            return self.info(new_name)
+        return info
+
+    def extended(self, name: str, ttl_s: float | None) -> SandboxInfo:
+        """Lets it expire so many seconds from now; None: never."""
+        info: SandboxInfo = self.call("extend", name=name, ttl_s=ttl_s)
+        return info
+
+    def collect_garbage(self, *, dry_run: bool) -> Sequence[str]:
+        """Removes what has expired and what belongs to no sandbox."""
+        lines: Sequence[str] = self.call("gc", dry_run=dry_run)
+        return lines
+
+    def status(self) -> KernelStatus:
+        """The daemon at a glance."""
+        status: KernelStatus = self.call("status")
+        return status
 
     def remove(self, name: str, *, force: bool) -> None:
         """See `abc.Kernel`; one that is not there after a repeat was removed by the daemon that could not say so any more."""

@@ -9,7 +9,9 @@ import struct
 from collections.abc import Mapping
 from typing import Final
 
+from agentkernel.channel.exchange import Answer
 from agentkernel.channel.execution import Phase
+from agentkernel.channel.frames import FrameType
 from agentkernel.channel.mux import Channel, Deadlines
 from agentkernel.client.exchange import DoorExchange
 from agentkernel.config.daemon_process import last_words, spawn
@@ -73,6 +75,10 @@ class Connection(Channel):
             draining=self._draining,
         )
 
+    def say(self, kind: FrameType, payload: bytes) -> None:
+        """Sends a request whose answer nobody waits for."""
+        self._exchange.request(kind, payload, _ignore)
+
     def _attach(self, sock: socket.socket) -> None:
         self.attaches += 1
         super()._attach(sock)
@@ -86,6 +92,10 @@ class Connection(Channel):
         if link is not None and not any(each.phase is Phase.RUNNING for each in self._exchange.executions.values()):
             link.close()
             self.lost("the daemon is ending")
+
+
+def _ignore(answer: Answer) -> None:
+    """Whatever it is."""
 
 
 def _connected(path: str) -> socket.socket:

@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
 
+from agentkernel import __version__
 from agentkernel.abc import Caller, Sandbox
 from agentkernel.channel.frames import FrameType
 from agentkernel.channel.messages import Failure
@@ -26,6 +27,7 @@ from agentkernel.model.request import Grant, Notice, SandboxRequest
 from agentkernel.model.spec import SandboxSpec
 from agentkernel.model.status import Status
 
+PAGE: Final = 100  # sandboxes whose description fits one frame
 POLL_S: Final = 20.0  # how long the daemon holds a question for what is to come
 
 
@@ -99,8 +101,14 @@ class RemoteKernel:
 
     async def sandboxes(self, caller: Caller, wanted: SandboxFilter) -> Sequence[SandboxInfo]:
         """See `abc.Kernel`."""
-        found: tuple[SandboxInfo, ...] = await self._call("list", wanted=wanted)
-        return found
+        found: list[SandboxInfo] = []
+        while True:
+            limit = min(PAGE, wanted.limit - len(found)) if wanted.limit > PAGE else wanted.limit  # what is wrong with it the daemon says
+            page: tuple[SandboxInfo, ...] = await self._call("list", wanted=replace(wanted, limit=limit))
+            found += page
+            if len(page) < limit or len(found) >= wanted.limit:
+                return found
+            wanted = replace(wanted, after=page[-1].sandbox_id)
 
     async def info(self, caller: Caller, name: str) -> SandboxInfo:
         """See `abc.Kernel`."""
@@ -171,15 +179,17 @@ class RemoteKernel:
     async def events(self, caller: Caller, wanted: EventFilter, *, follow: bool = False) -> AsyncIterator[Event]:
         """See `abc.Kernel`; asked for page by page."""
         left = wanted.limit
-        while follow or left > 0:
+        while True:
             wait_s = POLL_S if follow else 0.0
             page: tuple[Event, ...] = await self._call("events", wanted=wanted, wait_s=wait_s)
             for event in page:
                 yield event
                 wanted = replace(wanted, after=event.event_id)
             left -= len(page)
-            if not page and not follow:
-                return
+            if not follow:
+                if not page or left <= 0:
+                    return
+                wanted = replace(wanted, limit=left)
 
     async def status(self, caller: Caller) -> KernelStatus:
         """See `abc.Kernel`."""
@@ -232,6 +242,7 @@ class RemoteKernel:
                 self._connection = None
                 connection = Connection(self._daemon)
                 await connection.open()
+                connection.say(FrameType.CALL, json.dumps({"op": "hello", "version": __version__}).encode())
                 self._connection = connection
             return self._connection
 
