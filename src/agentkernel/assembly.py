@@ -13,6 +13,7 @@ from agentkernel.errors import BackendUnavailable, InvalidInput, UnknownKey
 
 if TYPE_CHECKING:
     from agentkernel.abc import Backend, Host, Kernel
+    from agentkernel.client.calls import Calls
 
 # What takes part in the choice. Backends of other packages (entry points of the group below) are used when they are asked for by name.
 BACKENDS: dict[str, str] = {
@@ -93,6 +94,11 @@ def _directories() -> Any:
 def build_client(environment: Mapping[str, str]) -> Kernel:
     """The kernel behind the daemon of the user whose environment this is; a daemon is started when the first call finds none."""
     return cast("Kernel", _load("agentkernel.client.remote:RemoteKernel")(environment))
+
+
+def build_calls(environment: Mapping[str, str], *, starts: bool = True) -> Calls:
+    """Plain calls to that daemon, without an event loop; `starts`: one is started where none answers."""
+    return cast("Calls", _load("agentkernel.client.calls:Calls")(environment, starts=starts))
 
 
 class Backends:

@@ -29,6 +29,7 @@ def environment_in(directory: Path, **more: str) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "SCRIPTED_LOG": str(directory / "log"),
         "SCRIPTED_SIGINT": "default",
+        "AGENTKERNEL_DAEMON": "off",  # the scripted kernel is in process
         **more,
     }
 

@@ -242,6 +242,9 @@ class ScriptedKernel:
     async def aftermath(self, caller: Caller, grant: Grant) -> tuple[Notice, ...]:
         return ()
 
+    async def close(self) -> None:
+        """Nothing is held."""
+
     def isolation_of(self, backend: str) -> IsolationLevel:
         return IsolationLevel.CONTAINER
 

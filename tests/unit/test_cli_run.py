@@ -23,6 +23,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ScriptedKernel:
     found = ScriptedKernel()
     monkeypatch.setattr(assembly, "build_engine", lambda environment: found)
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AGENTKERNEL_DAEMON", "off")
     for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)

@@ -95,7 +95,7 @@ relay.Relay.send = send
 sys.argv = ["agentkernel", "exec", "box", "true"]
 agentkernel.__main__.command()
 """
-    environment = environment_in(tmp_path, AGENTKERNEL_SOCKET=str(tmp_path / "daemon.sock"))
+    environment = environment_in(tmp_path, AGENTKERNEL_SOCKET=str(tmp_path / "daemon.sock"), AGENTKERNEL_DAEMON="on")
     with DoorServer(tmp_path / "daemon.sock", lambda attach: attach.until_closed() and None):
         process = subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=tmp_path, stdin=subprocess.DEVNULL

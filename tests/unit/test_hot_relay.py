@@ -49,7 +49,7 @@ class Client:
         self.directory = directory
         self.socket = directory / "daemon.sock"
         self.argv = [sys.executable, "-m", "agentkernel"]
-        self.environment = environment_in(directory, AGENTKERNEL_SOCKET=str(self.socket))
+        self.environment = environment_in(directory, AGENTKERNEL_SOCKET=str(self.socket), AGENTKERNEL_DAEMON="on")
 
     def serve(self, *scripts: Script, state: int = 0) -> DoorServer:
         return DoorServer(self.socket, *scripts, state=state)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-import pwd
 
 from agentkernel.abc import Caller
+from agentkernel.config.principal import principal_of
 
 
 def local_caller() -> Caller:
-    """The user who runs this process, by name where the user database knows one."""
-    uid = os.getuid()
-    try:
-        return Caller(principal=pwd.getpwuid(uid).pw_name)
-    except KeyError:
-        return Caller(principal=f"uid {uid}")
+    """The user who runs this process."""
+    return Caller(principal=principal_of(os.getuid()))

@@ -6,22 +6,47 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from agentkernel.errors import InvalidInput
+from agentkernel.errors import DaemonUnavailable, InvalidInput
 
 if TYPE_CHECKING:
     from agentkernel.abc import Kernel
+    from agentkernel.client.calls import Calls
+
+_SWITCH = "AGENTKERNEL_DAEMON"
+_OFF = ("off", "false", "no", "0")
 
 
 class Context:
     """The surroundings of one invocation; tests make their own with a scripted kernel."""
 
-    def __init__(self, *, environment: Mapping[str, str], open_kernel: Callable[[Mapping[str, str]], Kernel]) -> None:
+    def __init__(
+        self,
+        *,
+        environment: Mapping[str, str],
+        open_kernel: Callable[[Mapping[str, str]], Kernel],
+        open_client: Callable[[Mapping[str, str]], Kernel],
+        open_calls: Callable[[Mapping[str, str], bool], Calls],
+    ) -> None:
         self.environment = environment
         self._open_kernel = open_kernel
+        self._open_client = open_client
+        self._open_calls = open_calls
 
     def kernel(self) -> Kernel:
-        """Opens the door; nothing is probed or imported before it is used."""
+        """Opens the door of an engine in this process; nothing is probed or imported before it is used."""
         return self._open_kernel(self.environment)
+
+    def client(self) -> Kernel:
+        """Opens the door of the daemon's."""
+        return self._open_client(self.environment)
+
+    def calls(self, verb: str, *, starts: bool = True) -> Calls:
+        """The daemon, for plain calls; raises DaemonUnavailable where `AGENTKERNEL_DAEMON` says that there is to be none."""
+        if self.environment.get(_SWITCH, "").strip().lower() in _OFF:
+            raise DaemonUnavailable(
+                f"`agentkernel {verb}` needs the daemon, which keeps sandboxes", hint=f"unset {_SWITCH}; only `run` works without a daemon"
+            )
+        return self._open_calls(self.environment, starts)
 
     def cwd(self) -> str:
         """The working directory; raises InvalidInput when it has been removed."""

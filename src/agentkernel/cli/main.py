@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from agentkernel import __version__, assembly
 from agentkernel.cli.context import Context
 from agentkernel.cli.output import complete_streams, discard_stream, say
-from agentkernel.cli.verbs import VERBS, dispatch
+from agentkernel.cli.verbs import ALIASES, VERBS, dispatch
 from agentkernel.errors import AgentKernelError, InvalidInput, UnknownKey
 from agentkernel.text.nearest import nearest
 
@@ -70,9 +70,16 @@ def _run(arguments: list[str]) -> int:
         return 0
     if verb.startswith("-"):
         raise InvalidInput(f"flags come after the verb, but {verb!r} came first", hint="for example: agentkernel run --no-network ls")
+    verb = ALIASES.get(verb, verb)
     if verb not in VERBS:
         raise _unknown_verb(verb)
-    return dispatch(verb, rest, Context(environment=dict(os.environ), open_kernel=assembly.build_engine))
+    context = Context(
+        environment=dict(os.environ),
+        open_kernel=assembly.build_engine,
+        open_client=assembly.build_client,
+        open_calls=lambda environment, starts: assembly.build_calls(environment, starts=starts),
+    )
+    return dispatch(verb, rest, context)
 
 
 def _unknown_verb(verb: str) -> UnknownKey:

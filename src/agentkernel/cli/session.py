@@ -1,4 +1,4 @@
-"""One run: a sandbox, a command in it, its streams, and the signals and the terminal that go with them."""
+"""One command: a sandbox for it, its streams, and the signals and the terminal that go with them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from agentkernel import cli as late  # what only some runs need
-from agentkernel.abc import Caller, Kernel, Process
+from agentkernel.abc import Caller, Kernel, Process, Sandbox
 from agentkernel.cli.interrupts import Interrupts
 from agentkernel.cli.streams import feed, is_gone
 from agentkernel.cli.terminal import terminal_size
 from agentkernel.errors import AgentKernelError
 from agentkernel.model.command import Command, ExitStatus
-from agentkernel.model.request import Grant, Notice, SandboxRequest
+from agentkernel.model.request import Grant, Notice
 from agentkernel.text.outcome import exit_status
 
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE: what a program in a pipeline ends with when its reader goes away
@@ -37,10 +37,11 @@ class Job:
     """What to run and how it is joined to the user."""
 
     caller: Caller
-    request: SandboxRequest
+    place: Callable[[Kernel, Caller], AbstractAsyncContextManager[tuple[Sandbox, Grant]]]  # the sandbox, for as long as the command runs
     command: Command
     raw: bool  # put the user's terminal into raw mode
     granted: Callable[[Grant], None]  # told before the command starts
+    looks_after: bool = True  # whether to say what the sandbox left on the host
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +83,9 @@ async def run(kernel: Kernel, job: Job, sink: Sink) -> Outcome:
         except asyncio.CancelledError:
             if interrupts.number is None:
                 raise
-    aftermath = () if progress.grant is None else tuple(await kernel.aftermath(job.caller, progress.grant))
+    aftermath: tuple[Notice, ...] = ()
+    if job.looks_after and progress.grant is not None:
+        aftermath = tuple(await kernel.aftermath(job.caller, progress.grant))
     return Outcome(
         exit_status=_exit_status(progress, interrupts),
         grant=progress.grant,
@@ -95,7 +98,7 @@ async def run(kernel: Kernel, job: Job, sink: Sink) -> Outcome:
 
 
 async def _work(kernel: Kernel, job: Job, sink: Sink, interrupts: Interrupts, progress: _Progress) -> None:
-    async with kernel.sandbox(job.caller, job.request) as (sandbox, grant):
+    async with job.place(kernel, job.caller) as (sandbox, grant):
         progress.grant = grant
         progress.create_s = time.monotonic() - progress.started_at
         job.granted(grant)

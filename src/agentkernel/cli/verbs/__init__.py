@@ -20,6 +20,23 @@ if TYPE_CHECKING:
 
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("agentkernel.cli.verbs.run", "run a command in a sandbox made for it"),
+    "create": ("agentkernel.cli.verbs.create", "make a sandbox that lives on"),
+    "start": ("agentkernel.cli.verbs.start", "start a sandbox, with the files that it has"),
+    "exec": ("agentkernel.cli.verbs.exec", "run a command in a running sandbox"),
+    "attach": ("agentkernel.cli.verbs.attach", "join a running command, or a shell, in a sandbox"),
+    "cp": ("agentkernel.cli.verbs.cp", "copy files and directories into a sandbox and out of it"),
+    "stop": ("agentkernel.cli.verbs.stop", "end everything in a sandbox and keep its files"),
+    "remove": ("agentkernel.cli.verbs.remove", "remove a sandbox and its files"),
+    "list": ("agentkernel.cli.verbs.list", "list the sandboxes"),
+    "info": ("agentkernel.cli.verbs.info", "describe a sandbox"),
+    "ps": ("agentkernel.cli.verbs.ps", "list the commands in a sandbox"),
+    "logs": ("agentkernel.cli.verbs.logs", "show the output of background commands"),
+    "kill": ("agentkernel.cli.verbs.kill", "signal a command in a sandbox"),
+    "rename": ("agentkernel.cli.verbs.rename", "give a sandbox another name"),
+    "extend-ttl": ("agentkernel.cli.verbs.extend_ttl", "let a sandbox live longer, or shorter"),
+    "gc": ("agentkernel.cli.verbs.gc", "remove what has expired and what belongs to nothing"),
+    "audit": ("agentkernel.cli.verbs.audit", "show what was done, as JSON lines"),
+    "daemon": ("agentkernel.cli.verbs.daemon", "start, stop or look at the daemon"),
     "doctor": ("agentkernel.cli.verbs.doctor", "say what this host can do, and what would make it better"),
     "backends": ("agentkernel.cli.verbs.backends", "list the isolation backends and whether they are ready"),
     "setup": ("agentkernel.cli.verbs.setup", "say what is installed, what is missing and how to get it"),
@@ -27,6 +44,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "trust": ("agentkernel.cli.verbs.trust", "allow a project's agentkernel.toml to loosen the policy"),
     "completions": ("agentkernel.cli.verbs.completions", "print the completion script for a shell"),
 }
+
+
+ALIASES = {"rm": "remove", "ls": "list"}
 
 
 class Verb(Protocol):

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 from argparse import Namespace
-from collections.abc import Callable
 
-from agentkernel.cli.caller import local_caller
+from agentkernel.cli import hot
 from agentkernel.cli.console import console_of
 from agentkernel.cli.context import Context
+from agentkernel.cli.execute import execute
 from agentkernel.cli.output import say
-from agentkernel.cli.report import Collector, print_error, print_outcome, say_why
-from agentkernel.cli.session import STDIN, Job, Outcome, Sink, run
-from agentkernel.cli.streams import Writer
+from agentkernel.cli.place import Place, made_for_it, made_to_last
 from agentkernel.config.invocation import Invocation, configure_run, read_run
-from agentkernel.errors import AgentKernelError
-from agentkernel.model.command import DEFAULT_OUTPUT_LIMIT_BYTES
-from agentkernel.model.request import Grant
+from agentkernel.errors import DaemonUnavailable
+from agentkernel.model.request import Notice
 from agentkernel.text.said import state_directory, unsaid
 
 HELP = """\
-Run one command in a sandbox of its own; the sandbox is gone when the command ends.
+Run one command in a sandbox of its own; the sandbox is gone when the command ends, unless --keep is given.
 
   agentkernel run python3 -c "print('hello')"
   agentkernel run npm test                              on a private copy of this project
@@ -31,6 +26,7 @@ Run one command in a sandbox of its own; the sandbox is gone when the command en
   make report | agentkernel run -- jq .name > name.txt  works in pipelines
   agentkernel run bash                                  an interactive shell
   agentkernel run --json -- ls -la                      the result as one JSON object
+  agentkernel run --keep --name box make                the sandbox stays: agentkernel exec box ...
 
 Options end at the first word that is not one: what follows is the command and its own arguments. `--` makes that plain.
 
@@ -46,32 +42,35 @@ configure = configure_run
 
 def main(args: Namespace, context: Context) -> int:
     """Runs it; returns what the process exits with."""
-    if not args.json:
-        return _run(args, context, Writer()).exit_status
-    collector = Collector(DEFAULT_OUTPUT_LIMIT_BYTES)
-    try:
-        outcome = _run(args, context, collector)
-    except AgentKernelError as error:
-        print_error(error)
-        raise
-    print_outcome(outcome, collector)
-    return outcome.exit_status
-
-
-def _run(args: Namespace, context: Context, sink: Sink) -> Outcome:
     wanted = read_run(args, console_of(context))
-
-    def granted(grant: Grant) -> None:
-        if not wanted.quiet and not wanted.json:
-            for notice in unsaid(grant.notices, state_directory(context.environment)):
-                say("note", notice.message, notice.hint, context.environment)
-
-    outcome = asyncio.run(run(context.kernel(), _job(wanted, granted), sink))
-    say_why(outcome, wanted.command.timeout_s, context.environment)
-    return outcome
+    if wanted.keep and not wanted.daemon:
+        raise DaemonUnavailable("--keep needs the daemon, which keeps sandboxes", hint="leave --no-daemon out")
+    behind_daemon = wanted.daemon and (wanted.keep or _daemon_answers(wanted, context))
+    return execute(wanted, _place(wanted, context), context, context.client() if behind_daemon else context.kernel())
 
 
-def _job(wanted: Invocation, granted: Callable[[Grant], None]) -> Job:
+def _place(wanted: Invocation, context: Context) -> Place:
     assert wanted.request is not None  # noqa: S101 - what `run` asks for
-    raw = wanted.command.terminal is not None and os.isatty(STDIN)
-    return Job(caller=local_caller(), request=wanted.request, command=wanted.command, raw=raw, granted=granted)
+    if not wanted.keep:
+        return made_for_it(wanted.request)
+
+    def told(name: str) -> None:
+        if not wanted.quiet and not wanted.json:
+            say("note", f"the sandbox {name} stays", f"agentkernel exec {name} ...; agentkernel remove --force {name}", context.environment)
+
+    return made_to_last(wanted.request, told)
+
+
+def _daemon_answers(wanted: Invocation, context: Context) -> bool:
+    """Whether one can be had; where it cannot, a run does without, and says so once."""
+    try:
+        if hot.no_daemon is not None:
+            raise hot.no_daemon
+        with context.calls("run") as calls:
+            calls.connect()
+    except DaemonUnavailable as error:
+        lack = Notice(code="no-daemon", message=f"this runs without a daemon: {error.message}", hint=error.hint)
+        for notice in unsaid([lack], state_directory(context.environment)) if not (wanted.quiet or wanted.json) else ():
+            say("note", notice.message, notice.hint, context.environment)
+        return False
+    return True

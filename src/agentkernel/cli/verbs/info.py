@@ -1,0 +1,61 @@
+"""`agentkernel info`: one sandbox, in full."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+
+from agentkernel.cli.context import Context
+from agentkernel.cli.show import age, moment, print_json, sandbox_record
+from agentkernel.model.record import SandboxInfo
+from agentkernel.text.style import printable
+from agentkernel.units import format_duration
+
+HELP = """\
+Describe a sandbox.
+
+  agentkernel info box
+  agentkernel info box --json
+"""
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument("name", metavar="NAME", help="sandbox, by name or id")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def main(args: Namespace, context: Context) -> int:
+    """Describes it."""
+    with context.calls("info") as calls:
+        info = calls.info(args.name)
+    if args.json:
+        print_json(sandbox_record(info))
+        return 0
+    lines = [(name, printable(value)) for name, value in _lines(info) if value]
+    width = max(len(name) for name, _ in lines)
+    sys.stdout.write("".join(f"{name.ljust(width)}  {value}\n" for name, value in lines))
+    return 0
+
+
+def _lines(info: SandboxInfo) -> list[tuple[str, str]]:
+    return [
+        ("name", info.name),
+        ("id", info.sandbox_id),
+        ("status", f"{info.status.value} ({info.reason})" if info.reason else info.status.value),
+        ("backend", info.backend),
+        ("isolation", info.isolation.label),
+        ("image", info.image),
+        ("profile", info.profile),
+        ("owner", info.owner),
+        ("labels", ", ".join(f"{key}={value}" for key, value in info.labels)),
+        ("created", _time(info.created_at)),
+        ("started", _time(info.started_at)),
+        ("last used", _time(info.used_at)),
+        ("expires", moment(info.expires_at) if info.expires_at is not None else ""),
+        ("stops after", f"{format_duration(info.idle_s)} without use" if info.idle_s is not None else ""),
+    ]
+
+
+def _time(at: float | None) -> str:
+    return f"{moment(at)} ({age(at)} ago)" if at else ""

@@ -1,0 +1,36 @@
+"""`agentkernel start`: a stopped sandbox runs again, with its files."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from agentkernel.cli.context import Context
+from agentkernel.cli.each import for_each
+from agentkernel.config.invocation import check_backend
+from agentkernel.model.record import SandboxInfo
+
+HELP = """\
+Start sandboxes, with the files that they had when they were stopped. One that runs is left as it is.
+
+  agentkernel start box
+  agentkernel start box other
+"""
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument("names", nargs="+", metavar="NAME", help="sandbox, by name or id")
+    parser.add_argument("-B", "--backend", default=None, metavar="NAME", help="the backend that it must be of; it cannot be changed")
+    parser.add_argument("--json", action="store_true", help="print a JSON array")
+
+
+def main(args: Namespace, context: Context) -> int:
+    """Prints the name of each that it started."""
+    with context.calls("start") as calls:
+
+        def start(name: str) -> SandboxInfo:
+            if args.backend is not None:
+                check_backend(args.backend, calls.info(name).backend, name)
+            return calls.started(name)
+
+        return for_each(args.names, start, context, as_json=args.json)
