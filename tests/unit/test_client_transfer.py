@@ -309,7 +309,7 @@ async def test_endlessly_many_entries_end(tmp_path: Path, monkeypatch: pytest.Mo
         await download(  # type: ignore[arg-type]
             Liar({"/d": directory()}, {"/d": [[regular(b"%d" % number) for number in range(100)]]}), "/d", tmp_path / "copy"
         )
-    assert len(list((tmp_path / "copy").iterdir())) == 10
+    assert len(list((tmp_path / "copy").iterdir())) <= 10
 
 
 async def test_a_fifo_that_takes_the_place_of_a_file_holds_nobody_up(tmp_path: Path) -> None:

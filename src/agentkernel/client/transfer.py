@@ -11,9 +11,9 @@ import errno
 import os
 import posixpath
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from agentkernel.abc import Files
 from agentkernel.client.hosttree import Place, place_of
@@ -22,8 +22,12 @@ from agentkernel.model.inspection import FileRecord
 
 DEFAULT_LIMIT_BYTES: Final = 16 * 1024**3
 MAX_ENTRIES: Final = 1_000_000
+AT_ONCE: Final = 8  # files of one directory: most of a small one's time is waiting for the sandbox
 _CHUNK_BYTES: Final = 256 * 1024
 _NAMED: Final = 100  # entries that a report names
+
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -36,11 +40,6 @@ class Copied:
     bytes: int = 0
     skipped: list[str] = field(default_factory=list)  # sockets, FIFOs and devices; the first 100
     outward: list[str] = field(default_factory=list)  # symlinks that lead out of the copy; the first 100
-
-    @property
-    def entries(self) -> int:
-        """All of them."""
-        return self.files + self.directories + self.symlinks
 
 
 async def upload(files: Files, source: str | os.PathLike[str], target: str) -> Copied:
@@ -110,11 +109,14 @@ class _Upload:
             if failure.errno != errno.EEXIST or not stat.S_ISDIR((await self._files.stat(target)).mode):
                 raise
         with place.opened() as descriptor:
-            for name in sorted(os.listdir(descriptor)):
-                below = place.below(descriptor, os.fsencode(name))
-                await self.entry(below, posixpath.join(target, name), posixpath.join(relative, name))
+            below = [place.below(descriptor, os.fsencode(name)) for name in sorted(os.listdir(descriptor))]
+            await _each(below, lambda each: stat.S_ISDIR(each.status().st_mode), lambda each: self._below(each, target, relative))
         await self._files.change_mode(target, wanted)
         self._copied.directories += 1
+
+    async def _below(self, place: Place, target: str, relative: str) -> None:
+        name = os.fsdecode(place.name)
+        await self.entry(place, posixpath.join(target, name), posixpath.join(relative, name))
 
     async def _file(self, place: Place, target: str, mode: int) -> None:
         await self._files.write(target, self._pieces(place), mode=mode & 0o777, exclusive=True)
@@ -141,10 +143,12 @@ class _Download:
         self._files = files
         self._copied = copied
         self._limit_bytes = limit_bytes
+        self._begun = 0
 
     async def entry(self, record: FileRecord, source: str, place: Place, relative: str) -> None:
         """Copies what a record describes to a place."""
-        if self._copied.entries >= MAX_ENTRIES:
+        self._begun += 1
+        if self._begun > MAX_ENTRIES:
             raise OutputTooLarge(f"the tree has more than {MAX_ENTRIES:,} entries", hint="copy a part of it")
         if stat.S_ISDIR(record.mode):
             await self._directory(record, source, place, relative)
@@ -161,13 +165,16 @@ class _Download:
     async def _directory(self, record: FileRecord, source: str, place: Place, relative: str) -> None:
         new = place.make_directory()
         with place.opened() as descriptor:
-            for each in sorted(await self._files.list(source), key=lambda each: each.name):
-                below = place.below(descriptor, each.name)
-                name = os.fsdecode(each.name)
-                await self.entry(each, posixpath.join(source, name), below, posixpath.join(relative, name))
+            found = [(each, place.below(descriptor, each.name)) for each in sorted(await self._files.list(source), key=_name)]
+            await _each(found, lambda each: stat.S_ISDIR(each[0].mode), lambda each: self._below(each, source, relative))
             if new:
                 os.fchmod(descriptor, record.mode & 0o777)
         self._copied.directories += 1
+
+    async def _below(self, found: tuple[FileRecord, Place], source: str, relative: str) -> None:
+        record, place = found
+        name = os.fsdecode(record.name)
+        await self.entry(record, posixpath.join(source, name), place, posixpath.join(relative, name))
 
     async def _file(self, record: FileRecord, source: str, place: Place) -> None:
         with place.writing(record.mode) as descriptor:
@@ -177,6 +184,42 @@ class _Download:
                     raise OutputTooLarge(f"the files hold more than {self._limit_bytes:,} bytes", hint="copy a part of them")
                 await asyncio.to_thread(_write_all, descriptor, data)
         self._copied.files += 1
+
+
+async def _each(items: Sequence[T], is_directory: Callable[[T], bool], copy: Callable[[T], Awaitable[None]]) -> None:
+    """Copies the entries of a directory: first what is none, some side by side; then, one after the other, the directories in it.
+
+    The first failure ends the rest.
+    """
+    running: set[asyncio.Future[None]] = set()
+    try:
+        for item in items:
+            if not is_directory(item):
+                running.add(asyncio.ensure_future(copy(item)))
+                if len(running) >= AT_ONCE:
+                    running = await _some_ended(running)
+        while running:
+            running = await _some_ended(running)
+        for item in items:
+            if is_directory(item):
+                await copy(item)
+    finally:
+        for each in running:
+            each.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _some_ended(running: set[asyncio.Future[None]]) -> set[asyncio.Future[None]]:
+    """Those that still run when some have ended; raises what one of these failed with."""
+    done, rest = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    failures = [failure for each in done if (failure := each.exception()) is not None]
+    if failures:
+        raise failures[0]
+    return rest
+
+
+def _name(record: FileRecord) -> bytes:
+    return record.name
 
 
 def _copyable(mode: int) -> bool:
