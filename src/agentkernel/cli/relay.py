@@ -12,6 +12,8 @@ import errno
 import os
 import select
 
+from agentkernel import __version__
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from agentkernel.cli.relay_input import Input
@@ -28,9 +30,10 @@ ENDING = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT)
 MAX_FRAME = 131_092
 HELLO_REPLY_BYTES = 48
 EXITED_BYTES = 72  # the guest protocol's struct, limits and cause
-START, STDIN, CONSUMED, SIGNAL, RESIZE, KILL, RESUME, FORGET = 2, 3, 4, 5, 6, 7, 8, 9
+START, STDIN, CONSUMED, SIGNAL, RESIZE, KILL, RESUME, FORGET, CALL = 2, 3, 4, 5, 6, 7, 8, 9, 14
 FAILED, STARTED, OUTPUT, STDIN_CONSUMED, EXITED, RESUMED = 129, 130, 131, 132, 133, 134
 SANDBOX, INNER, SANDBOX_ID, NOTICE, EXIT_STATUS, MESSAGE = 32, 33, 48, 49, 50, 51
+HELLO = b'{"op": "hello", "version": "%b"}' % __version__.encode()  # a daemon that is older than this makes way, when it is done
 KILLED_BY_REQUEST = b"\x02\0\0\0"
 
 
@@ -103,14 +106,13 @@ class Relay:
         self._greeted = False
         self._received = b""
         self._queue.clear()
-        hello = b"AKCHAN1\n" + self.epoch + b"\1\0\1\0" + bytes(4)
-        self._queue.append(hello)
-        self.send(kind, payload)
+        self._queue.append(b"AKCHAN1\n" + self.epoch + b"\1\0\1\0" + bytes(4))
+        self._queue.append(self._frame(kind, payload))
+        self.send(CALL, HELLO, ident=self._other_id())
 
     def send(self, kind: int, payload: bytes = b"", flags: int = 0, ident: bytes = b"") -> None:
         """Sends a frame whole, also from a signal's handler that interrupts the sending of another."""
-        head = len(payload).to_bytes(4, "little") + bytes((kind, flags, 0, 0)) + (ident or self.exec_id)
-        self._queue.append(head + payload + self.epoch[:4])
+        self._queue.append(self._frame(kind, payload, flags, ident))
         while self._queue and not self._sending:
             self._sending = True
             try:
@@ -122,6 +124,14 @@ class Relay:
                 self._queue.clear()
             finally:
                 self._sending = False
+
+    def _frame(self, kind: int, payload: bytes, flags: int = 0, ident: bytes = b"") -> bytes:
+        head = len(payload).to_bytes(4, "little") + bytes((kind, flags, 0, 0)) + (ident or self.exec_id)
+        return head + payload + self.epoch[:4]
+
+    def _other_id(self) -> bytes:
+        """Of requests about the command, whose answers nobody waits for."""
+        return bytes([self.exec_id[0] ^ 2]) + self.exec_id[1:]
 
     def addressed(self, inner: bytes) -> bytes:
         """What goes with RESUME and SIGNAL."""
@@ -293,7 +303,7 @@ class Relay:
 
     def _pass_on(self, number: int) -> None:
         inner = self.exec_id + number.to_bytes(4, "little") + b"\1\0\0\0"  # the whole tree
-        self.send(SIGNAL, self.addressed(inner), ident=bytes([self.exec_id[0] ^ 2]) + self.exec_id[1:])
+        self.send(SIGNAL, self.addressed(inner), ident=self._other_id())
 
     def _resized(self, *_: object) -> None:
         self.send(RESIZE, window())

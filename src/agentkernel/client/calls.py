@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from agentkernel import __version__
 from agentkernel import channel as late  # what only some calls need
 from agentkernel.channel import wire
 from agentkernel.channel.door import DRAINING, encode_addressed
@@ -34,6 +35,7 @@ _SIGNAL, _LIST, _CALL, _REPLY, _FAILED = 5, 10, 14, 128, 129
 _CREDENTIALS = struct.Struct("3i")
 _SIGNALLED = struct.Struct("<QII")
 _WHOLE_TREE = 1
+_HELLO_ID = 2  # no request of ours has an even id
 
 
 class Calls:
@@ -116,6 +118,10 @@ class Calls:
         """Removes what has expired and what belongs to no sandbox."""
         lines: Sequence[str] = self.call("gc", dry_run=dry_run)
         return lines
+
+    def drain(self) -> None:
+        """Has the daemon end when what it does is done."""
+        self.request(_CALL, json.dumps({"op": "drain"}).encode())
 
     def status(self) -> KernelStatus:
         """The daemon at a glance."""
@@ -213,6 +219,10 @@ class Calls:
                 raise ProtocolViolation("what answers at the daemon's socket speaks another protocol")
             if state & DRAINING:
                 raise ConnectionError("it is ending")
+            # One that is older than this makes way; its answer passes by with the others that nobody waits for.
+            self._socket.sendall(
+                wire.encode_frame(self._tag, _CALL, _HELLO_ID, json.dumps({"op": "hello", "version": __version__}).encode())
+            )
         return self._socket
 
     def _reached(self) -> socket.socket:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import sys
 from argparse import ArgumentParser, Namespace
 
@@ -60,12 +59,12 @@ def _stop(args: Namespace, context: Context) -> int:
     try:
         with context.calls("daemon", starts=False) as calls:
             status = calls.status()
+            process = os.pidfd_open(status.pid)
+            calls.drain()
     except DaemonUnavailable:
         _say(args, stopped=False, pid=None)
         return 0
-    process = os.pidfd_open(status.pid)
     try:
-        signal.pidfd_send_signal(process, signal.SIGTERM)
         if not select.select([process], [], [], _STOP_S)[0]:
             raise Busy(f"the daemon (pid {status.pid}) is still at work after {_STOP_S:g} s", hint="it ends when that is done")
     finally:
