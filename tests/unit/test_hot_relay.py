@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from unit.cli_harness import DEADLINE_S, OnTerminal, environment_in
 from unit.door_server import (
+    CALL,
     CONSUMED,
     FAILED,
     FORGET,
@@ -100,7 +101,7 @@ def test_words_go_out_and_output_comes_back(client: Client) -> None:
 def test_a_record_is_forgotten_when_its_end_is_known(client: Client) -> None:
     with client.serve(_hello) as server:
         assert client("exec", "box", "true").returncode == 0
-    assert [frame.kind for frame in server.attaches[0].seen] == [START, FORGET]
+    assert [frame.kind for frame in server.attaches[0].seen] == [START, CALL, FORGET]
 
 
 def test_much_output_is_acknowledged(client: Client) -> None:
@@ -209,7 +210,7 @@ def test_a_signal_before_the_command_ends_the_client_at_once(client: Client) -> 
     def script(attach: Attach) -> None:
         attach.next(START)
         here.set()
-        assert attach.until_closed() == []
+        assert [frame.kind for frame in attach.until_closed()] == [CALL]
 
     here = threading.Event()
     with client.serve(script), client.start("run", "sleep", "9") as process:

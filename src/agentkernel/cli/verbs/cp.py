@@ -144,7 +144,8 @@ def _report(args: Namespace, copied: Copied) -> None:
             }
         )
     elif not args.quiet:
-        count = f"{copied.entries} {'entry' if copied.entries == 1 else 'entries'}"
+        entries = copied.files + copied.directories + copied.symlinks
+        count = f"{entries} {'entry' if entries == 1 else 'entries'}"
         sys.stdout.write(f"Copied {count} ({format_size(copied.bytes)}) from {printable(args.source)} to {printable(args.target)}\n")
 
 
