@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from agentkernel.errors import AgentKernelError
-from benchmarks import capacity, machine, starting
+from benchmarks import capacity, endurance, machine, running, shell, starting
 from benchmarks.contenders import UnmeasurableError
 from benchmarks.figures import Figure, table
 
@@ -23,13 +23,20 @@ Benchmark = Callable[[int, Path], Awaitable[list[Figure]]]
 TIMED: dict[str, tuple[Benchmark, int]] = {
     "cold": (starting.cold_dynamic, 200),
     "cold-static": (starting.cold_static, 200),
-    "exec": (starting.warm_exec, 1000),
-    "shell": (starting.shell, 30),
+    "exec": (running.warm_exec, 1000),
+    "pool": (running.pooled, 100),
+    "shell": (shell.shell, 50),
+    "not-up": (shell.not_up, 10),
     "output": (capacity.output, 1),
     "memory": (capacity.memory, 1),
+    "daemon-memory": (capacity.daemon_memory, 1),
     "burst": (capacity.burst, 1),
+    "cycles": (endurance.cycles, endurance.CYCLES),
 }
-SUSTAINED = "sustained"
+SUSTAINED: dict[str, Callable[[float, Path], Awaitable[list[Figure]]]] = {
+    "sustained": endurance.sustained,
+    "sustained-daemon": endurance.sustained_daemon,
+}
 
 
 def main() -> int:
@@ -37,7 +44,7 @@ def main() -> int:
     args = _arguments()
     report = {"machine": machine.facts(), "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     figures: list[Figure] = []
-    for name in args.only or (*TIMED, SUSTAINED):
+    for name in args.only or (*TIMED, *SUSTAINED):
         print(f"{name} ...", file=sys.stderr, flush=True)
         figures += asyncio.run(_measured(name, args.n, args.seconds))
     sys.stdout.write(table(figures))
@@ -49,9 +56,9 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the promises on this machine.")
-    parser.add_argument("--only", action="append", choices=[*TIMED, SUSTAINED], help="this benchmark alone (repeatable)")
+    parser.add_argument("--only", action="append", choices=[*TIMED, *SUSTAINED], help="this benchmark alone (repeatable)")
     parser.add_argument("--n", type=int, help="rounds of the timed benchmarks, in place of each one's own number")
-    parser.add_argument("--seconds", type=float, default=60.0, help="length of the sustained benchmark (default: %(default)g)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="length of the sustained benchmarks (default: %(default)g)")
     name = time.strftime("%Y%m%d-%H%M%S.json")
     parser.add_argument("--json", type=Path, default=RESULTS / name, help="where to write the results (default: benchmarks/results/)")
     parser.add_argument("--check", action="store_true", help="exit 1 when a bar is missed")
@@ -61,8 +68,8 @@ def _arguments() -> argparse.Namespace:
 async def _measured(name: str, n: int | None, seconds: float) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="agentkernel-benchmark-") as cwd:
         try:
-            if name == SUSTAINED:
-                return await capacity.sustained(seconds, Path(cwd))
+            if name in SUSTAINED:
+                return await SUSTAINED[name](seconds, Path(cwd))
             benchmark, rounds = TIMED[name]
             return await benchmark(n or rounds, Path(cwd))
         except (UnmeasurableError, AgentKernelError) as reason:

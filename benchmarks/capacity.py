@@ -1,4 +1,4 @@
-"""What sandboxes cost and whether many of them work: output, memory, bursts, and a sustained stream with its leaks."""
+"""What sandboxes and the daemon hold, and whether many work at once: output, memory, bursts."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from agentkernel.abc import Kernel
 from agentkernel.model.command import Command
-from benchmarks.contenders import UnmeasurableError, cold, kernel, sandbox, take_turns
+from agentkernel.model.record import CreateOptions
+from agentkernel.model.request import SandboxRequest
+from benchmarks.contenders import CALLER, UnmeasurableError, cold, kernel, sandbox
 from benchmarks.figures import Figure, distribution
-from benchmarks.host import Leaks, Standing, first_processes, proportional_kib, reset_peak, resident_kib
+from benchmarks.host import first_processes, proportional_kib, reset_peak, resident_kib
+from benchmarks.served import NO_POOLS, served
 from benchmarks.starting import TRUE
 
 OUTPUT_BYTES = 1 << 30
 SANDBOXES_MEASURED = 10
 BURST = 100
-CLIENTS = 4
 
 
 async def output(n: int, cwd: Path) -> list[Figure]:
@@ -62,10 +65,40 @@ async def memory(n: int, cwd: Path) -> list[Figure]:
     return [Figure(name="memory per idle sandbox", value=(held + host) / 1024, unit="MiB", bar=3.0, note=note)]
 
 
-async def burst(n: int, cwd: Path) -> list[Figure]:
-    """A hundred sandboxes at once, each with a first command."""
+async def daemon_memory(n: int, cwd: Path) -> list[Figure]:
+    """What the daemon holds when it has just started and has nothing to do, and with each idle sandbox."""
     del n
-    run = cold(kernel(), TRUE, cwd)
+    async with served(NO_POOLS) as daemon:
+        idle = resident_kib(daemon.pid)
+        request = SandboxRequest(cwd=str(cwd), backend="namespaces")
+        made = [await daemon.door.create(CALLER, request, CreateOptions(start=True))]  # what all share is not one sandbox's
+        before = resident_kib(daemon.pid)
+        strangers = first_processes(daemon.pid)
+        for _ in range(SANDBOXES_MEASURED):
+            made.append(await daemon.door.create(CALLER, request, CreateOptions(start=True)))
+        grown = (resident_kib(daemon.pid) - before) / SANDBOXES_MEASURED
+        agents = first_processes(daemon.pid) - strangers
+        held = sum(proportional_kib(pid) for pid in agents) / max(1, len(agents))
+        for each in made:
+            await daemon.door.remove(CALLER, each.sandbox_id, force=True)
+    if len(agents) != SANDBOXES_MEASURED:
+        raise UnmeasurableError(f"{len(agents)} first processes found for {SANDBOXES_MEASURED} sandboxes")
+    note = f"agent {held:.0f} KiB proportional, daemon {grown:.0f} KiB resident; mean of {SANDBOXES_MEASURED}"
+    return [
+        Figure(name="idle daemon", value=idle / 1024, unit="MiB", bar=60.0, note="resident set"),
+        Figure(name="memory per idle sandbox of the daemon", value=(held + grown) / 1024, unit="MiB", bar=3.0, note=note),
+    ]
+
+
+async def burst(n: int, cwd: Path) -> list[Figure]:
+    """A hundred sandboxes at once, each with a first command, in process and through the daemon."""
+    del n
+    async with served() as daemon:
+        return [await _burst("in process", kernel(), cwd), await _burst("daemon", daemon.door, cwd)]
+
+
+async def _burst(name: str, door: Kernel, cwd: Path) -> Figure:
+    run = cold(door, TRUE, cwd)
     await run()
     took: list[float] = []
     failures: list[str] = []
@@ -84,36 +117,4 @@ async def burst(n: int, cwd: Path) -> list[Figure]:
     wall_s = time.perf_counter() - start
     note = f"all within {wall_s:.2f} s" + (f"; first failure: {failures[0]}" if failures else "")
     times = {"create to destroyed": distribution(took)} if took else {}
-    return [Figure(name=f"burst of {BURST}, succeeded", value=len(took), unit="", bar=BURST, at_least=True, note=note, times=times)]
-
-
-async def sustained(seconds: float, cwd: Path) -> list[Figure]:
-    """Create, run, destroy by a few clients for a while; then what is left of it."""
-    run = cold(kernel(), TRUE, cwd)
-    await take_turns({"warm up": run}, 1)
-    before = Standing.now()
-    took: list[float] = []
-    failures: list[str] = []
-    deadline = time.perf_counter() + seconds
-
-    async def client() -> None:
-        while (start := time.perf_counter()) < deadline:
-            try:
-                await run()
-            except Exception as error:  # noqa: BLE001 - any failure is the figure
-                failures.append(f"{type(error).__name__}: {error}")
-            else:
-                took.append(time.perf_counter() - start)
-
-    start = time.perf_counter()
-    await asyncio.gather(*(client() for _ in range(CLIENTS)))
-    rate = len(took) / (time.perf_counter() - start)
-    leaks = Leaks.since(before)
-    times = {"create to destroyed": distribution(took)} if took else {}
-    note = f"{CLIENTS} clients, {seconds:g} s" + (f"; first failure: {failures[0]}" if failures else "")
-    return [
-        Figure(name="sustained create + exec + destroy", value=rate, unit="/s", bar=150.0, at_least=True, note=note, times=times),
-        Figure(name="sustained: failures", value=len(failures), unit="", bar=0),
-        Figure(name="sustained: leaked", value=leaks.total, unit="", bar=0, note=str(leaks)),
-        Figure(name="sustained: growth of the host process", value=leaks.resident_kib / 1024, unit="MiB"),
-    ]
+    return Figure(name=f"burst of {BURST}, {name}: succeeded", value=len(took), unit="", bar=BURST, at_least=True, note=note, times=times)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,6 +18,7 @@ from agentkernel.model.command import Command
 from agentkernel.model.request import Grant, SandboxRequest
 
 WARM_UP_ROUNDS = 3
+DOCKER_IMAGE = "alpine:3.20"
 CALLER = Caller(principal="benchmark")
 Contender = Callable[[], Awaitable[None]]
 
@@ -36,8 +39,8 @@ async def take_turns(contenders: Mapping[str, Contender], rounds: int) -> dict[s
     return times
 
 
-def program(argv: tuple[str, ...], environment: Mapping[str, str] | None = None) -> Contender:
-    """Starts a program, its output thrown away, and waits for its end."""
+def program(argv: tuple[str, ...], environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> Contender:
+    """Starts a program in a directory (this one), its output thrown away, and waits for its end."""
     path = shutil.which(argv[0])
     if path is None:
         raise UnmeasurableError(f"{argv[0]} is not installed")
@@ -45,7 +48,8 @@ def program(argv: tuple[str, ...], environment: Mapping[str, str] | None = None)
 
     async def run() -> None:
         null = (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)
-        pid = os.posix_spawn(path, argv, surroundings, file_actions=[null])
+        with contextlib.chdir(cwd or "."):
+            pid = os.posix_spawn(path, argv, surroundings, file_actions=[null])
         _, status = os.waitpid(pid, 0)
         if status != 0:
             raise UnmeasurableError(f"{' '.join(argv)} ended with status {status}")
@@ -63,6 +67,13 @@ def bwrap(*command: str) -> Contender:
         elif link.exists():
             argv += ["--ro-bind", str(link), str(link)]
     return program((*argv, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", *command))
+
+
+def docker_run(*command: str) -> Contender | None:
+    """The established tool, if it is here with an image that has the command."""
+    if shutil.which("docker") is None or subprocess.run(["docker", "image", "inspect", DOCKER_IMAGE], capture_output=True).returncode != 0:
+        return None
+    return program(("docker", "run", "--rm", "--network", "none", DOCKER_IMAGE, *command))
 
 
 def kernel() -> Kernel:
