@@ -37,8 +37,11 @@ class Subject:
 class Audit:
     """Makes events, stores them and wakes those who follow."""
 
-    def __init__(self, store: Callable[[], Store], clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: Callable[[], Store], clock: Callable[[], float] = time.time, *, keep: int | None = None) -> None:
+        """`keep`: of a store in memory, about how many events stay; None: somebody else prunes."""
         self._store = store
+        self._keep = keep
+        self._since_pruned = 0
         self._clock = clock
         self._followers: set[asyncio.Event] = set()
         self._late: deque[Event] = deque(maxlen=MAX_LATE)
@@ -82,6 +85,10 @@ class Audit:
         """Events were stored: whoever follows reads on."""
         for follower in self._followers:
             follower.set()
+        self._since_pruned += 1
+        if self._keep is not None and self._since_pruned >= self._keep:
+            self._since_pruned = 0
+            self._store().prune_events(0.0, self._keep)
 
     @contextmanager
     def failures(self, kind: str, subject: Subject) -> Iterator[None]:

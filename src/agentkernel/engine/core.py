@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from agentkernel import engine as late  # what only some engines need
 from agentkernel.abc import Backend, Caller, Sandbox, Store
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from agentkernel.engine.pool import Pools
 
 Clock = Callable[[], float]
+EVENTS_IN_MEMORY: Final = 10_000  # of an engine in process
 
 
 class Core:
@@ -43,10 +44,10 @@ class Core:
         self.durable = durable
         self.clock = clock
         self.started_at = clock()
-        self.audit = Audit(lambda: self.store, clock)
+        self.audit = Audit(lambda: self.store, clock, keep=None if durable else EVENTS_IN_MEMORY)
         self.boots = Boots(parts.limits)
         self.census = Census()
-        self.granting = Granting(parts, self._first_sweep)
+        self.granting = Granting(parts, lambda backend: self.operations.spawn(self.sweep(backend)))
         self.locks = Locks()
         self.operations = Operations()
         self.registry = Registry()
@@ -157,9 +158,6 @@ class Core:
             failpoint("engine.sweep.begun")
             count += await backend.sweep_owned(self.store.identity, Kept(self.census, self.pools))
         return count + await backend.sweep()
-
-    async def _first_sweep(self, backend: Backend) -> None:
-        await self.sweep(backend)
 
     async def _make(self, backend: str, sandbox_id: str, spec: SandboxSpec) -> Sandbox:
         """A sandbox for a pool."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 
 from agentkernel import engine as late  # what only some runs need
@@ -21,16 +21,16 @@ RETRY_S = 5.0  # before a backend that could not be loaded is tried again
 
 
 class Granting:
-    """The backends, loaded when they are needed. `sweep` is awaited once for each, before its first sandbox."""
+    """The backends, loaded when they are needed. `sweep` is called once for each, before its first sandbox."""
 
-    def __init__(self, parts: Parts, sweep: Callable[[Backend], Awaitable[None]]) -> None:
+    def __init__(self, parts: Parts, sweep: Callable[[Backend], asyncio.Task[int]]) -> None:
         self._parts = parts
         self._sweep = sweep
         self._cache = FingerprintCache(parts.cache_directory, parts.standing)
         self._backends: dict[str, Backend] = {}
         self._missing: dict[str, tuple[float, BackendUnavailable]] = {}
         self._levels: dict[str, IsolationLevel] = {}
-        self._swept: dict[str, asyncio.Task[None]] = {}
+        self._swept: dict[str, asyncio.Task[int]] = {}
 
     def names(self) -> tuple[str, ...]:
         """The backends that take part in the choice."""
@@ -105,14 +105,11 @@ class Granting:
 
     async def swept(self, backend: Backend) -> None:
         """Waits until what crashes left of the backend's sandboxes has been removed, which is done once."""
-        if backend.name not in self._swept:
-            self._swept[backend.name] = asyncio.ensure_future(self._sweep(backend))
-        task = self._swept[backend.name]
+        task = self._swept.get(backend.name)
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            task = self._swept[backend.name] = self._sweep(backend)
         if not task.done():
             await asyncio.shield(task)
-        elif task.cancelled() or task.exception() is not None:
-            del self._swept[backend.name]  # the next one tries again
-            task.result()
 
     async def _probe(self, name: str) -> Fingerprint:
         try:

@@ -18,7 +18,7 @@ from agentkernel.engine.hostfiles import found_again, without_files
 from agentkernel.engine.options import checked_labels, checked_seconds
 from agentkernel.engine.reconcile import Reconciler
 from agentkernel.engine.registry import Live
-from agentkernel.errors import BackendUnavailable, Conflict, NotFound
+from agentkernel.errors import BackendUnavailable, Conflict, NotFound, StoreFailed
 from agentkernel.failpoints import failpoint
 from agentkernel.model.record import CreateOptions, SandboxRecord
 from agentkernel.model.request import Grant
@@ -158,10 +158,18 @@ class Lifecycle:
             try:
                 return await act(caller, record)
             except BaseException:
-                left = core.store.get(sandbox_id)
-                if left is not None and left.status in INTERMEDIATE:
-                    core.unsettled.add(sandbox_id)  # the next who asks for it, or the timer, brings it to its end
+                self._note_unfinished(sandbox_id)
                 raise
+
+    def _note_unfinished(self, sandbox_id: str) -> None:
+        """The next who asks for the sandbox, or the timer, brings to its end what was broken off."""
+        try:
+            left = self._core.store.get(sandbox_id)
+        except StoreFailed:
+            self._core.unsettled.add(sandbox_id)  # who knows
+            return
+        if left is not None and left.status in INTERMEDIATE:
+            self._core.unsettled.add(sandbox_id)
 
     async def _first_start(self, caller: Caller, record: SandboxRecord) -> SandboxRecord:
         """From creating to running, or to nothing."""

@@ -67,7 +67,7 @@ class Upkeep:
 
     async def _run(self, first: Coroutine[Any, Any, None] | None) -> None:
         if first is not None:
-            await first
+            await self._do("first", first)
         loop = asyncio.get_running_loop()
         examine_at, settle_at, collect_at = (loop.time() + pause for pause in (EXAMINE_S, RETRY_S, COLLECT_S))
         while True:
@@ -92,7 +92,7 @@ class Upkeep:
     async def _do(self, what: str, work: Coroutine[Any, Any, Any]) -> None:
         try:
             await work
-            del self._under_way[what]
+            self._under_way.pop(what, None)
         except (AgentKernelError, OSError):
             self._under_way[what] = asyncio.get_running_loop().time() + RETRY_S
 
