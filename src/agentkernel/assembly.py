@@ -65,6 +65,12 @@ def pool_settings(environment: Mapping[str, str]) -> Any:
     )
 
 
+def idle_exit_s(environment: Mapping[str, str]) -> float:
+    """After how many seconds without client and sandbox the user's daemon ends; 0: never. Raises what `pool_settings` raises."""
+    settings = _load("agentkernel.config.load:users_settings")(cwd="/", environment=_only_places(environment), flags={})
+    return float(settings.get("idle_exit"))
+
+
 def _only_places(environment: Mapping[str, str]) -> dict[str, str]:
     """What says where the files are: a daemon serves callers with other environments than that of the one who started it."""
     return {name: value for name, value in environment.items() if not name.startswith("AGENTKERNEL_")}

@@ -24,6 +24,7 @@ from agentkernel.errors import ProtocolViolation
 
 MAX_STALE_BYTES: Final = 64 * 1024 * 1024  # before the HELLO_REPLY; a ring of every process of an earlier attach is less
 _BUFFER_BYTES: Final = 2 * MAX_FRAME
+_SMALL_BUFFER_BYTES: Final = 16_384  # enough for most attaches, of which a daemon has many
 
 
 class FrameType(IntEnum):
@@ -112,7 +113,7 @@ class FrameDecoder:
         self._types = types
         self._greeted = greeted
         self._stale_bytes = 0
-        self._buffer = bytearray(_BUFFER_BYTES)
+        self._buffer = bytearray(_SMALL_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._start = 0
         self._end = 0
@@ -120,10 +121,16 @@ class FrameDecoder:
     def writable(self) -> memoryview:
         """Where the next bytes go: never empty, because a whole frame never fills the buffer."""
         start, end = self._start, self._end
+        half = len(self._buffer) // 2
         if start == end:
             self._start = self._end = 0
-        elif start and end > MAX_FRAME:
-            self._view[: end - start] = self._view[start:end]
+        elif end > half:
+            if end - start > half and half < MAX_FRAME:
+                larger = bytearray(_BUFFER_BYTES)
+                larger[: end - start] = self._view[start:end]
+                self._buffer, self._view = larger, memoryview(larger)
+            elif start:
+                self._view[: end - start] = self._view[start:end]
             self._start, self._end = 0, end - start
         return self._view[self._end :]
 

@@ -49,6 +49,7 @@ class Link:
         self._urgent = False  # something in the backlog is waited for
         self._waiting = False  # for room in the kernel
         self._open = True
+        self._paused = False
         loop.add_reader(self._fd, self._readable)
 
     def send(self, data: bytes) -> None:
@@ -72,6 +73,18 @@ class Link:
         self._urgent = True
         if self._backlog and not (self._corked or self._waiting):
             self._flush()
+
+    def pause(self) -> None:
+        """Reads no more until `go_on`: the other end shall first take what it is sent."""
+        if self._open and not self._paused:
+            self._paused = True
+            self._loop.remove_reader(self._fd)
+
+    def go_on(self) -> None:
+        """Reads again."""
+        if self._open and self._paused:
+            self._paused = False
+            self._loop.add_reader(self._fd, self._readable)
 
     def drain(self) -> None:
         """Reads what is left in the socket, without waiting: the last words of a peer that has died."""
@@ -101,7 +114,7 @@ class Link:
             self._lost(str(error))
             return False
         if count == 0:
-            self._lost("the agent closed the connection")
+            self._lost("the other end closed the connection")
             return False
         self._corked = True  # answers to one batch of frames leave in one write
         self._reader.received(count)

@@ -307,6 +307,11 @@ def reply_values(payload: Payload, wanted: int) -> Iterator[bytes]:
             raise ProtocolViolation(f"a reply has the unknown critical field {key}")
 
 
+def encode_echo(data: bytes) -> bytes:
+    """The reply to PING."""
+    return encode_fields([(_REPLY_ECHO, data)])
+
+
 def parse_echo(payload: Payload) -> bytes:
     """Reads the reply to PING."""
     for value in reply_values(payload, _REPLY_ECHO):

@@ -82,6 +82,16 @@ class Relay:
         """Whether the agent has told the end, or there is none to be told any more."""
         return self._execution.phase is Phase.ENDED
 
+    @property
+    def is_detached(self) -> bool:
+        """Whether the command outlives its clients."""
+        return self._detached
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other client of this process follows the command."""
+        return self._execution.followers == [self]
+
     # -- what the client says
 
     def consumed(self, stream: int, offset: int) -> bool:

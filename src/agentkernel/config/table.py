@@ -255,6 +255,13 @@ SETTINGS: tuple[Setting, ...] = (
         default=(),
     ),
     Setting(
+        key="idle_exit",
+        type=DURATION,
+        help="the daemon ends when there was neither a client nor a sandbox for so long; 0 is never",
+        project=tighten.NEVER,
+        default=300.0,
+    ),
+    Setting(
         key="pool.enabled",
         type=SWITCH,
         help="whether the daemon keeps fresh sandboxes ready for what is asked for again and again, see docs/pools.md",

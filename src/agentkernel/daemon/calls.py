@@ -1,0 +1,181 @@
+"""CALL: the operations of the door (`model.operation`), and the daemon's own. JSON in, JSON out, one frame each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, Final
+
+from agentkernel import __version__
+from agentkernel.abc import Caller
+from agentkernel.channel.wire import MAX_PAYLOAD
+from agentkernel.daemon.desk import Desk
+from agentkernel.errors import InvalidInput, OutputTooLarge, UnknownKey
+from agentkernel.model.codec import from_json, to_json
+from agentkernel.model.operation import OPERATIONS, Operation
+from agentkernel.model.record import KernelStatus
+
+REMEMBERED: Final = 1024  # results of mutating calls that are kept for a repeat
+MAX_WAIT_S: Final = 60.0
+_PAGE_BYTES: Final = MAX_PAYLOAD - 1024
+_PAGE_ITEMS: Final = 1000
+_OF_PAGES: Final = frozenset({"wait_s", "skip"})
+_KEY: Final = "key"
+
+
+class Calls:
+    """Those of all clients."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._done: OrderedDict[tuple[str, str], asyncio.Task[bytes]] = OrderedDict()
+        self._own: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {"hello": self._hello, "drain": self._drain}
+
+    async def answer(self, caller: Caller, payload: bytes) -> bytes:
+        """The payload of REPLY; raises what the operation raises."""
+        said = _parse(payload)
+        name = said.pop("op", None)
+        if name in self._own:
+            return json.dumps(self._own[name](said)).encode()
+        operation = OPERATIONS.get(name) if isinstance(name, str) else None
+        if operation is None:
+            raise UnknownKey(
+                f"the door has no operation {name!r}", hint="a client of another version? `agentkernel daemon stop` ends this daemon"
+            )
+        if not operation.mutates:
+            return await self._answered(caller, operation, said)
+        # What changes something is done to its end, though its client be gone: it may come back and ask for the result.
+        return await asyncio.shield(self._once(caller, operation, said))
+
+    def _once(self, caller: Caller, operation: Operation, said: dict[str, Any]) -> asyncio.Task[bytes]:
+        key = (caller.principal, str(said.pop(_KEY, "") or os.urandom(16).hex()))
+        task = self._done.get(key)
+        if task is None:
+            task = self._done[key] = asyncio.get_running_loop().create_task(self._answered(caller, operation, said))
+            task.add_done_callback(_retrieved)
+            while len(self._done) > REMEMBERED and next(iter(self._done.values())).done():
+                self._done.popitem(last=False)
+        return task
+
+    def unfinished(self) -> tuple[asyncio.Task[bytes], ...]:
+        """What still changes something."""
+        return tuple(task for task in self._done.values() if not task.done())
+
+    async def _answered(self, caller: Caller, operation: Operation, said: dict[str, Any]) -> bytes:
+        paging = {name: said.pop(name) for name in _OF_PAGES & said.keys()} if operation.paged else {}
+        parameters = _parameters(operation, said)
+        method = getattr(self._desk.host, operation.method)
+        if operation.paged:
+            return await self._page(lambda follow: method(caller, **parameters, follow=follow), paging)
+        result = await method(caller, **parameters)
+        if isinstance(result, KernelStatus):
+            result = replace(result, clients=self._desk.clients)
+        answer = json.dumps(to_json(result)).encode()
+        if len(answer) > MAX_PAYLOAD:
+            raise OutputTooLarge(f"the answer takes {len(answer)} bytes, {MAX_PAYLOAD} can be sent", hint="ask for fewer at a time (limit)")
+        return answer
+
+    async def _page(self, iterate: Callable[[bool], AsyncIterator[Any]], paging: Mapping[str, Any]) -> bytes:
+        """What is there; where that is nothing, what comes within `wait_s`."""
+        wait_s = min(from_json(float, paging.get("wait_s", 0)), MAX_WAIT_S)
+        skip = from_json(int, paging.get("skip", 0))
+        page = await _collect(iterate(False), skip)
+        if not page and wait_s > 0 and await self._has_come(iterate(True), skip, wait_s):
+            page = await _collect(iterate(False), skip)
+        return b"[" + b",".join(page) + b"]"
+
+    async def _has_come(self, items: AsyncIterator[Any], skip: int, wait_s: float) -> bool:
+        """Waits for one more item than are skipped, for some time, or for the daemon's end."""
+        coming = asyncio.ensure_future(_nth(items, skip))
+        ending = asyncio.ensure_future(self._desk.ending())
+        try:
+            await asyncio.wait((coming, ending), timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+            return coming.done() and coming.result()
+        finally:
+            for task in (coming, ending):
+                task.cancel()
+            await asyncio.gather(coming, ending, return_exceptions=True)
+
+    def _hello(self, said: Mapping[str, Any]) -> dict[str, Any]:
+        """A client of a later version has this daemon make way for one of its own."""
+        if _numbers(str(said.get("version", ""))) > _numbers(__version__):
+            self._desk.end(f"a client has version {said['version']}, this is {__version__}")
+        return {"version": __version__, "pid": os.getpid()}
+
+    def _drain(self, said: Mapping[str, Any]) -> dict[str, Any]:
+        """`daemon stop`."""
+        self._desk.end("it was told to stop")
+        return {"pid": os.getpid()}
+
+
+def _parse(payload: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput("a CALL is JSON") from error
+    if not isinstance(said, dict):
+        raise InvalidInput("a CALL is an object")
+    return said
+
+
+def _parameters(operation: Operation, said: Mapping[str, Any]) -> dict[str, Any]:
+    unknown = said.keys() - operation.parameters.keys() - {_KEY}
+    if unknown:
+        raise UnknownKey(f"{operation.method} has no parameter {sorted(unknown)[0]!r}", hint=f"it has: {', '.join(operation.parameters)}")
+    missing = operation.parameters.keys() - operation.optional - said.keys()
+    if missing:
+        raise InvalidInput(f"{operation.method} lacks the parameter {sorted(missing)[0]!r}")
+    return {name: from_json(kind, said[name]) for name, kind in operation.parameters.items() if name in said}
+
+
+async def _collect(items: AsyncIterator[Any], skip: int) -> list[bytes]:
+    """As many of the items behind `skip` as one frame takes, as JSON."""
+    page: list[bytes] = []
+    size = 0
+    async with aclosing(_closable(items)) as source:
+        async for item in source:
+            if skip > 0:
+                skip -= 1
+                continue
+            text = json.dumps(to_json(item)).encode()
+            size += len(text) + 1
+            if page and (size > _PAGE_BYTES or len(page) >= _PAGE_ITEMS):
+                break
+            if size > _PAGE_BYTES:
+                raise OutputTooLarge("one entry alone is longer than a frame")
+            page.append(text)
+    return page
+
+
+async def _nth(items: AsyncIterator[Any], skip: int) -> bool:
+    async with aclosing(_closable(items)) as source:
+        async for _ in source:
+            if skip == 0:
+                return True
+            skip -= 1
+    return False
+
+
+async def _closable(items: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+    """Any iterator as a generator, which can be closed."""
+    try:
+        async for item in items:
+            yield item
+    finally:
+        if isinstance(items, AsyncGenerator):
+            await items.aclose()
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) if part.isdecimal() else 0 for part in version.split(".")[:4])
+
+
+def _retrieved(task: asyncio.Task[bytes]) -> None:
+    """What a call failed with is told to who asks; nobody need."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,208 @@
+"""One client: frames in, to the command or the call that they concern, and frames out. Whatever it sends, it harms only itself."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from agentkernel.abc import Caller
+from agentkernel.channel.door import DRAINING
+from agentkernel.channel.frames import CLIENT_TYPES, Frame, FrameDecoder, FrameType, HelloReply, decode_hello, encode_hello_reply
+from agentkernel.channel.link import Link
+from agentkernel.channel.messages import MAX_ECHO, encode_echo
+from agentkernel.channel.refusal import encode_refusal
+from agentkernel.channel.wire import HELLO, VERSION, encode_frame, tag_of
+from agentkernel.daemon.calls import Calls
+from agentkernel.daemon.desk import Desk
+from agentkernel.daemon.questions import answer_about_sandbox
+from agentkernel.daemon.session import Session
+from agentkernel.errors import AgentKernelError, Busy, InvalidInput, ProtocolViolation
+
+BACKLOG_LIMIT_BYTES: Final = 1024 * 1024  # above it nothing more is read from this client, and output stays in the agents' rings
+HELLO_S: Final = 10.0  # within which a connection must say who it is
+MAX_COMMANDS: Final = 1024
+MAX_CALLS: Final = 256
+_GREETING_BYTES: Final = 8192
+_OF_COMMANDS: Final = frozenset({FrameType.STDIN, FrameType.CONSUMED, FrameType.RESIZE, FrameType.KILL, FrameType.FORGET})
+
+
+class Connection:
+    """Implements `channel.link.Reader` and `channel.relay.Client`.
+
+    Args:
+        sock: connected and non-blocking; belongs to the connection from now on.
+        closed: called once, when nothing of it is left.
+    """
+
+    def __init__(self, desk: Desk, calls: Calls, sock: socket.socket, caller: Caller, closed: Callable[[Connection], None]) -> None:
+        self.caller = caller
+        self._closed = closed
+        self._desk = desk
+        self._calls = calls
+        self._greeting = bytearray(_GREETING_BYTES)
+        self._greeted = 0  # bytes of the greeting that are there
+        self._decoder: FrameDecoder | None = None
+        self._tag = 0
+        self._sessions: dict[int, Session] = {}
+        self._asking: dict[int, asyncio.Task[None]] = {}
+        self._open = True
+        loop = asyncio.get_running_loop()
+        self._link = Link(sock, self, loop)
+        self._patience = loop.call_later(HELLO_S, self._close, "it did not say HELLO")
+        desk.clients += 1
+
+    # -- what sessions and calls use
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the client is still there."""
+        return self._open
+
+    @property
+    def is_full(self) -> bool:
+        """See `relay.Client`."""
+        return self._link.backlog_bytes > BACKLOG_LIMIT_BYTES
+
+    def send(self, kind: int, ident: int, payload: bytes = b"", flags: int = 0) -> None:
+        """See `relay.Client`; dropped when the client is gone."""
+        self._link.send(encode_frame(self._tag, kind, ident, payload, flags))
+
+    def refuse(self, ident: int, error: AgentKernelError) -> None:
+        """FAILED: the request failed, or was not taken."""
+        self.send(FrameType.FAILED, ident, encode_refusal(error))
+
+    def leave(self) -> None:
+        """Closes the connection without ending any command: the daemon goes, and the next one takes them up."""
+        for session in tuple(self._sessions.values()):
+            session.leave()
+        self._link.flush()
+        self._end()
+
+    # -- what the link calls
+
+    def writable(self) -> memoryview:
+        """See `link.Reader`."""
+        return memoryview(self._greeting)[self._greeted :] if self._decoder is None else self._decoder.writable()
+
+    def received(self, count: int) -> None:
+        """See `link.Reader`."""
+        try:
+            if self._decoder is None:
+                self._greet(count)
+            else:
+                self._read(self._decoder, count)
+        except ProtocolViolation as violation:
+            self._close(violation.message)
+        if self._open and self.is_full:
+            self._link.pause()
+
+    def drained(self) -> None:
+        """See `link.Reader`."""
+        self._link.go_on()
+        for session in tuple(self._sessions.values()):
+            session.client_is_ready()
+
+    def lost(self, reason: str) -> None:
+        """See `link.Reader`: ends what belongs to this connection alone."""
+        for session in tuple(self._sessions.values()):
+            session.lose()
+        self._end()
+
+    # -- frames
+
+    def _greet(self, count: int) -> None:
+        self._greeted += count
+        if self._greeted < HELLO.size:
+            return
+        hello = decode_hello(bytes(self._greeting[: HELLO.size]))
+        self._patience.cancel()
+        version = VERSION if hello.version_min <= VERSION <= hello.version_max else 0
+        state = DRAINING if self._desk.is_draining else 0
+        self._tag = tag_of(hello.epoch)
+        self._link.send(encode_hello_reply(HelloReply(hello.epoch, version, 0, state, bytes.fromhex(self._desk.host.identity))))
+        if not version:
+            self._close(f"it speaks versions {hello.version_min} to {hello.version_max}")
+            return
+        decoder = self._decoder = FrameDecoder(hello.epoch, types=CLIENT_TYPES, greeted=True)
+        rest = self._greeting[HELLO.size : self._greeted]
+        self._greeting = bytearray()
+        decoder.writable()[: len(rest)] = rest
+        self._read(decoder, len(rest))
+
+    def _read(self, decoder: FrameDecoder, count: int) -> None:
+        for frame in decoder.received(count):
+            try:
+                self._handle(frame)
+            except ProtocolViolation as violation:  # of a well-framed request: it alone is refused
+                self.refuse(frame.id, InvalidInput(violation.message))
+            except AgentKernelError as error:
+                self.refuse(frame.id, error)
+            if not self._open:
+                return
+
+    def _handle(self, frame: Frame) -> None:
+        kind, flags, ident, payload = frame
+        if kind in _OF_COMMANDS:
+            session = self._sessions.get(ident)
+            if session is not None and not session.handle(kind, flags, payload):
+                raise InvalidInput(f"impossible {FrameType(kind).name}")
+        elif kind == FrameType.PING:
+            if len(payload) > MAX_ECHO:
+                raise InvalidInput("malformed PING")
+            self.send(FrameType.REPLY, ident, encode_echo(bytes(payload)))
+        elif kind in (FrameType.START, FrameType.RESUME):
+            self._begin(kind, ident, bytes(payload))
+        else:
+            self._ask(kind, ident, bytes(payload))
+
+    def _begin(self, kind: int, ident: int, payload: bytes) -> None:
+        self._desk.check()
+        if ident == 0 or ident in self._sessions:
+            raise InvalidInput(f"this connection cannot have a command {ident:016x}")
+        if len(self._sessions) >= MAX_COMMANDS:
+            raise Busy(f"a connection can have {MAX_COMMANDS} commands at a time", hint="wait until some have ended")
+        self._sessions[ident] = Session(self._desk, self, ident, ended=lambda: self._sessions.pop(ident, None))
+        self._sessions[ident].begin(payload, resumes=kind == FrameType.RESUME)
+
+    def _ask(self, kind: int, ident: int, payload: bytes) -> None:
+        self._desk.check()
+        if ident in self._asking:
+            raise InvalidInput("two requests of one id")
+        if len(self._asking) >= MAX_CALLS:
+            raise Busy(f"a connection can ask {MAX_CALLS} things at a time", hint="wait for answers")
+        work = self._answer(kind, ident, payload)
+        self._asking[ident] = self._desk.spawn(work, f"{FrameType(kind).name} of {self.caller.principal}")
+
+    async def _answer(self, kind: int, ident: int, payload: bytes) -> None:
+        try:
+            if kind == FrameType.CALL:
+                self.send(FrameType.REPLY, ident, await self._calls.answer(self.caller, payload))
+            else:
+                self.send(*await answer_about_sandbox(self._desk.host, self.caller, kind, ident, payload))
+        except AgentKernelError as error:
+            self.refuse(ident, error)
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not leave the client waiting
+            self._desk.log(f"{FrameType(kind).name} failed: {error!r}")
+            self.refuse(ident, AgentKernelError(f"the daemon failed: {error!r}", hint="see daemon.log"))
+        finally:
+            self._asking.pop(ident, None)
+
+    # -- its end
+
+    def _close(self, reason: str) -> None:
+        """Ends a connection that breaks the rules."""
+        self._desk.log(f"connection of {self.caller.principal} closed: {reason}")
+        if self._open:
+            self.lost(reason)
+
+    def _end(self) -> None:
+        if self._open:
+            self._open = False
+            self._desk.clients -= 1
+            self._patience.cancel()
+            for task in tuple(self._asking.values()):
+                task.cancel()
+            self._link.close()
+            self._closed(self)

@@ -1,0 +1,110 @@
+"""What a START asks for, once its sandbox is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agentkernel.abc import Caller, Host, Sandbox
+from agentkernel.channel import door
+from agentkernel.channel.messages import Start, StartFlag, decode_start
+from agentkernel.config.invocation import check_backend
+from agentkernel.daemon import words
+from agentkernel.daemon.reaching import name_of, relaying
+from agentkernel.daemon.words import Words
+from agentkernel.errors import InvalidInput
+from agentkernel.model.codec import from_json, to_json
+from agentkernel.model.command import Command, ExitStatus
+from agentkernel.model.request import Grant, Notice, SandboxRequest
+from agentkernel.text.outcome import exit_status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A sandbox and the command for it; `start` is None for a sandbox that is only to be held."""
+
+    sandbox: Sandbox
+    start: Start | None
+    command: Command
+    grant: Grant | None = None  # of a sandbox that was made for the command
+    words: Words | None = None
+
+    @property
+    def is_audited(self) -> bool:
+        """Whether it is a command; a builtin is a file operation or a connection."""
+        return self.start is not None and self.start.builtin is None
+
+    def opening(self) -> Callable[[int], bytes]:
+        """Makes STARTED of the pid."""
+        if self.words is None and self.grant is None:
+            return door.encode_started
+        notices = self._notices(() if self.grant is None else self.grant.notices)
+        return lambda pid: door.encode_started(pid, self.sandbox.sandbox_id, notices)
+
+    async def ending(self, host: Host, caller: Caller, status: ExitStatus) -> tuple[int | None, str]:
+        """What a command that was typed exits with, and what its user is told."""
+        if self.words is None:
+            return None, ""
+        aftermath = await host.aftermath(caller, self.grant) if self.grant is not None else ()
+        return exit_status(status), self.words.message(status, self.sandbox.spec, aftermath)
+
+    def _notices(self, notices: Sequence[Notice]) -> list[bytes]:
+        if self.words is not None:
+            return self.words.notices(notices)
+        return [json.dumps(to_json(notice)).encode() for notice in notices]
+
+
+async def open_sandbox(host: Host, caller: Caller, fields: door.Fields, exec_id: int) -> Opened:
+    """Finds or makes the sandbox; raises what the engine raises, and InvalidInput for fields that do not go together."""
+    kinds = [key for key in (door.WORD, door.REQUEST, door.SANDBOX) if key in fields]
+    if len(kinds) != 1 or (door.COMMAND in fields and door.REQUEST not in fields) or (door.INNER in fields) != (door.SANDBOX in fields):
+        raise InvalidInput("a START has words, or a request (with its command), or a sandbox and what to start there")
+    if kinds[0] == door.WORD:
+        return await _of_words(host, caller, await words.read(fields), exec_id)
+    if kinds[0] == door.REQUEST:
+        return await _of_request(host, caller, fields, exec_id)
+    start = decode_start(fields[door.INNER][0])
+    sandbox = await host.open(caller, name_of(fields))
+    return Opened(sandbox=sandbox, start=start, command=_command_of(start))
+
+
+async def _of_words(host: Host, caller: Caller, typed: Words, exec_id: int) -> Opened:
+    found = typed.invocation
+    grant: Grant | None = None
+    if found.request is not None:
+        sandbox, grant = await host.ephemeral(caller, found.request, exec_id)
+    else:
+        sandbox = await host.open(caller, found.sandbox)
+        check_backend(found.backend, sandbox.backend, found.sandbox)
+    start = relaying(sandbox).start_of(found.command)
+    return Opened(sandbox=sandbox, start=start, command=found.command, grant=grant, words=typed)
+
+
+async def _of_request(host: Host, caller: Caller, fields: door.Fields, exec_id: int) -> Opened:
+    request = from_json(SandboxRequest, _json(fields[door.REQUEST][0]))
+    command = from_json(Command, _json(fields[door.COMMAND][0])) if door.COMMAND in fields else None
+    sandbox, grant = await host.ephemeral(caller, request, exec_id)
+    start = None if command is None else relaying(sandbox).start_of(command)
+    return Opened(sandbox=sandbox, start=start, command=command or Command(argv=()), grant=grant)
+
+
+def _command_of(start: Start) -> Command:
+    """For the audit trail; variables are not of interest there."""
+    return Command(
+        argv=start.argv,
+        cwd=start.cwd.decode("utf-8", "surrogateescape"),
+        user=None if start.uid is None else (start.uid, start.uid if start.gid is None else start.gid),
+        terminal=start.terminal,
+        stdin=bool(start.flags & StartFlag.STDIN),
+        timeout_s=start.timeout_ms / 1000 or None,
+        detached=bool(start.flags & StartFlag.DETACHED),
+    )
+
+
+def _json(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput("a request and its command are JSON") from error

@@ -1,0 +1,204 @@
+"""One command of one client: from START or RESUME until the client has the result, or is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+from agentkernel.abc import Caller, Sandbox
+from agentkernel.channel import door
+from agentkernel.channel.frames import FrameType
+from agentkernel.channel.messages import TWO_OFFSETS, Exited, KillCause, Resumed, encode_exited, encode_failed, encode_resumed
+from agentkernel.channel.relay import Client, Relay
+from agentkernel.daemon.desk import Desk
+from agentkernel.daemon.early import Early
+from agentkernel.daemon.opened import open_sandbox
+from agentkernel.daemon.reaching import relaying, sandbox_of
+from agentkernel.errors import AgentKernelError, CommandNotStarted, InvalidInput, NotFound, ProtocolViolation
+from agentkernel.model.command import ExitStatus
+from agentkernel.text.outcome import exit_status, why
+from agentkernel.text.style import line
+
+FORGET_S: Final = 10.0  # a client that has the result says so at once, or goes
+_HELD = Resumed(state=0, pid=1, stdout_first=0, stderr_first=0, stdin_consumed=0, stdin_limit=0)
+_LET_GO = Exited(0, 0, KillCause.REQUEST, 0, 0, 0, 0, 0, 0, 0)
+
+Ending = Callable[[ExitStatus], Awaitable[tuple[int | None, str]]]  # exit status and message for the client
+
+
+class Caught(Client, Protocol):
+    """What a session needs of its connection."""
+
+    @property
+    def caller(self) -> Caller:
+        """Who is at its other end."""
+        ...
+
+    def refuse(self, ident: int, error: AgentKernelError) -> None:
+        """Sends FAILED."""
+        ...
+
+
+class Session:
+    """Made for a START or RESUME; `ended` is called when the connection may forget it."""
+
+    def __init__(self, desk: Desk, client: Caught, ident: int, ended: Callable[[], object]) -> None:
+        self._desk = desk
+        self._client = client
+        self._ident = ident
+        self._ended = ended
+        self._early = Early()
+        self._relay: Relay | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._killed = asyncio.Event()  # of one that holds a sandbox
+        self._forgotten = asyncio.Event()
+        self._holds = False
+        self._stays = False  # what it began goes on without it
+        self._owns = False  # the sandbox was made for it, and goes with it
+
+    def begin(self, payload: bytes, *, resumes: bool) -> None:
+        """Takes up the work."""
+        self._task = self._desk.spawn(self._run(payload, resumes), f"command {self._ident:016x} of {self._client.caller.principal}")
+
+    # -- what the connection passes on
+
+    def handle(self, kind: int, flags: int, payload: memoryview | bytes) -> bool:
+        """STDIN, CONSUMED, RESIZE, KILL or FORGET; False for one that cannot be."""
+        if kind == FrameType.FORGET:
+            if self._relay is not None and self._relay.has_ended:
+                self._forgotten.set()
+            return not payload
+        if self._relay is not None:
+            return self._early.pass_on(self._relay, kind, flags, payload)
+        if not self._early.keep(kind, payload):
+            return False
+        if kind == FrameType.KILL and self._holds:
+            self._killed.set()
+        elif kind == FrameType.KILL and self._owns and self._task is not None:
+            self._client.refuse(self._ident, CommandNotStarted("the command was killed before it started"))
+            self._task.cancel()
+        return True
+
+    def client_is_ready(self) -> None:
+        """The client has taken what waited for it."""
+        if self._relay is not None:
+            self._relay.client_is_ready()
+
+    def lose(self) -> None:
+        """The client is gone, and with it what it began in the foreground."""
+        self._forgotten.set()
+        if self._relay is not None:
+            self._stays = self._relay.is_detached
+            self._relay.lose()
+        if self._task is not None and (self._relay is None or self._owns or self._stays):
+            self._task.cancel()  # else the end that was ordered is waited for
+
+    def leave(self) -> None:
+        """The daemon goes: everything stays as it is, for the next one."""
+        self._stays = True
+        if self._relay is not None:
+            self._relay.leave()
+        if self._task is not None:
+            self._task.cancel()
+
+    # -- its course
+
+    async def _run(self, payload: bytes, resumes: bool) -> None:
+        try:
+            await self._serve(payload, resumes)
+        except AgentKernelError as error:
+            self._client.refuse(self._ident, error)
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not leave the client waiting
+            self._desk.log(f"command {self._ident:016x} failed: {error!r}")
+            self._client.refuse(self._ident, AgentKernelError(f"the daemon failed: {error!r}", hint="see daemon.log"))
+        finally:
+            if self._relay is not None:
+                self._relay.leave()
+            if self._owns and not self._stays:
+                self._desk.spawn(self._desk.host.dispose(self._ident), f"removal of the sandbox of command {self._ident:016x}")
+            self._ended()
+
+    async def _serve(self, payload: bytes, resumes: bool) -> None:
+        try:
+            fields = door.decode_request(payload)
+        except ProtocolViolation as error:
+            raise InvalidInput(error.message) from error
+        if resumes:
+            await self._resume(fields)
+        else:
+            await self._start(fields)
+
+    async def _start(self, fields: door.Fields) -> None:
+        host, caller = self._desk.host, self._client.caller
+        self._owns = door.SANDBOX not in fields
+        opened = await open_sandbox(host, caller, fields, self._ident)
+        opening = opened.opening()
+        if opened.start is None:
+            self._client.send(FrameType.STARTED, self._ident, opening(_HELD.pid))
+            await self._hold()
+            return
+        relay = self._relay = relaying(opened.sandbox).relay(self._ident, opened.start, self._client, opening)
+        self._early.replay(relay)
+        if opened.is_audited:
+            host.started(caller, opened.sandbox, opened.command, self._ident)
+        try:
+            await self._to_the_end(relay, lambda status: opened.ending(host, caller, status), opened.sandbox if opened.is_audited else None)
+        except CommandNotStarted:
+            if opened.words is not None or relay.failure is None:
+                raise
+            self._client.send(FrameType.FAILED, self._ident, encode_failed(relay.failure))  # the client knows what it asked for
+            relay.release()
+
+    async def _resume(self, fields: door.Fields) -> None:
+        inner = fields.get(door.INNER, [b""])[0]
+        if len(inner) != TWO_OFFSETS.size:
+            raise InvalidInput("malformed RESUME")
+        stdout, stderr = TWO_OFFSETS.unpack(inner)
+        sandbox, self._owns = await sandbox_of(self._desk.host, self._client.caller, fields, self._ident)
+        try:
+            relay = self._relay = await relaying(sandbox).resume(self._ident, (stdout, stderr), self._client)
+        except NotFound:
+            if not self._owns:
+                raise
+            self._client.send(FrameType.RESUMED, self._ident, encode_resumed(_HELD))
+            await self._hold()
+            return
+        self._early.replay(relay)
+
+        async def ending(status: ExitStatus) -> tuple[int | None, str]:
+            return exit_status(status), "".join(line(*each) for each in why(status, sandbox.spec, None))
+
+        await self._to_the_end(relay, ending, sandbox if relay.is_alone and not relay.is_detached else None)
+
+    async def _to_the_end(self, relay: Relay, ending: Ending, audited: Sandbox | None) -> None:
+        try:
+            status = await relay.ended()
+        except AgentKernelError as error:
+            self._note_end(audited, None, error.code)
+            raise
+        except asyncio.CancelledError:
+            if not self._stays:
+                self._note_end(audited, None, "client_lost")
+            raise
+        self._note_end(audited, status, "")
+        relay.tell_end(status, *await ending(status))
+        try:
+            async with asyncio.timeout(FORGET_S):
+                await self._forgotten.wait()
+        except TimeoutError:
+            pass  # it is as good as forgotten
+        relay.release()
+
+    def _note_end(self, audited: Sandbox | None, status: ExitStatus | None, error: str) -> None:
+        if audited is not None:
+            self._desk.host.ended(self._client.caller, audited, self._ident, status, error)
+
+    async def _hold(self) -> None:
+        """The sandbox is there until it is let go."""
+        self._holds = True
+        if not self._early.is_killed:
+            await self._killed.wait()
+        await self._desk.host.dispose(self._ident)
+        self._owns = False
+        self._client.send(FrameType.EXITED, self._ident, door.encode_exited(encode_exited(_LET_GO), 0, _LET_GO.cause))
