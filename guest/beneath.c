@@ -73,33 +73,55 @@ static sysret walk(int directory, char *path)
     return at;
 }
 
+/* Copies what of `path` is before its last component; false where there is no room. */
+static bool copy_parent(char copy[PLAN_PATH_MAX], const char *path, size_t length)
+{
+    if (length >= PLAN_PATH_MAX)
+        return false;
+    memcpy(copy, path, length);
+    copy[length] = '\0';
+    return true;
+}
+
+/* Where the last component of `path` begins. */
+static size_t last_component(const char *path)
+{
+    size_t at = strlen(path);
+    while (at && path[at - 1] != '/')
+        at--;
+    return at;
+}
+
+sysret beneath_new_directory(int directory, const char *path)
+{
+    const char *name;
+    sysret error, fd, parent = beneath_parent(directory, path, &name);
+    if (parent < 0)
+        return parent;
+    error = SYS(mkdirat, parent, name, DIRECTORY_MODE);
+    fd = error < 0 && error != -EEXIST ? error : open_directory((int)parent, name);
+    ak_close(parent);
+    return fd;
+}
+
 sysret beneath_make_directory(int directory, const char *path)
 {
-    char copy[PLAN_PATH_MAX];
-    size_t length = strlen(path);
     sysret fd = open_directory(directory, path);
-    if (fd != -ENOENT)
-        return fd;
-    if (length == 0 || length >= sizeof copy)
-        return -ENAMETOOLONG;
-    memcpy(copy, path, length + 1);
-    return walk(directory, copy);
+    return fd == -ENOENT ? beneath_new_directory(directory, path) : fd;
 }
 
 sysret beneath_parent(int directory, const char *path, const char **name)
 {
     char copy[PLAN_PATH_MAX];
-    size_t length = strlen(path), cut = length;
-    while (cut && path[cut - 1] != '/')
-        cut--;
+    size_t cut = last_component(path);
+    sysret fd;
     *name = path + cut;
     if (cut == 0)
-        return open_directory(directory, ".");
-    if (cut >= sizeof copy)
+        return SYS(fcntl, directory, F_DUPFD_CLOEXEC, 0);
+    if (!copy_parent(copy, path, cut - 1))
         return -ENAMETOOLONG;
-    memcpy(copy, path, cut - 1);
-    copy[cut - 1] = '\0';
-    return beneath_make_directory(directory, copy);
+    fd = open_directory(directory, copy);
+    return fd == -ENOENT ? walk(directory, copy) : fd;
 }
 
 sysret beneath_make_file(int directory, const char *path)

@@ -18,6 +18,9 @@ sysret beneath_open_itself(int directory, const char *path);
 /* Opens the directory at `path`, made with its parents where they are missing. */
 sysret beneath_make_directory(int directory, const char *path);
 
+/* As beneath_make_directory, where the caller has just seen that nothing is there. */
+sysret beneath_new_directory(int directory, const char *path);
+
 /* Makes an empty file at `path`, where nothing may be, with its parents. */
 sysret beneath_make_file(int directory, const char *path);
 

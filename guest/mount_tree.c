@@ -46,7 +46,7 @@ static sysret make_mount_point(int tree, int root, const char *path)
     sysret result = SYS(fstat, tree, &what);
     if (result < 0)
         return result;
-    return (what.st_mode & S_IFMT) == S_IFDIR ? beneath_make_directory(root, path) : beneath_make_file(root, path);
+    return (what.st_mode & S_IFMT) == S_IFDIR ? beneath_new_directory(root, path) : beneath_make_file(root, path);
 }
 
 sysret mount_tree_place_beneath(int tree, int root, const char *path)
