@@ -387,6 +387,16 @@ async def test_a_sandbox_that_dies_is_stopped_with_a_reason(world: World) -> Non
     assert "sandbox.lost" in [event.kind for event in await _events(engine)]
 
 
+async def test_a_death_that_a_front_end_reports_is_examined(world: World) -> None:
+    engine = world.engine()
+    made = await _make(engine, world, start=True)
+    handle = await engine.open(ANN, "one")
+    world.machines[made.sandbox_id].running = False
+    engine.ended(ANN, handle, 5, None, "sandbox_lost")
+    await engine._core.operations.drain()
+    assert (await engine.info(ANN, "one")).status is Status.STOPPED
+
+
 async def test_a_command_that_is_lost_alone_ends_nothing_else(world: World) -> None:
     engine = world.engine()
     await _make(engine, world, start=True)

@@ -199,21 +199,21 @@ async def test_an_engine_in_process_takes_its_sandboxes_with_it(world: World) ->
     await _make(engine, world, "two")
     async with engine.sandbox(ANN, world.request()) as (sandbox, _):
         assert (await sandbox.exec(Command(argv=(b"true",)))).exit_code == 0
-    leases = list((world.directory / "run" / "engines").iterdir())
+    leases = list((world.directory / "data" / "engines").iterdir())
     assert [path.name for path in leases] == [f"{world.store.identity}.scripted"]
     await engine.close()
     world.engines.clear()
     assert world.machines == {}
-    assert list((world.directory / "run" / "engines").iterdir()) == []
+    assert list((world.directory / "data" / "engines").iterdir()) == []
 
 
 async def test_what_a_killed_engine_in_process_left_is_swept_by_any_other(world: World) -> None:
     spec = (await world.engine().grant(ANN, world.request())).spec
     world.machines["a" * 16] = Machine(spec=spec, owner="dead" * 8)
     world.machines["b" * 16] = Machine(spec=spec, owner="beef" * 8)
-    alive = Leases(str(world.directory / "run"))
+    alive = Leases(str(world.directory / "data"))
     alive.take("beef" * 8, "scripted")
-    path = world.directory / "run" / "engines" / f"{'dead' * 8}.scripted"
+    path = world.directory / "data" / "engines" / f"{'dead' * 8}.scripted"
     path.touch(mode=0o600)  # nobody holds this one
     await _next(world)
     assert list(world.machines) == ["b" * 16]

@@ -54,7 +54,7 @@ class Core:
         self.unsettled: set[str] = set()  # ids whose rows may not be what is on the host
         self.adopted: Callable[[Live], None] = _nothing  # told of every sandbox that an earlier engine left running
         self.gone: Callable[[str], None] = _nothing  # told of every id whose row was deleted
-        self.leases = Leases(parts.runtime_directory)
+        self.leases = Leases(parts.data_directory)
         self.pools: Pools | None = None if parts.pool is None else late.Pools(self._make, parts.pool)
         self._store: Store | None = None
 

@@ -17,8 +17,11 @@ from agentkernel.engine.ephemeral import Ephemerals
 from agentkernel.engine.handle import SharedSandbox
 from agentkernel.engine.parts import Parts
 from agentkernel.engine.registry import Live
+from agentkernel.errors import ProtocolViolation, SandboxFailed, SandboxLost
 from agentkernel.model.command import Command, ExitStatus
 from agentkernel.model.request import Grant, SandboxRequest
+
+_OF_THE_SANDBOX = frozenset(kind.code for kind in (SandboxFailed, SandboxLost, ProtocolViolation))
 
 
 class HostEngine(Engine):
@@ -92,6 +95,8 @@ class HostEngine(Engine):
         """See `abc.Host`."""
         if (live := self._live(sandbox)) is not None:
             self._usage.ended(caller, live, exec_id, status, error)
+            if error in _OF_THE_SANDBOX:
+                self._usage.suspect(live, SandboxLost("a command was lost"))
 
     def busy(self) -> int:
         """See `abc.Host`."""

@@ -1,6 +1,8 @@
 """Which engines in process live: their stores die with them, so what they leave is known by a lock that nobody holds any more.
 
-<runtime directory>/engines/<identity of the store>.<backend>    held, by flock, while the engine may have sandboxes of that backend
+<data directory>/engines/<identity of the store>.<backend>    held, by flock, while the engine may have sandboxes of that backend
+
+(They are where the sandboxes' files are: those outlive a boot too.)
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ from agentkernel.errors import StoreFailed
 class Leases:
     """The leases of one engine, and those that others left."""
 
-    def __init__(self, runtime_directory: str) -> None:
-        self._directory = f"{runtime_directory}/engines"
+    def __init__(self, data_directory: str) -> None:
+        self._data_directory = data_directory
+        self._directory = f"{data_directory}/engines"
         self._held: dict[str, int] = {}
 
     def take(self, identity: str, backend: str) -> None:
@@ -26,6 +29,7 @@ class Leases:
         if path in self._held:
             return
         try:
+            os.makedirs(self._data_directory, mode=0o711, exist_ok=True)  # sandboxes' ids walk through it to their files
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
             while True:
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

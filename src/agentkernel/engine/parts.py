@@ -65,7 +65,7 @@ class Parts:
     cache_directory: str
     standing: Callable[[], str]  # what a probe's result depends on, as text
     open_store: Callable[[], Store]  # called once, when it is first needed
-    data_directory: str  # logs of sandboxes
-    runtime_directory: str  # leases of engines in process
+    data_directory: str  # logs of sandboxes that live on, leases of engines in process
+    runtime_directory: str  # logs of sandboxes that do not
     limits: Limits = field(default_factory=Limits)
     pool: PoolSettings | None = None  # None: no sandbox is made before it is asked for
