@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from unit.cli_harness import SOURCE
 
 
 @pytest.fixture(scope="session")
@@ -26,5 +28,7 @@ def home(request: pytest.FixtureRequest) -> Iterator[Path]:
         patch.setenv("AGENTKERNEL_GUEST", guest)
         for name in ("XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "AGENTKERNEL_SOCKET"):
             patch.delenv(name, raising=False)
+        patch.setenv("PYTHONPATH", str(SOURCE))
         yield path
+        subprocess.run([sys.executable, "-m", "agentkernel", "daemon", "stop"], check=True, capture_output=True, timeout=60)
     shutil.rmtree(path, ignore_errors=True)

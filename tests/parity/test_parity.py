@@ -8,7 +8,7 @@ import pytest
 from parity.fronts import open_front
 from parity.scenarios import SCENARIOS, Scenario
 
-FRONTS = ("async-local", "sync-local")
+FRONTS = ("async-local", "sync-local", "async-daemon", "sync-daemon")
 
 
 @pytest.mark.parametrize("front", FRONTS)

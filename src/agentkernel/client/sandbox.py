@@ -80,12 +80,15 @@ class DoorSandbox(GuestSandbox):
         stdin = InputWindow(wanted=bool(start.flags & StartFlag.STDIN))
         return self._process(payload, start, OutputQueue(start.ring_bytes, lossy=lossy), stdin, 0)
 
-    async def attach(self, exec_id: int, offsets: tuple[int, int] | None = None) -> GuestProcess:
+    async def attach(self, exec_id: int) -> GuestProcess:
         """Takes up a process; see `GuestSandbox.attach`."""
         if not 0 < exec_id < 2**64:
             raise InvalidInput(f"no process has the id {exec_id}")
         start = Start(argv=(), flags=StartFlag.DETACHED | StartFlag.STDIN, ring_bytes=RING_BYTES)
-        output = OutputQueue(start.ring_bytes, lossy=True, first=offsets or (0, 0))
+        known = self._connection.execution(exec_id)
+        if known is not None and known.outcome is not None:
+            return GuestProcess(self._connection, known, start, known.outcome)  # started here: it has one reader, as in process
+        output = OutputQueue(start.ring_bytes, lossy=True)
         process = self._process(b"", start, output, InputWindow(wanted=True, adopted=True), exec_id)
         try:
             await process.started()
@@ -112,7 +115,8 @@ class DoorSandbox(GuestSandbox):
     def _process(self, payload: bytes, start: Start, output: OutputQueue, stdin: InputWindow, exec_id: int) -> GuestProcess:
         dialect = OfDoor(self._name)
         execution = self._connection.start(payload, output=output, stdin=stdin, ident=exec_id, dialect=dialect)
-        return GuestProcess(self._connection, execution, start, DoorOutcome(execution, dialect))
+        execution.outcome = DoorOutcome(execution, dialect)
+        return GuestProcess(self._connection, execution, start, execution.outcome)
 
     async def _ask_addressed(self, kind: FrameType) -> bytes:
         answer = await self._connection.request(kind, encode_addressed(self._name))
