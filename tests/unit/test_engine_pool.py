@@ -69,6 +69,15 @@ async def test_few_are_made_at_a_time(world: World) -> None:
     assert (world.most_under_way, len(world.stored)) == (2, 20)
 
 
+async def test_what_is_still_being_made_for_a_pool_that_has_ended_counts_too(world: World) -> None:
+    world.gate.clear()
+    await world.warm(SPEC)
+    await world.later(48)
+    await world.warm(spec_of(2))
+    await world.later(10)
+    assert len(world.pools.states()) == 1 and world.most_under_way == 2
+
+
 async def test_a_taken_one_has_the_name_environment_and_linger_of_who_took_it(world: World) -> None:
     await world.warm(SPEC)
     asked = replace(SPEC, name="another", environment=(*ENVIRONMENT, ("TOKEN", "secret")), linger_s=None)

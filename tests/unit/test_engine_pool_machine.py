@@ -99,4 +99,4 @@ async def _world() -> World:
 
 
 class TestPools(PoolMachine.TestCase):
-    settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+    settings = settings(max_examples=100, stateful_step_count=50, deadline=None)

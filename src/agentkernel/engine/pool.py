@@ -51,6 +51,7 @@ class Pools:
         self._noted: dict[Key, float] = {}  # asked for once, and when
         self._unfit: set[str] = set()  # backends whose sandboxes are not assignable
         self._held: set[str] = set()
+        self._making = 0  # also for pools that have ended meanwhile
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
         self._bell = asyncio.Event()
@@ -153,11 +154,10 @@ class Pools:
             if now - pool.asked_at >= self._settings.idle_s:
                 self._end(pool)
             self._remove(pool.expire(now))
-        room = self._settings.at_once - sum(pool.making for pool in self._pools.values())
-        while room > 0 and (wanting := [pool for pool in self._pools.values() if pool.wants(now)]):
+        while self._making < self._settings.at_once and (wanting := [pool for pool in self._pools.values() if pool.wants(now)]):
             hungriest = min(wanting, key=lambda pool: pool.count)
             hungriest.making += 1
-            room -= 1
+            self._making += 1
             self._spawn(self._fill(hungriest), _REFILL)
         return min((pool.due_s(now) for pool in self._pools.values()), default=None)
 
@@ -175,6 +175,7 @@ class Pools:
             reason = str(error) or "it was not ready in time"
         finally:
             pool.making -= 1
+            self._making -= 1
             if reason:
                 pool.failed(reason, self._clock())
             if pool.key[0] in self._unfit:
