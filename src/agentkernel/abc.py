@@ -457,8 +457,13 @@ class Host(Kernel, Protocol):
         """Notes that a command was passed on: audit, last use, and for a detached one the recording of its output."""
         ...
 
+    def resumed(self, caller: Caller, sandbox: Sandbox, exec_id: int) -> None:
+        """Notes that a client waits again for a foreground command that an earlier engine or connection had passed on."""
+        ...
+
     def ended(self, caller: Caller, sandbox: Sandbox, exec_id: int, status: ExitStatus | None, error: str = "") -> None:
-        """Notes its end (or with `error`, an error's code, that it did not start or was lost)."""
+        """Notes its end (or with `error`, an error's code, that it did not start or was lost). Of a detached command that is recorded the
+        engine learns the end itself, and being told is fine."""
         ...
 
     def busy(self) -> int:

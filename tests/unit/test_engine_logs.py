@@ -13,9 +13,9 @@ from unit.engine_world import ANN, World
 
 from agentkernel.engine.logfile import HEADER, NEWER, OLDER, Entry, LogFile, Reader
 from agentkernel.errors import NotFound
-from agentkernel.model.command import Command
+from agentkernel.model.command import Command, ExitStatus
 from agentkernel.model.inspection import ProcessRecord
-from agentkernel.model.record import CreateOptions, LogEntry
+from agentkernel.model.record import CreateOptions, EventFilter, LogEntry
 
 
 def _all(directory: Path) -> list[Entry]:
@@ -171,9 +171,28 @@ async def test_a_recording_that_ended_is_not_begun_again(world: World) -> None:
     async with asyncio.timeout(10):
         while engine._logs._recordings:
             await asyncio.sleep(0)
+    handle = await engine.open(ANN, "one")
+    engine.ended(ANN, handle, 5, ExitStatus(exit_code=0))  # the recording has told it already
+    kinds = [event.kind async for event in engine.events(ANN, EventFilter(kinds=("exec.",)))]
+    assert kinds == ["exec.started", "exec.ended"]
     again = world.engine()
     await again.recover()
     await again.settled()
     await again._core.operations.drain()
     assert again._logs._recordings == {}
     assert LogFile(str(world.directory / "data" / "logs" / made.sandbox_id)).has_ended(5)
+
+
+async def test_a_command_that_somebody_waits_for_again_is_use(world: World) -> None:
+    engine = world.engine()
+    await engine.recover()
+    await engine.create(ANN, world.request(), CreateOptions(name="one", start=True, idle_s=10.0))
+    handle = await engine.open(ANN, "one")
+    engine.resumed(ANN, handle, 9)
+    assert engine.busy() == 1
+    world.now += 100
+    engine._upkeep.tick()
+    await engine._core.operations.drain()
+    assert (await engine.info(ANN, "one")).status.value == "running"
+    engine.ended(ANN, handle, 9, ExitStatus(exit_code=0))
+    assert engine.busy() == 0

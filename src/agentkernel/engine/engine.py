@@ -61,7 +61,7 @@ class Engine:
 
     @cached_property
     def _logs(self) -> Logs:
-        logs: Logs = late.Logs(self._core)
+        logs: Logs = late.Logs(self._core, self._usage.recorded)
         self._core.gone = logs.forget
         return logs
 

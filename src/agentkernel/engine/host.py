@@ -45,7 +45,7 @@ class HostEngine(Engine):
         """See `abc.Host`. Returns at once: a request for a sandbox that is not settled yet waits for it alone."""
         self._reconciler.take_stock()
         self._upkeep.dispose = self._ephemerals.dispose
-        self._upkeep.start(self._settle())
+        self._upkeep.start(self._settle)
 
     def _adopted(self, live: Live) -> None:
         self._core.operations.spawn(self._logs.resume(live))
@@ -90,6 +90,11 @@ class HostEngine(Engine):
         """See `abc.Host`."""
         if (live := self._live(sandbox)) is not None:
             self._usage.started(caller, live, command, exec_id)
+
+    def resumed(self, caller: Caller, sandbox: Sandbox, exec_id: int) -> None:
+        """See `abc.Host`."""
+        if (live := self._live(sandbox)) is not None:
+            self._usage.resumed(live, exec_id)
 
     def ended(self, caller: Caller, sandbox: Sandbox, exec_id: int, status: ExitStatus | None, error: str = "") -> None:
         """See `abc.Host`."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from agentkernel.abc import Recordable
 from agentkernel.engine.core import Core
@@ -14,14 +14,17 @@ from agentkernel.engine.logfile import LogFile, Reader
 from agentkernel.engine.registry import Live
 from agentkernel.errors import AgentKernelError, StoreFailed
 from agentkernel.failpoints import failpoint
+from agentkernel.model.command import ExitStatus
 from agentkernel.model.record import LogEntry
 
 
 class Logs:
     """The logs of all sandboxes of an engine: `Core.log_directory`/<sandbox id>/."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, ended: Callable[[Live, int, ExitStatus | None, str], None]) -> None:
+        """`ended` is told how a recorded command ended: its status, or an error's code."""
         self._core = core
+        self._ended = ended
         self._directory = core.log_directory
         self._files: dict[str, LogFile] = {}
         self._recordings: dict[tuple[str, int], asyncio.Task[None]] = {}
@@ -32,7 +35,8 @@ class Logs:
         key = (live.sandbox_id, exec_id)
         if live.record.ephemeral or not exec_id or key in self._recordings or not isinstance(live.sandbox, Recordable):
             return
-        task = asyncio.create_task(self._record(live.sandbox_id, live.sandbox, exec_id))
+        live.recorded.add(exec_id)
+        task = asyncio.create_task(self._record(live, live.sandbox, exec_id))
         self._recordings[key] = task
         task.add_done_callback(lambda _: self._recorded(key))
 
@@ -92,7 +96,9 @@ class Logs:
         for sandbox_id in tuple(self._files):
             self._let_go(sandbox_id)
 
-    async def _record(self, sandbox_id: str, sandbox: Recordable, exec_id: int) -> None:
+    async def _record(self, live: Live, sandbox: Recordable, exec_id: int) -> None:
+        sandbox_id = live.sandbox_id
+
         def write(stream: int, offset: int, data: bytes) -> None:
             try:
                 failpoint("engine.logs.write")
@@ -103,10 +109,13 @@ class Logs:
 
         try:
             file = self._file(sandbox_id)
-            await sandbox.record(exec_id, file.position(exec_id), write)
+            status = await sandbox.record(exec_id, file.position(exec_id), write)
+            self._ended(live, exec_id, status, "")  # rather told twice, after a crash, than never
             file.end(self._core.clock(), exec_id)
-        except (AgentKernelError, OSError):
-            return  # the sandbox ended, or the disk takes no log at all
+        except AgentKernelError as error:
+            self._ended(live, exec_id, None, error.code)
+        except OSError:
+            return  # the disk takes no log at all
 
     def _recorded(self, key: tuple[str, int]) -> None:
         self._recordings.pop(key, None)

@@ -20,6 +20,7 @@ class Live:
     grant: Grant | None = None  # of one that was made for a command in this engine's life
     claim_by: float | None = None  # made for a command and adopted after a crash: removed then, unless its client comes back before
     commands: set[int] = field(default_factory=set)  # exec ids that somebody waits for
+    recorded: set[int] = field(default_factory=set)  # exec ids of detached commands whose output, and end, is recorded
     unnamed: int = 0  # more of them, whose ids are not known
 
     @property

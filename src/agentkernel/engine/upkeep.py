@@ -38,7 +38,7 @@ class Upkeep:
         self._under_way: dict[str, float] = {}  # what is being done, or was tried and failed: not again before that monotonic time
         self.dispose: Callable[[int], Awaitable[None]] | None = None
 
-    def start(self, first: Coroutine[Any, Any, None] | None = None) -> None:
+    def start(self, first: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
         """Begins, with `first`; being told again is fine."""
         if self._task is None:
             self._task = asyncio.create_task(self._run(first))
@@ -65,9 +65,9 @@ class Upkeep:
         slots = asyncio.Semaphore(AT_ONCE)
         await asyncio.gather(*(self._examine(live, slots) for live in self._core.registry))
 
-    async def _run(self, first: Coroutine[Any, Any, None] | None) -> None:
+    async def _run(self, first: Callable[[], Coroutine[Any, Any, None]] | None) -> None:
         if first is not None:
-            await self._do("first", first)
+            await self._do("first", first())
         loop = asyncio.get_running_loop()
         examine_at, settle_at, collect_at = (loop.time() + pause for pause in (EXAMINE_S, RETRY_S, COLLECT_S))
         while True:

@@ -37,18 +37,26 @@ class Usage:
         event = self._core.audit.event("exec.started", caller.principal, live.record, exec_id=exec_id, details=audit.of_command(command))
         self._core.audit.append(event)
 
-    def ended(self, caller: Caller, live: Live, exec_id: int, status: ExitStatus | None, error: str = "") -> None:
-        """See `handle.Desk`."""
+    def resumed(self, live: Live, exec_id: int) -> None:
+        """Somebody waits for a command again."""
         self.touch(live)
+        if exec_id not in live.recorded:
+            live.commands.add(exec_id)
+
+    def ended(self, caller: Caller, live: Live, exec_id: int, status: ExitStatus | None, error: str = "") -> None:
+        """See `handle.Desk`. The end of a command that is recorded is told by its recording."""
+        self.touch(live)
+        if exec_id in live.recorded:
+            return
         if exec_id:
             live.commands.discard(exec_id)
         else:
             live.unnamed = max(0, live.unnamed - 1)
-        details = () if status is None else audit.of_end(status)
-        outcome = error or "ok"
-        self._core.audit.append(
-            self._core.audit.event("exec.ended", caller.principal, live.record, exec_id=exec_id, outcome=outcome, details=details)
-        )
+        self._tell_end(caller.principal, live, exec_id, status, error)
+
+    def recorded(self, live: Live, exec_id: int, status: ExitStatus | None, error: str) -> None:
+        """The recording of a detached command has ended, with the command."""
+        self._tell_end(live.record.owner, live, exec_id, status, error)
 
     def touch(self, live: Live) -> None:
         """See `handle.Desk`."""
@@ -92,3 +100,8 @@ class Usage:
             return await self._lifecycle.remove(caller, record, force=True)
 
         await self._lifecycle.operate(caller, live.sandbox_id, act)
+
+    def _tell_end(self, principal: str, live: Live, exec_id: int, status: ExitStatus | None, error: str) -> None:
+        details = () if status is None else audit.of_end(status)
+        trail = self._core.audit
+        trail.append(trail.event("exec.ended", principal, live.record, exec_id=exec_id, outcome=error or "ok", details=details))
