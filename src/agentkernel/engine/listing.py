@@ -70,6 +70,7 @@ def status(core: Core) -> KernelStatus:
         busy=len(core.operations) + core.registry.commands(),
         queued=core.boots.queued,
         rss_bytes=_resident_bytes(),
+        pools=() if core.pools is None else core.pools.states(),
     )
 
 
