@@ -39,7 +39,7 @@ class Machine:
 
 
 class ScriptedSandbox:
-    """Implements `abc.Sandbox` and `abc.Recordable`, as far as engines use them, over a machine."""
+    """Implements `abc.Sandbox`, `abc.Recordable` and `abc.Assignable`, as far as engines use them, over a machine."""
 
     backend = "scripted"
 
@@ -75,6 +75,10 @@ class ScriptedSandbox:
         sink(1, offsets[0], self.machine.printed[exec_id][offsets[0] :])
         await self.machine.finished.wait()
         return ExitStatus(exit_code=0)
+
+    def assign(self, spec: SandboxSpec) -> None:
+        self._check()
+        self.machine.spec = spec
 
     async def close(self) -> None:
         self.closed = True
