@@ -62,7 +62,7 @@ async def test_a_commands_sandbox_comes_from_the_pool_and_has_a_row_like_any_oth
 
 
 async def test_the_next_engine_takes_it_up_and_removes_what_nobody_had(world: World) -> None:
-    engine, kept = await with_a_pool_for_commands(world)
+    engine, _kept = await with_a_pool_for_commands(world)
     sandbox, _ = await engine.ephemeral(ANN, world.request(), 3)
     world.engines.remove(engine)  # as after a kill
     later = world.engine()
