@@ -1,4 +1,4 @@
-"""The command line as users have it: a process, the namespaces backend, the guest of this tree."""
+"""The command line as users have it: a process, the namespaces backend, the guest of this tree; in process, and behind a daemon."""
 
 from __future__ import annotations
 
@@ -45,7 +45,14 @@ def shared_environment(request: pytest.FixtureRequest, tmp_path_factory: pytest.
     """One home for all tests, so that the host is probed once."""
     home = tmp_path_factory.mktemp("home")
     guest = os.environ.get("AGENTKERNEL_GUEST") or str(request.getfixturevalue("guest_binary"))
-    environment = {"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE), "LANG": "C.UTF-8", "AGENTKERNEL_GUEST": guest}
+    environment = {
+        "HOME": str(home),
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(SOURCE),
+        "LANG": "C.UTF-8",
+        "AGENTKERNEL_GUEST": guest,
+        "AGENTKERNEL_DAEMON": "off",
+    }
     if subprocess.run(["unshare", "--user", "--map-root-user", "--mount", "true"], capture_output=True).returncode != 0:
         pytest.skip("this host forbids user namespaces")
     probe = subprocess.run([sys.executable, "-m", "agentkernel", "doctor"], env=environment, capture_output=True, text=True)
@@ -53,15 +60,47 @@ def shared_environment(request: pytest.FixtureRequest, tmp_path_factory: pytest.
     return environment
 
 
+@pytest.fixture(scope="session")
+def daemon_environment(shared_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The same with a daemon of its own, which is stopped after the last test. Without pools, so that whatever is left was left over."""
+    base = tmp_path_factory.mktemp("ak")
+    configuration = Path(shared_environment["HOME"]) / ".config" / "agentkernel"
+    configuration.mkdir(parents=True, exist_ok=True)
+    (configuration / "config.toml").write_text("[pool]\nenabled = false\n")
+    environment = shared_environment | {"AGENTKERNEL_HOME": str(base), "AGENTKERNEL_DAEMON": "on"}
+    yield environment
+    stop = subprocess.run([sys.executable, "-m", "agentkernel", "daemon", "stop"], env=environment, capture_output=True, timeout=DEADLINE_S)
+    assert stop.returncode == 0, stop.stderr
+    assert Host(base / "run").lasting() == []
+
+
 @pytest.fixture
-def agentkernel(shared_environment: dict[str, str], tmp_path: Path) -> AgentKernel:
-    """The command line in an empty directory."""
+def behind_daemon(daemon_environment: dict[str, str], tmp_path: Path) -> Iterator[AgentKernel]:
+    """The command line in an empty directory, with a daemon; after the test no sandbox is left but those that it removes here."""
+    found = AgentKernel(directory=tmp_path, environment=dict(daemon_environment))
+    yield found
+    names = found("list", "--all", "--quiet").stdout.decode().split()
+    if names:
+        found("remove", "--force", *names)
+    assert Host(Path(daemon_environment["AGENTKERNEL_HOME"]) / "run").lasting() == []
+
+
+@pytest.fixture
+def agentkernel_in_process(shared_environment: dict[str, str], tmp_path: Path) -> AgentKernel:
+    """The command line in an empty directory, without a daemon."""
     return AgentKernel(directory=tmp_path, environment=dict(shared_environment))
+
+
+@pytest.fixture
+def agentkernel(agentkernel_in_process: AgentKernel) -> AgentKernel:
+    """That, where a test does not say otherwise."""
+    return agentkernel_in_process
 
 
 @pytest.fixture(autouse=True)
 def host() -> Iterator[Host]:
     """After every test: nothing of any sandbox is left on the host."""
     found = Host()
+    before = found.present()
     yield found
-    assert found.leftovers() == []
+    assert found.leftovers(before) == []

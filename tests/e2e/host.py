@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+from agentkernel.config.directories import runtime_directory
 
 SETTLE_S = 5.0  # the kernel removes namespaces and cgroups after the last process, not with it
 
@@ -13,37 +17,47 @@ SETTLE_S = 5.0  # the kernel removes namespaces and cgroups after the last proce
 class Host:
     """Looks for state of sandboxes that nobody holds any more, and for mounts and cgroups that belong to no sandbox."""
 
-    def __init__(self) -> None:
-        uid = os.geteuid()
-        self._state = Path("/run/agentkernel") if uid == 0 else Path(os.environ.get("XDG_RUNTIME_DIR", f"/tmp/agentkernel-{uid}"))
+    def __init__(self, state: Path | None = None) -> None:
+        """`state` is the runtime directory, by default the user's own."""
+        self._state = state or Path(runtime_directory(os.environ, os.geteuid()))
 
-    def leftovers(self) -> list[str]:
-        """Waits a little for what is still going away; what comes and goes meanwhile belongs to other programs."""
-        deadline = time.monotonic() + SETTLE_S
-        left = set(self._found())
-        while left and time.monotonic() < deadline:
-            time.sleep(0.05)
-            left &= set(self._found())
-        return sorted(left)
+    def leftovers(self, before: frozenset[str] = frozenset()) -> list[str]:
+        """Waits a little for what is still going away; what comes and goes meanwhile, or was there before, belongs to other programs."""
+        return _what_stays(lambda: [path for path in self._found() if path not in before])
+
+    def lasting(self) -> list[str]:
+        """What is there of sandboxes that outlive processes, whoever holds them; waits as `leftovers` does."""
+        return _what_stays(lambda: [str(path) for path in self._sandboxes()])
+
+    def present(self) -> frozenset[str]:
+        """What looks left over now: before a test, it is none of that test's."""
+        return frozenset(self._found())
 
     def _found(self) -> list[str]:
         live = self._live()
         mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
         left = [path for path in mounts if path.startswith(str(self._state))]
-        groups = [path for path in Path("/sys/fs/cgroup").glob("**/agentkernel-*") if len(path.name) == len("agentkernel-") + 16]
+        names = glob.iglob("/sys/fs/cgroup/**/agentkernel-*", recursive=True)  # unlike Path.glob it stands directories that go away
+        groups = [path for path in map(Path, names) if len(path.name) == len("agentkernel-") + 16]
         left += [str(path) for path in groups if path.name[-16:] not in live and _is_empty(path)]
         left += [str(path) for path in self._sandboxes() if path.name not in live]
         return left
 
     def _sandboxes(self) -> list[Path]:
-        try:
-            return list((self._state / "sandboxes").iterdir())
-        except FileNotFoundError:
-            return []
+        return [path for kind in ("sandboxes", "lasting") if (self._state / kind).is_dir() for path in (self._state / kind).iterdir()]
 
     def _live(self) -> set[str]:
         """Sandboxes whose lease somebody holds: of other programs on this host."""
         return {path.name for path in self._sandboxes() if _is_leased(path)}
+
+
+def _what_stays(found: Callable[[], list[str]]) -> list[str]:
+    deadline = time.monotonic() + SETTLE_S
+    left = set(found())
+    while left and time.monotonic() < deadline:
+        time.sleep(0.05)
+        left &= set(found())
+    return sorted(left)
 
 
 def _is_empty(group: Path) -> bool:

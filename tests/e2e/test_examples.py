@@ -26,7 +26,7 @@ SAYS = {
     "files_up_and_down.py": ["2 files, 1 symlink, 16 bytes", "one ['a,2', 'b,1']", "two ['c,3', 'd,1']", "latest is two"],
     "many_sandboxes.py": ["20 sandboxes, sum of the answers: 2470"],
 }
-PLACES = {"in process": ("--local",)}
+PLACES = {"in process": ("shared_environment", "--local"), "by the daemon": ("daemon_environment",)}
 
 
 def test_every_example_is_tried_and_told_of() -> None:
@@ -37,13 +37,14 @@ def test_every_example_is_tried_and_told_of() -> None:
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", SAYS)
-def test_an_example(name: str, place: str, shared_environment: dict[str, str], tmp_path: Path) -> None:
+def test_an_example(name: str, place: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    environment, *arguments = PLACES[place]
     if name == "stream_build.py" and not (shutil.which("make") and shutil.which("cc")):
         pytest.skip("needs make and a C compiler")
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name), *PLACES[place]],
+        [sys.executable, str(EXAMPLES / name), *arguments],
         cwd=tmp_path,
-        env=shared_environment,
+        env=request.getfixturevalue(environment),
         capture_output=True,
         text=True,
         timeout=DEADLINE_S,

@@ -26,6 +26,14 @@ def _marker() -> str:
     return f"987.{random.randrange(10**12):012d}"
 
 
+@pytest.fixture(params=["in-process", "behind-a-daemon"])
+def agentkernel(request: pytest.FixtureRequest) -> AgentKernel:
+    """Every promise of `run` is kept both ways."""
+    name = "agentkernel_in_process" if request.param == "in-process" else "behind_daemon"
+    found: AgentKernel = request.getfixturevalue(name)
+    return found
+
+
 def test_hello(agentkernel: AgentKernel) -> None:
     done = agentkernel("run", "--quiet", "echo", "hello")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"hello\n", b"")
