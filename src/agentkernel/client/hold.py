@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from agentkernel.channel.dialect import OfDoor
 from agentkernel.channel.door import REQUEST
@@ -17,7 +17,7 @@ from agentkernel.channel.process import GuestProcess
 from agentkernel.channel.streams import InputWindow, OutputQueue
 from agentkernel.channel.wire import MAX_PAYLOAD, encode_fields
 from agentkernel.client.connection import Connection, Daemon
-from agentkernel.errors import InvalidInput
+from agentkernel.errors import CommandNotStarted, InvalidInput, NotFound, SandboxLost
 from agentkernel.model.codec import from_json, to_json
 from agentkernel.model.request import Notice, SandboxRequest
 
@@ -45,6 +45,7 @@ async def held(daemon: Daemon, request: SandboxRequest) -> AsyncIterator[tuple[s
             yield dialect.sandbox_id, tuple(from_json(Notice, json.loads(notice)) for notice in dialect.notices)
         finally:
             await process.kill()
-            await process.wait()
+            with suppress(SandboxLost, NotFound, CommandNotStarted):  # it is gone already, which is all that is wanted
+                await process.wait()
     finally:
         await connection.close()
