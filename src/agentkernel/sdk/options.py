@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypedDict
 
-from agentkernel.config.given import Given, read_value
+from agentkernel.config.given import Given
 from agentkernel.config.load import Layer, OriginKind, Settings
 from agentkernel.config.request import request_from_settings
 from agentkernel.config.table import BY_KEY
-from agentkernel.config.values import DURATION
+from agentkernel.config.values import DURATION, Read
 from agentkernel.errors import InvalidInput, UnknownKey
 from agentkernel.images.toolchains import HOME_VARIABLES, MANAGERS
 from agentkernel.model.command import DEFAULT_OUTPUT_LIMIT_BYTES, Command, TerminalSize
@@ -112,7 +112,7 @@ def request_of(options: Mapping[str, object], environment: Mapping[str, str]) ->
             raise UnknownKey(f"a sandbox has no option {option!r}", hint=suggest(option, (*_SETTINGS, *_LASTING)))
         key = _SETTINGS[option]
         given = os.fspath(value) if isinstance(value, os.PathLike) else value
-        values[key] = Given(value=read_value(key, BY_KEY[key].type.read, given, base=cwd, where=option), where=option)
+        values[key] = Given(value=_read(option, BY_KEY[key].type.read, given, cwd), where=option)
     settings = Settings(layers=(Layer(kind=OriginKind.FLAG, values=values),))
     request = request_from_settings(settings, argv=(), cwd="/", environment=environment)
     return replace(
@@ -178,8 +178,7 @@ def seconds(option: str, value: object) -> float | None:
     """A duration in seconds, from a number or text such as `1h30m`; None and 0 are none."""
     if value is None:
         return None
-    read = read_value(option, DURATION.read, value, base="", where=option)
-    return float(str(read)) or None
+    return float(str(_read(option, DURATION.read, value, ""))) or None
 
 
 def statuses_of(words: Sequence[Status | str]) -> tuple[Status, ...]:
@@ -188,6 +187,14 @@ def statuses_of(words: Sequence[Status | str]) -> tuple[Status, ...]:
         if word not in tuple(Status):
             raise UnknownKey(f"there is no status {str(word)!r}", hint=suggest(str(word), [str(status) for status in Status]))
     return tuple(Status(word) for word in words)
+
+
+def _read(option: str, read: Read, value: object, base: str) -> object:
+    """A value as the table of settings reads it; its errors name the option."""
+    try:
+        return read(value, base)
+    except InvalidInput as error:
+        raise type(error)(f"{option}: {error.message}", hint=error.hint) from None
 
 
 def _told(request: SandboxRequest, environment: Mapping[str, str]) -> dict[str, str]:
