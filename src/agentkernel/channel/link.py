@@ -68,10 +68,10 @@ class Link:
             if self._later is None:
                 self._later = self._loop.call_later(_LATER_S, self._flush_later)
 
-    def flush(self) -> None:
-        """Writes what the kernel takes now."""
+    def flush(self, *, at_once: bool = False) -> None:
+        """Writes what the kernel takes now; while a batch of frames is read, with their answers, but `at_once`."""
         self._urgent = True
-        if self._backlog and not (self._corked or self._waiting):
+        if self._backlog and not self._waiting and (at_once or not self._corked):
             self._flush()
 
     def pause(self) -> None:

@@ -77,7 +77,6 @@ class Connection:
         """Closes the connection without ending any command: the daemon goes, and the next one takes them up."""
         for session in tuple(self._sessions.values()):
             session.leave()
-        self._link.flush()
         self._end()
 
     # -- what the link calls
@@ -204,5 +203,6 @@ class Connection:
             self._patience.cancel()
             for task in tuple(self._asking.values()):
                 task.cancel()
+            self._link.flush(at_once=True)
             self._link.close()
             self._closed(self)

@@ -44,7 +44,7 @@ class Server:
         self._loop.add_reader(self._listener.socket.fileno(), self._accept)
         self._watch_idleness()
 
-    async def drain(self) -> None:
+    async def drain(self, patience_s: float = DRAIN_S) -> None:
         """Takes no new work, waits for what is under way, and lets go of the clients; commands go on in their sandboxes."""
         desk = self._desk
         desk.is_draining = True
@@ -53,7 +53,7 @@ class Server:
         self._listener.close()
         if self._idle is not None:
             self._idle.cancel()
-        deadline = self._loop.time() + DRAIN_S
+        deadline = self._loop.time() + patience_s
         while (desk.host.busy() or self._calls.unfinished()) and self._loop.time() < deadline:  # noqa: ASYNC110 - the engine tells a number, no change
             await asyncio.sleep(_POLL_S)
         for connection in tuple(self._connections):
