@@ -48,6 +48,10 @@ class Context:
             )
         return self._open_calls(self.environment, starts)
 
+    def running_daemon(self) -> Calls:
+        """The daemon for who asks for it by name: one that is there already, whatever the switch says."""
+        return self._open_calls(self.environment, False)
+
     def cwd(self) -> str:
         """The working directory; raises InvalidInput when it has been removed."""
         try:

@@ -21,7 +21,7 @@ def print_json(value: object) -> None:
 
 
 def sandbox_record(info: SandboxInfo) -> dict[str, object]:
-    """A sandbox as JSON: every key is always there; times are Unix seconds."""
+    """A sandbox as JSON: every key is always there; times are Unix seconds, as in all JSON of the command line."""
     return {
         "id": info.sandbox_id,
         "name": info.name,

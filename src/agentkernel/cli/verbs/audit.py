@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 from collections import deque
 
 from agentkernel.cli.context import Context
-from agentkernel.cli.show import exec_text, moment, parse_since
+from agentkernel.cli.show import exec_text, parse_since
 from agentkernel.errors import InvalidInput
 from agentkernel.model.record import Event, EventFilter
 
@@ -18,7 +18,7 @@ Show the audit trail as JSON lines, the oldest first: one for each thing done, w
   agentkernel audit --last 20
   agentkernel audit --since 1h --sandbox box
   agentkernel audit --kind exec. --kind sandbox.removed       a kind, or all that begin so
-  agentkernel audit --follow | jq -r '[.at, .kind, .sandbox] | @tsv'
+  agentkernel audit --follow | jq -r '[(.at | todate), .kind, .sandbox] | @tsv'
 
 Kinds are listed in docs/audit.md. Secrets are redacted before anything is recorded.
 """
@@ -53,8 +53,8 @@ def main(args: Namespace, context: Context) -> int:
 
 def _record(event: Event) -> dict[str, object]:
     return {
-        "id": event.event_id,
-        "at": moment(event.at),
+        "event_id": event.event_id,
+        "at": event.at,
         "kind": event.kind,
         "principal": event.principal,
         "sandbox_id": event.sandbox_id,

@@ -64,8 +64,9 @@ def main(args: Namespace, context: Context) -> int:
         copied = asyncio.run(_copy(context.client(), remote, local, is_upload=source is None, starts=stopped))
     except OSError as error:
         raise AgentKernelError(f"cannot copy: {error.strerror}: {error.filename or local}") from error
-    if stopped:
-        say("note", f"the sandbox {remote[0]} was started for this and stopped again", "", context.environment)
+    finally:
+        if stopped and not args.quiet:
+            say("note", f"the sandbox {remote[0]} was started for this and stopped again", "", context.environment)
     if copied.skipped:
         say("note", f"not copied, for they are no files, directories or symlinks: {', '.join(copied.skipped)}", "", context.environment)
     if copied.outward:

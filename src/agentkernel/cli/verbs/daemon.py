@@ -11,8 +11,8 @@ from agentkernel import __version__
 from agentkernel.cli.context import Context
 from agentkernel.cli.output import table
 from agentkernel.cli.show import age, moment, print_json
-from agentkernel.config.daemon_process import ERRORS, daemon_argv, spawn
-from agentkernel.config.directories import runtime_directory, socket_path
+from agentkernel.config.daemon_process import daemon_argv, spawn
+from agentkernel.config.directories import data_directory, socket_path
 from agentkernel.errors import Busy, DaemonUnavailable
 from agentkernel.model.record import KernelStatus, PoolState
 from agentkernel.units import format_size
@@ -57,7 +57,7 @@ def _start(args: Namespace, context: Context) -> int:
 
 def _stop(args: Namespace, context: Context) -> int:
     try:
-        with context.calls("daemon", starts=False) as calls:
+        with context.running_daemon() as calls:
             status = calls.status()
             process = os.pidfd_open(status.pid)
             calls.drain()
@@ -82,9 +82,9 @@ def _say(args: Namespace, *, stopped: bool, pid: int | None) -> None:
 
 def _status(args: Namespace, context: Context) -> int:
     path = socket_path(context.environment)
-    log = f"{runtime_directory(context.environment, os.geteuid())}/{ERRORS}"
+    log = f"{data_directory(context.environment, os.geteuid())}/daemon.log"
     try:
-        with context.calls("daemon", starts=False) as calls:
+        with context.running_daemon() as calls:
             status = calls.status()
     except DaemonUnavailable:
         if args.json:

@@ -8,7 +8,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from agentkernel.cli.context import Context
-from agentkernel.cli.show import exec_text, moment, parse_exec, parse_since
+from agentkernel.cli.show import exec_text, parse_exec, parse_since
 from agentkernel.cli.streams import write_all
 from agentkernel.model.record import LogEntry
 
@@ -47,7 +47,7 @@ def main(args: Namespace, context: Context) -> int:
 
 def _record(entry: LogEntry) -> dict[str, object]:
     record: dict[str, object] = {
-        "at": moment(entry.at),
+        "at": entry.at,
         "exec_id": exec_text(entry.exec_id),
         "stream": "stdout" if entry.stream == 1 else "stderr",
     }
