@@ -25,6 +25,7 @@ def test_the_daemon_gets_little_of_the_environment() -> None:
 def test_of_the_python_path_only_the_package_s_own_source_tree_goes_on() -> None:
     root = str(Path(daemon_process.__file__).parents[2])
     assert daemon_process.daemon_environment({"PYTHONPATH": f"/evil:{root}"}) == {"PYTHONPATH": root}
+    assert daemon_process.daemon_environment({"PYTHONPATH": os.path.relpath(root)}) == {"PYTHONPATH": root}
     assert daemon_process.daemon_environment({"PYTHONPATH": "/evil"}) == {}
 
 

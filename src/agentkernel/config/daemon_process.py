@@ -70,7 +70,7 @@ def daemon_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """What of the client's environment the daemon gets: nothing that a sandbox must not see, and nothing that changes with the client."""
     passed = {name: value for name, value in environment.items() if name in _PASSED or name in _PASSED_OWN or name.startswith("XDG_")}
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    if root in environment.get("PYTHONPATH", "").split(os.pathsep):  # a source tree: this very package, and nothing else
+    if root in map(os.path.abspath, environment.get("PYTHONPATH", "").split(os.pathsep)):  # a source tree: this very package, and no more
         passed["PYTHONPATH"] = root
     return passed
 

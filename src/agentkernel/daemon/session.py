@@ -54,12 +54,14 @@ class Session:
         self._killed = asyncio.Event()  # of one that holds a sandbox
         self._forgotten = asyncio.Event()
         self._holds = False
+        self._resumes = False
         self._stays = False  # what it began goes on without it
         self._owns = False  # the sandbox was made for it, and goes with it
 
     def begin(self, payload: bytes, *, resumes: bool) -> None:
         """Takes up the work."""
-        self._task = self._desk.spawn(self._run(payload, resumes), f"command {self._ident:016x} of {self._client.caller.principal}")
+        self._resumes = resumes
+        self._task = self._desk.spawn(self._run(payload), f"command {self._ident:016x} of {self._client.caller.principal}")
 
     # -- what the connection passes on
 
@@ -75,7 +77,7 @@ class Session:
             return False
         if kind == FrameType.KILL and self._holds:
             self._killed.set()
-        elif kind == FrameType.KILL and self._owns and self._task is not None:
+        elif kind == FrameType.KILL and self._owns and not self._resumes and self._task is not None:
             self._client.refuse(self._ident, CommandNotStarted("the command was killed before it started"))
             self._task.cancel()
         return True
@@ -104,9 +106,9 @@ class Session:
 
     # -- its course
 
-    async def _run(self, payload: bytes, resumes: bool) -> None:
+    async def _run(self, payload: bytes) -> None:
         try:
-            await self._serve(payload, resumes)
+            await self._serve(payload)
         except AgentKernelError as error:
             self._client.refuse(self._ident, error)
         except Exception as error:  # noqa: BLE001 - a fault of ours must not leave the client waiting
@@ -119,12 +121,12 @@ class Session:
                 self._desk.spawn(self._desk.host.dispose(self._ident), f"removal of the sandbox of command {self._ident:016x}")
             self._ended()
 
-    async def _serve(self, payload: bytes, resumes: bool) -> None:
+    async def _serve(self, payload: bytes) -> None:
         try:
             fields = door.decode_request(payload)
         except ProtocolViolation as error:
             raise InvalidInput(error.message) from error
-        if resumes:
+        if self._resumes:
             await self._resume(fields)
         else:
             await self._start(fields)
@@ -169,7 +171,10 @@ class Session:
         async def ending(status: ExitStatus) -> tuple[int | None, str]:
             return exit_status(status), "".join(line(*each) for each in why(status, sandbox.spec, None))
 
-        await self._to_the_end(relay, ending, sandbox if relay.is_alone and not relay.is_detached else None)
+        is_in_use = relay.is_alone and not relay.is_detached  # else the engine knows of it
+        if is_in_use:
+            self._desk.host.resumed(self._client.caller, sandbox, self._ident)
+        await self._to_the_end(relay, ending, sandbox if is_in_use else None)
 
     async def _to_the_end(self, relay: Relay, ending: Ending, audited: Sandbox | None) -> None:
         try:
