@@ -26,7 +26,7 @@ OWN = {
     "agentkernel.text.style",
 }
 FOREIGN = {"__future__", "collections.abc", "importlib", "typing"}
-HOT = {"agentkernel", "agentkernel.__main__", "agentkernel.cli", "agentkernel.cli.hot", "agentkernel.cli.relay"}
+HOT = {"agentkernel", "agentkernel.__main__", "agentkernel.cli", "agentkernel.cli.hot", "agentkernel.cli.link", "agentkernel.cli.relay"}
 BUILT_IN = {"_socket", "errno", "select"}
 FOR_RUN_NEVER = {
     "agentkernel.cli.completion",
@@ -87,11 +87,11 @@ def test_the_hot_path_imports_nothing_more_before_its_request_is_sent(tmp_path: 
 import os, sys
 before = set(sys.modules)
 import agentkernel.__main__
-from agentkernel.cli import relay
-def send(self, kind, payload=b"", flags=0, ident=b""):
+from agentkernel.cli import link
+def send(*_, **__):
     print("\\n".join(sorted(set(sys.modules) - before)), flush=True)
     os._exit(0)
-relay.Relay.send = send
+link.Link.send = send
 sys.argv = ["agentkernel", "exec", "box", "true"]
 agentkernel.__main__.command()
 """

@@ -10,6 +10,7 @@ import _socket
 import os
 import posix
 
+from agentkernel.cli.link import fields
 from agentkernel.cli.relay import Relay, window
 
 _POLICY = ("--daemon", "--network", "--mount-cwd", "--mount-home", "--pass-env", "--read-only")
@@ -108,16 +109,16 @@ def start_payload(
         cwd = os.getcwdb()
     except OSError:
         return None
-    fields = [(WORD, os.fsencode(word)) for word in words]
-    fields.append((CWD, cwd))
+    told = [(WORD, os.fsencode(word)) for word in words]
+    told.append((CWD, cwd))
     for name, value in environment.items():
         if name in SENT or name.startswith(SENT_PREFIXES) or name in named:
-            fields.append((ENV, name + b"=" + value))
+            told.append((ENV, name + b"=" + value))
     bits = terminals[0] | terminals[1] << 1 | terminals[2] << 2 | has_input << 3
-    fields.append((TTYS, bits.to_bytes(4, "little")))
+    told.append((TTYS, bits.to_bytes(4, "little")))
     if bits & 7:
-        fields.append((TERMINAL, window()))
-    return b"".join([key.to_bytes(4, "little") + len(value).to_bytes(4, "little") + value for key, value in fields])
+        told.append((TERMINAL, window()))
+    return fields(*told)
 
 
 def socket_path(environment: dict[bytes, bytes]) -> bytes:

@@ -22,7 +22,7 @@ def rejoin(relay: Relay) -> None:
     relay.joined_at = now
     if relay.losses > _ATTEMPTS:
         raise ConnectionError("the daemon keeps dying; whether the command ended is unknown")
-    relay.connection.close()
+    relay.link.connection.close()
     connection = hot.connect(hot.socket_path(posix.environ))
     if connection is None:
         try:
@@ -32,9 +32,8 @@ def rejoin(relay: Relay) -> None:
         connection = hot.connect(hot.socket_path(posix.environ))
     if connection is None:
         raise ConnectionError(f"the daemon is gone: {daemon_process.last_words(os.environ)}; whether the command ended is unknown")
-    relay.connection = connection
     if not relay.started:
-        relay.greet(START, relay.start)  # the same id again: it never runs twice
+        relay.link.reopen(connection, START, relay.start)  # the same id again: it never runs twice
         return
     inner = relay.offsets[1].to_bytes(8, "little") + relay.offsets[2].to_bytes(8, "little")
-    relay.greet(RESUME, relay.addressed(inner))
+    relay.link.reopen(connection, RESUME, relay.addressed(inner))

@@ -66,7 +66,7 @@ class Input:
         self._sent += len(data)
 
     def _send(self, offset: int, data: bytes) -> None:
-        self._relay.send(STDIN, offset.to_bytes(8, "little") + data, flags=0 if data else _END_OF_INPUT)
+        self._relay.link.send(STDIN, offset.to_bytes(8, "little") + data, flags=0 if data else _END_OF_INPUT)
 
 
 def _in_foreground() -> bool:
