@@ -36,6 +36,7 @@ TIMED: dict[str, tuple[Benchmark, int]] = {
 SUSTAINED: dict[str, Callable[[float, Path], Awaitable[list[Figure]]]] = {
     "sustained": endurance.sustained,
     "sustained-daemon": endurance.sustained_daemon,
+    "sustained-sdk": endurance.sustained_sdk,
 }
 
 

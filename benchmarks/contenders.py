@@ -83,13 +83,17 @@ def kernel() -> Kernel:
 
 def sandbox(door: Kernel, argv: tuple[str, ...], cwd: Path) -> AbstractAsyncContextManager[tuple[Sandbox, Grant]]:
     """A sandbox of the default profile for a command."""
-    request = SandboxRequest(argv=_bytes(argv), cwd=str(cwd), backend="namespaces", host_environment=dict(os.environ))
-    return door.sandbox(CALLER, request)
+    return door.sandbox(CALLER, request_for(argv, cwd))
+
+
+def request_for(argv: tuple[str, ...], cwd: Path) -> SandboxRequest:
+    """What a user asks for who says nothing but the command."""
+    return SandboxRequest(argv=as_bytes(argv), cwd=str(cwd), backend="namespaces", host_environment=dict(os.environ))
 
 
 async def succeed(target: Sandbox, argv: tuple[str, ...]) -> None:
     """Runs a command that must succeed."""
-    result = await target.exec(Command(argv=_bytes(argv)))
+    result = await target.exec(Command(argv=as_bytes(argv)))
     if result.exit_code != 0:
         raise UnmeasurableError(f"{' '.join(argv)} ended with {result.exit_code} in the sandbox: {result.stderr[:200]!r}")
 
@@ -104,7 +108,8 @@ def cold(door: Kernel, argv: tuple[str, ...], cwd: Path) -> Contender:
     return run
 
 
-def _bytes(argv: tuple[str, ...]) -> tuple[bytes, ...]:
+def as_bytes(argv: tuple[str, ...]) -> tuple[bytes, ...]:
+    """The words as programs get them."""
     return tuple(os.fsencode(word) for word in argv)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from agentkernel.abc import Kernel
@@ -33,13 +34,20 @@ async def sustained(seconds: float, cwd: Path) -> list[Figure]:
 
 async def sustained_daemon(seconds: float, cwd: Path) -> list[Figure]:
     """The same through the daemon, with its pools, which have ended before what is left is counted."""
-    async with served(PASSING_POOLS) as daemon:
-        run = cold(daemon.door, TRUE, cwd)
+    async with served(PASSING_POOLS) as daemon, daemon.runs(TRUE, cwd) as run:
         await take_turns({"warm up": run}, 1)
         await daemon.without_pools()
         before = daemon.standing()
         load = await _load(run, seconds)
         return load.figures("sustained, daemon", seconds, await daemon.leaks(before))
+
+
+async def sustained_sdk(seconds: float, cwd: Path) -> list[Figure]:
+    """The same by blocks of the SDK through the daemon: three questions for each sandbox in place of one."""
+    async with served(PASSING_POOLS) as daemon:
+        run = cold(daemon.door, TRUE, cwd)
+        await take_turns({"warm up": run}, 1)
+        return [replace((await _load(run, seconds)).rate("sustained, SDK blocks through the daemon", seconds), bar=None)]
 
 
 class _Load:
@@ -50,12 +58,15 @@ class _Load:
         self.failures: list[str] = []
         self.wall_s = 0.0
 
-    def figures(self, name: str, seconds: float, leaks: Leaks) -> list[Figure]:
+    def rate(self, name: str, seconds: float) -> Figure:
         times = {"create to destroyed": distribution(self.took)} if self.took else {}
         note = f"{CLIENTS} clients, {seconds:g} s" + (f"; first failure: {self.failures[0]}" if self.failures else "")
-        rate = len(self.took) / self.wall_s
+        value = len(self.took) / self.wall_s
+        return Figure(name=f"{name}: create + exec + destroy", value=value, unit="/s", bar=BAR_PER_S, at_least=True, note=note, times=times)
+
+    def figures(self, name: str, seconds: float, leaks: Leaks) -> list[Figure]:
         return [
-            Figure(name=f"{name}: create + exec + destroy", value=rate, unit="/s", bar=BAR_PER_S, at_least=True, note=note, times=times),
+            self.rate(name, seconds),
             Figure(name=f"{name}: failures", value=len(self.failures), unit="", bar=0),
             Figure(name=f"{name}: leaked", value=leaks.total, unit="", bar=0, note=str(leaks)),
             Figure(name=f"{name}: growth of the process", value=leaks.resident_kib / 1024, unit="MiB"),
@@ -87,16 +98,17 @@ async def cycles(n: int, cwd: Path) -> list[Figure]:
         await _cycle(daemon.door, cwd)
         await daemon.without_pools()
         before = daemon.standing()
-        done = 0
+        begun = ended = 0
         points: list[tuple[int, int]] = []
 
         async def client() -> None:
-            nonlocal done
-            while done < n:
-                done += 1
+            nonlocal begun, ended
+            while begun < n:
+                begun += 1
                 await _cycle(daemon.door, cwd)
-                if done % SAMPLE_EVERY == 0:
-                    points.append((done, resident_kib(daemon.pid)))
+                ended += 1
+                if ended % SAMPLE_EVERY == 0:
+                    points.append((ended, resident_kib(daemon.pid)))
 
         start = time.perf_counter()
         await asyncio.gather(*(client() for _ in range(CLIENTS)))

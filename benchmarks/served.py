@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import select
 import signal
@@ -15,11 +16,21 @@ from pathlib import Path
 
 from agentkernel.abc import Kernel
 from agentkernel.assembly import build_client
+from agentkernel.channel.dialect import OfDoor
+from agentkernel.channel.door import encode_once
+from agentkernel.channel.messages import Start
+from agentkernel.channel.outcome import DoorOutcome
+from agentkernel.channel.process import GuestProcess
+from agentkernel.channel.streams import InputWindow, OutputQueue
+from agentkernel.client.connection import Connection, Daemon
+from agentkernel.model.codec import to_json
+from agentkernel.model.command import Command
 from agentkernel.model.record import KernelStatus, PoolState
-from benchmarks.contenders import CALLER, UnmeasurableError
+from benchmarks.contenders import CALLER, Contender, UnmeasurableError, as_bytes, request_for
 from benchmarks.host import Leaks, Standing
 
 PATIENCE_S = 30.0
+_NOTHING = Start(argv=())
 POOL_IDLE_S = 2.0  # so that what is left after a load is soon counted without the pools
 NO_POOLS = "[pool]\nenabled = false\n"
 PASSING_POOLS = f'[pool]\nidle = "{POOL_IDLE_S:g}s"\n'
@@ -39,9 +50,12 @@ class Served:
         return Standing.now(self.pid, self.home / "ak")
 
     async def leaks(self, before: Standing) -> Leaks:
-        """What it holds now, when its pools have ended, and did not before."""
+        """What it holds when its pools have ended, and did not before; what is still going away is waited for."""
         await self.without_pools()
-        return Leaks.since(before, self.pid, self.home / "ak")
+        deadline = time.monotonic() + PATIENCE_S
+        while (leaks := Leaks.since(before, self.pid, self.home / "ak")).total and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        return leaks
 
     async def without_pools(self) -> None:
         """Waits until the daemon keeps nothing ready."""
@@ -57,6 +71,27 @@ class Served:
             if time.monotonic() > deadline:
                 raise UnmeasurableError(otherwise)
             await asyncio.sleep(0.05)
+
+    @asynccontextmanager
+    async def runs(self, argv: tuple[str, ...], cwd: Path) -> AsyncIterator[Contender]:
+        """Runs a command in a sandbox made for it, as `agentkernel run` asks for that: one question, over one connection."""
+        request = to_json(request_for(argv, cwd))
+        payload = encode_once(json.dumps(request).encode(), json.dumps(to_json(Command(argv=as_bytes(argv)))).encode())
+        connection = Connection(Daemon(self.environment))
+        await connection.open()
+
+        async def run() -> None:
+            dialect = OfDoor()
+            output = OutputQueue(_NOTHING.ring_bytes, lossy=False)
+            execution = connection.start(payload, output=output, stdin=InputWindow(wanted=False), dialect=dialect)
+            status = await GuestProcess(connection, execution, _NOTHING, DoorOutcome(execution, dialect)).wait()
+            if status.exit_code != 0:
+                raise UnmeasurableError(f"{' '.join(argv)} ended with {status.exit_code}")
+
+        try:
+            yield run
+        finally:
+            await connection.close()
 
     async def status(self) -> KernelStatus:
         """What it says of itself."""
