@@ -25,8 +25,8 @@ INTERRUPTED = """
 import sys, time
 from agentkernel import Client
 with Client(local=sys.argv[1] == "local") as client, client.sandbox() as box:
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         box.exec("sh", "-c", "touch /tmp/started; sleep 1000; true")
     except KeyboardInterrupt:
         while any(record.running for record in box.processes()):
