@@ -49,7 +49,15 @@ class DoorClient:
         """Connects and says HELLO; with `waits` also reads the answer."""
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(self.sock, self.path)
+        try:
+            await asyncio.get_running_loop().sock_connect(self.sock, self.path)
+            await self._greet(waits)
+        except BaseException:
+            self.sock.close()
+            raise
+        return self
+
+    async def _greet(self, waits: bool) -> None:
         epoch = b"\1" + os.urandom(15)
         self._decoder = FrameDecoder(epoch)
         self._tag = tag_of(epoch)
@@ -57,7 +65,6 @@ class DoorClient:
         while waits and self._decoder.hello is None:
             await self._receive()
         self.hello = self._decoder.hello
-        return self
 
     async def send_bytes(self, data: bytes) -> None:
         await asyncio.get_running_loop().sock_sendall(self.sock, data)

@@ -1,17 +1,18 @@
 """Starting the daemon in the background, as every client does it when none answers.
 
-Close to the command line's hot path: imports os, fcntl, sys and time only.
+Close to the command line's hot path: imports nothing of Python or of this package that takes long.
 """
 
 from __future__ import annotations
 
+import _socket
 import fcntl
 import os
 import stat
 import sys
 import time
 
-from agentkernel.config.directories import runtime_directory
+from agentkernel.config.directories import runtime_directory, socket_path
 from agentkernel.errors import DaemonUnavailable
 
 TYPE_CHECKING = False
@@ -46,6 +47,8 @@ def spawn(environment: Mapping[str, str], wait_s: float = WAIT_S) -> None:
         raise DaemonUnavailable(f"no daemon can be started: {error}", hint="set AGENTKERNEL_HOME to a directory of yours") from error
     try:
         if _locked(lock, fcntl.LOCK_EX):
+            if _listens(socket_path(environment)):
+                return  # somebody was quicker
             _launch(environment, directory, lock)
             os.close(lock)  # the daemon's copy keeps it locked
             lock = os.open(f"{directory}/{START_LOCK}", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -126,6 +129,17 @@ def _launch(environment: Mapping[str, str], directory: str, lock: int) -> None:
         raise DaemonUnavailable(f"no daemon can be started: {error}") from error
     if status:
         raise DaemonUnavailable(f"the daemon did not start: {last_words(environment)}", hint=f"see {errors}")
+
+
+def _listens(path: str) -> bool:
+    probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        probe.connect(path)
+    except OSError:
+        return False
+    finally:
+        probe.close()
+    return True
 
 
 def _locked(descriptor: int, kind: int) -> bool:
