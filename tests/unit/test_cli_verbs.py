@@ -167,6 +167,25 @@ def test_bash_completes_the_command_as_a_command(bash_script: Path) -> None:
     assert "--profile" not in _complete(bash_script, "agentkernel run cat --prof")
 
 
+def test_bash_completes_sandboxes_and_places(bash_script: Path) -> None:
+    programs = bash_script.parent / "bin"
+    programs.mkdir()
+    (programs / "agentkernel").write_text('#!/bin/sh\n[ "$*" = "list --quiet --if-running" ] && echo box && echo other\n')
+    (programs / "agentkernel").chmod(0o755)
+    (bash_script.parent / "some-file").touch()
+    script = bash_script.parent / "with-path"
+    script.write_text(f"PATH={programs}:$PATH\n{bash_script.read_text()}")
+    assert _complete(script, "agentkernel stop ") == {"box", "other"}
+    assert _complete(script, "agentkernel exec b") == {"box"}
+    assert "bash" in _complete(script, "agentkernel exec -e A=1 box bas")
+    assert "some-file" in _complete(script, "agentkernel exec box -- cat some-")
+    assert _complete(script, "agentkernel audit --sandbox o") == {"other"}
+    assert _complete(script, "agentkernel cp b") == {"bin", "box:/"}
+    assert _complete(script, "agentkernel exec --det") == {"--detach"}
+    assert _complete(script, "agentkernel daemon st") == {"start", "stop", "status"}
+    assert _complete(script, "agentkernel create ") & {"box", "other"} == set()
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completions_name_every_verb_and_the_values_of_profile(shell: str, call: Call) -> None:
     status, out = call("completions", shell)

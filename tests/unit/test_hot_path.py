@@ -29,7 +29,7 @@ FOREIGN = {"__future__", "collections.abc", "importlib", "typing"}
 HOT = {"agentkernel", "agentkernel.__main__", "agentkernel.cli", "agentkernel.cli.hot", "agentkernel.cli.link", "agentkernel.cli.relay"}
 BUILT_IN = {"_socket", "errno", "select"}
 FOR_RUN_NEVER = {
-    "agentkernel.cli.completion",
+    "agentkernel.cli.shells",
     "agentkernel.cli.host",
     "agentkernel.testing",
     "email",
