@@ -84,6 +84,20 @@ class _OwnedTree:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _DataTree:
+    """The TREE of storage on disk, which waits for the sandbox's directory."""
+
+    slot: int
+
+    def step(self, directory: str) -> Step:
+        arguments = (self.slot, Text(directory), _HARD, 0, 0)
+        return Step(op=Op.TREE, arguments=arguments, description="mount the sandbox's directory on disk")
+
+
+_Prepared = Step | _OwnedTree | _DataTree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Shape:
     """What of the surroundings decides all steps but a few: equal for sandboxes that are made alike."""
 
@@ -103,7 +117,7 @@ class _Builder:
 
     spec: SandboxSpec
     around: _Shape
-    outer: list[Step | _OwnedTree] = field(default_factory=list)
+    outer: list[_Prepared] = field(default_factory=list)
     inner: list[Step] = field(default_factory=list)
     slots: int = 0
     owners: dict[str, int] = field(init=False)
@@ -187,15 +201,20 @@ def build_plan(spec: SandboxSpec, around: Surroundings) -> tuple[Step, ...]:
         resolved=tuple(around.resolved.items()),
     )
     trees, inner = _body(replace(spec, name=""), shape)
-    prepared = [tree.step(around.id_base or 0, spec.user.uid) if isinstance(tree, _OwnedTree) else tree for tree in trees]
-    return (*_outside(spec, around), *prepared, _GO, *inner)
+    return (*_outside(spec, around), *(_prepared(tree, spec, around) for tree in trees), _GO, *inner)
+
+
+def _prepared(tree: _Prepared, spec: SandboxSpec, around: Surroundings) -> Step:
+    if isinstance(tree, _OwnedTree):
+        return tree.step(around.id_base or 0, spec.user.uid)
+    return tree.step(around.data_directory) if isinstance(tree, _DataTree) else tree
 
 
 _GO = Step(op=Op.GO)
 
 
 @lru_cache(maxsize=16)
-def _body(spec: SandboxSpec, shape: _Shape) -> tuple[tuple[Step | _OwnedTree, ...], tuple[Step, ...]]:
+def _body(spec: SandboxSpec, shape: _Shape) -> tuple[tuple[_Prepared, ...], tuple[Step, ...]]:
     """The trees to prepare outside, and what is done inside."""
     build = _Builder(spec=spec, around=shape)
     _identity(build)
@@ -285,7 +304,7 @@ def _disk_root(build: _Builder) -> None:
         build.do(Op.ROOT_BIND, build.around.data_directory, build.data, _HARD, why=why)
         return
     slot = build.next_slot()
-    build.outer.append(Step(op=Op.TREE, arguments=(slot, Text(build.around.data_directory), _HARD, 0, 0), description=why))
+    build.outer.append(_DataTree(slot=slot))
     build.do(Op.ROOT_SLOT, slot, build.data, why=why)
 
 
