@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: help install test check unit fuzz bench vm clean
+.PHONY: help install test check unit fuzz bench campaign vm clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -22,6 +22,11 @@ check: ## linters and types only
 
 bench: ## the benchmarks behind the promises; writes benchmarks/results/
 	$(BIN)/python -m benchmarks
+
+campaign: ## 10,000 faults (FAULTS) of SEED, each followed by an oracle; broken off, it goes on where its log (LOG) ends
+	$(PYTHON) guest/build.py --output build/campaign
+	PYTHONPATH=$(CURDIR)/src:$(CURDIR)/tests AGENTKERNEL_GUEST=$(CURDIR)/build/campaign/agentkernel-guest \
+	    $(BIN)/python -m reliability --faults $(or $(FAULTS),10000) --seed $(or $(SEED),1) --log $(or $(LOG),build/campaign/log)
 
 vm: ## boot a virtual machine with systemd and cgroup v2 and check there; needs root, see tests/vm/README.md
 	$(PYTHON) tests/vm/run.py

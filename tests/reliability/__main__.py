@@ -1,0 +1,107 @@
+"""The recovery campaign: faults by the thousand, and after each an oracle.
+
+    python -m reliability --faults 500 --seed 1 [--log FILE] [--episode N] [--backend namespaces]
+
+The log has one JSON object per line and episode; a campaign that was broken off goes on where its log ends. Exit status 1: violations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+from reliability.episode import DOORS, FAULTS, Campaign, Episode, Report
+from reliability.faults import failpoint_names
+from reliability.lives import Nursery
+
+from agentkernel.testing.host import adopting_orphans
+
+
+def main() -> int:
+    """Runs the campaign and says how it went."""
+    parser = argparse.ArgumentParser(
+        prog="python -m reliability", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--faults", type=int, default=500)
+    parser.add_argument("--seed", default=str(int(time.time())))
+    parser.add_argument("--log", type=Path)
+    parser.add_argument("--episode", type=int, help="only this one")
+    parser.add_argument("--backend", default="namespaces")
+    parser.add_argument("--door", choices=DOORS, default="")
+    given = parser.parse_args()
+    print(f"seed {given.seed}: {given.faults} faults, {FAULTS} per episode", flush=True)
+    done = _done(given.log, given.seed)
+    with adopting_orphans(), tempfile.TemporaryDirectory(prefix="campaign-") as directory:
+        tempfile.tempdir = f"{directory}/tmp"  # where leftovers are looked for: the machine's is everybody's
+        Path(tempfile.tempdir).mkdir()
+        reports = asyncio.run(_campaign(given, Path(directory), done))
+    return _summary([*done, *reports])
+
+
+async def _campaign(given: argparse.Namespace, directory: Path, done: list[Report]) -> list[Report]:
+    nursery = Nursery(directory)
+    await nursery.open()
+    names = [name for name in failpoint_names() if given.backend in name or not name.startswith(("namespaces.", "memory."))]
+    campaign = Campaign(backend=given.backend, door=given.door)
+    reports: list[Report] = []
+    left = given.faults - sum(len(report.faults) for report in done)
+    number = given.episode if given.episode is not None else max((report.episode for report in done), default=-1) + 1
+    while left > 0:
+        report = await Episode(nursery, directory, given.seed, number, names, campaign).run()
+        reports.append(report)
+        if given.log is not None:
+            with open(given.log, "a") as log:
+                log.write(json.dumps({"seed": given.seed, **asdict(report)}) + "\n")
+        if report.violations:
+            _tell(given.seed, report)
+        left -= max(1, len(report.faults))
+        number += 1
+        if given.episode is not None:
+            break
+    await nursery.close()
+    return reports
+
+
+def _tell(seed: str, report: Report) -> None:
+    print(
+        f"\nepisode {report.episode} ({report.door}{', pooled' if report.pooled else ''}): python -m reliability --seed {seed} --episode {report.episode}"
+    )
+    for line in (*report.violations, *(f"    {each}" for each in report.told)):
+        print(f"  {line}")
+    sys.stdout.flush()
+
+
+def _done(log: Path | None, seed: str) -> list[Report]:
+    if log is None or not log.exists():
+        return []
+    found = [json.loads(line) for line in log.read_text().splitlines()]
+    return [Report(**{name: value for name, value in each.items() if name != "seed"}) for each in found if each["seed"] == seed]
+
+
+def _summary(reports: list[Report]) -> int:
+    faults = [each for report in reports for each in report.faults]
+    bad = [report for report in reports if report.violations]
+    kinds = Counter(each["fault"].partition("=")[2].partition(":")[0] or each["fault"] for each in faults if each["fired"])
+    seconds = sum(report.seconds for report in reports)
+    slowest = max((report.slowest_recovery_s for report in reports), default=0.0)
+    print(
+        f"{len(faults)} faults, {sum(kinds.values())} of them reached, {sum(report.operations for report in reports)} operations, "
+        f"{seconds:.0f} s, slowest recovery {slowest:.2f} s, {len(bad)} episodes with violations"
+    )
+    print("reached: " + ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items())))
+    reached = {each["fault"].partition("@")[0] for each in faults if each["fired"]}
+    missed = {each["fault"].partition("@")[0] for each in faults if "@" in each["fault"]} - reached
+    if missed:
+        print(f"steps chosen and never reached: {', '.join(sorted(missed))}")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

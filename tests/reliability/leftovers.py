@@ -1,0 +1,63 @@
+"""What a sandbox has on the host beside processes: directories and groups by its id."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from agentkernel.testing.host import CGROUP_ROOT
+
+_ID = re.compile(r"[0-9a-f]{16}")
+_MAY_STAY = frozenset(
+    {
+        "run/mount",
+        "data/store",
+        "run/engines",
+        "run/ranges",
+        "run/sandboxes",
+        "run/lasting",
+        "data/sandboxes",
+        "data/ranges",
+        "data/logs",
+        "data/scratch",
+    }
+)
+
+
+def recorded(home: Path) -> dict[str, set[str]]:
+    """Ids by where they are: `state` of running sandboxes, `files` of all that ever ran, control `groups`."""
+    return {
+        "state": _names(home / "run/lasting") | _names(home / "run/sandboxes"),
+        "files": _names(home / "data/sandboxes"),
+        "groups": {found[0] for name, _, _ in os.walk(CGROUP_ROOT) if (found := _ID.search(os.path.basename(name)))},
+        "logs": _names(home / "data/logs"),
+    }
+
+
+def foreign(home: Path, running: Collection[str], existing: Collection[str], ever: Collection[str]) -> list[str]:
+    """What is there of sandboxes that do not run, or do not exist; of control groups only those of ids that `ever` were this store's."""
+    found = recorded(home)
+    found["groups"] &= set(ever)
+    allowed = {"state": set(running), "groups": set(running), "files": set(existing), "logs": set(existing)}
+    return sorted(f"{place} of {ident}" for place, idents in found.items() for ident in idents - allowed[place])
+
+
+def rest(home: Path) -> list[str]:
+    """What is left beneath the home of a store without sandboxes, beside the store itself."""
+    found = []
+    for top in ("run", "data"):
+        for directory, names, files in os.walk(home / top):
+            where = os.path.relpath(directory, home)
+            found += [f"{where}/{name}" for name in names if f"{where}/{name}" not in _MAY_STAY]
+            if where not in ("data/store", "run"):
+                found += [f"{where}/{name}" for name in files if f"{where}/{name}" != "data/daemon.log"]
+    return sorted(found)
+
+
+def _names(directory: Path) -> set[str]:
+    try:
+        return {path.name for path in directory.iterdir()}
+    except OSError:
+        return set()
