@@ -371,6 +371,26 @@ async def test_a_request_that_is_repeated_with_its_key_makes_nothing_twice(world
         await _make(again, world, request_key="other")
 
 
+async def test_a_request_that_a_crash_cut_short_is_done_when_it_is_repeated(world: World) -> None:
+    engine = world.engine()
+    booting, never = asyncio.Event(), asyncio.Event()
+
+    async def hang(sandbox_id: str) -> None:
+        booting.set()
+        await never.wait()
+
+    world.gates["boot"], world.closed = hang, [never]
+    asyncio.create_task(_make(engine, world, start=True, request_key="k" * 32)).add_done_callback(lambda task: task.exception())
+    await booting.wait()
+    rows = world.store.sandboxes()
+    world.gates.clear()
+    again = world.engine()
+    again._reconciler.take_stock()
+    made = await asyncio.gather(*(_make(again, world, start=True, request_key="k" * 32) for _ in range(3)))
+    assert {(info.status, info.sandbox_id == rows[0].sandbox_id) for info in made} == {(Status.RUNNING, False)}
+    assert len(world.store.sandboxes()) == len({info.sandbox_id for info in made}) == 1
+
+
 async def test_a_sandbox_that_dies_is_stopped_with_a_reason(world: World) -> None:
     engine = world.engine()
     made = await _make(engine, world, start=True)

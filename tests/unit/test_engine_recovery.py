@@ -170,7 +170,8 @@ async def test_repeated_crashes_while_recovering_lose_nothing(world: World) -> N
         engine = world.engine()
         await engine.recover()
         await asyncio.sleep(0.01)
-        engine._upkeep._task.cancel()
+        for task in engine._upkeep._tasks:
+            task.cancel()
         world.gates.clear()
         gate.set()
     engine = await _next(world)

@@ -10,11 +10,13 @@ import os
 import shlex
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from agentkernel.abc import Store
+from agentkernel.engine.faults import host_errors
 from agentkernel.errors import AgentKernelError, StoreFailed
 from agentkernel.model.command import Command, ExitStatus
 from agentkernel.model.record import Event, EventFilter, SandboxRecord
@@ -22,6 +24,7 @@ from agentkernel.model.request import SandboxRequest
 
 MAX_ARGV_CHARACTERS = 4096
 MAX_LATE = 10_000  # events that wait for a disk with room
+T = TypeVar("T")
 Details = tuple[tuple[str, str], ...]
 
 
@@ -92,14 +95,20 @@ class Audit:
 
     @contextmanager
     def failures(self, kind: str, subject: Subject) -> Iterator[None]:
-        """Notes that the block failed, with the error's code as outcome; the error goes on."""
+        """Notes that the block failed, with the error's code as outcome; the error goes on, what the host refused as SandboxFailed."""
         try:
-            yield
+            with host_errors():
+                yield
         except AgentKernelError as error:
             details = (("reason", error.message),)
             event = self.event(kind, subject.principal, outcome=error.code, details=details)
             self.append(replace(event, sandbox=subject.sandbox, backend=subject.backend))
             raise
+
+    async def told(self, kind: str, subject: Subject, work: Awaitable[T]) -> T:
+        """The result of `work`; if it fails, that is noted."""
+        with self.failures(kind, subject):
+            return await work
 
     async def follow(self, wanted: EventFilter, *, follow: bool) -> AsyncIterator[Event]:
         """Yields the stored events that match, at most `wanted.limit`; with `follow` all of them, and then those to come."""

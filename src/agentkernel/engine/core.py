@@ -51,6 +51,7 @@ class Core:
         self.locks = Locks()
         self.operations = Operations()
         self.registry = Registry()
+        self.knows_rows = not durable  # until then every sandbox of the store looks like one without a row
         self.unsettled: set[str] = set()  # ids whose rows may not be what is on the host
         self.adopted: Callable[[Live], None] = _nothing  # told of every sandbox that an earlier engine left running
         self.gone: Callable[[str], None] = _nothing  # told of every id whose row was deleted
@@ -140,11 +141,11 @@ class Core:
         """A fresh sandbox of that spec from a pool, which protects it no longer; None: there is none."""
         return None if self.pools is None else self.pools.take(backend, spec)
 
-    async def close(self) -> None:
-        """Gives back what the engine itself holds, the store last."""
+    async def close(self, *, left: bool = False) -> None:
+        """Gives back what the engine itself holds, the store last; `left`: sandboxes that another engine is to remove."""
         if self._store is not None and not self.durable:
             shutil.rmtree(self.log_directory, ignore_errors=True)  # our own files, of sandboxes that are gone
-        self.leases.release()
+        self.leases.release(abandoning=left)
         if self._store is not None:
             self._store.close()
 
@@ -154,7 +155,7 @@ class Core:
         for identity in self.leases.abandoned(backend.name):
             count += await backend.sweep_owned(identity, ())
             shutil.rmtree(_passing_logs(self.parts, identity), ignore_errors=True)  # our own files; the next sweep finds what is left
-        if self.durable:
+        if self.durable and self.knows_rows:
             failpoint("engine.sweep.begun")
             count += await backend.sweep_owned(self.store.identity, Kept(self.census, self.pools))
         return count + await backend.sweep()

@@ -17,14 +17,14 @@ from agentkernel.engine.core import Core
 from agentkernel.engine.ending import LINGER_S, to_the_end
 from agentkernel.engine.garbage import Garbage
 from agentkernel.engine.handle import SharedSandbox
-from agentkernel.engine.lifecycle import Lifecycle, unchanged
+from agentkernel.engine.lifecycle import Act, Lifecycle, unchanged
 from agentkernel.engine.options import checked_labels, checked_seconds
 from agentkernel.engine.parts import Parts
 from agentkernel.engine.reconcile import Reconciler
 from agentkernel.engine.registry import Live
 from agentkernel.engine.surroundings import appeared
 from agentkernel.engine.usage import Usage
-from agentkernel.errors import Conflict, InvalidInput
+from agentkernel.errors import AgentKernelError, Conflict, InvalidInput
 from agentkernel.model.isolation import Fingerprint, IsolationLevel
 from agentkernel.model.names import random_name, validate_name
 from agentkernel.model.record import (
@@ -106,21 +106,26 @@ class Engine:
         core = self._core
         with core.audit.failures("sandbox.created", Subject(caller.principal, request.name or "", request.backend or "")):
             access.require(caller, "run")
-            core.boots.check()
             grant = await core.granting.grant(request)
             grant = await core.granting.prepared(replace(grant, spec=replace(grant.spec, linger_s=LINGER_S)))
             sandbox = core.take(grant.backend, grant.spec) or await self._create(grant)
         record = _of_block(caller, grant, sandbox, core.clock())
-        core.audit.append(core.audit.event("sandbox.created", caller.principal, record, details=audit.of_request(request)))
         live = Live(record=record, sandbox=sandbox, used_at=record.created_at)
         try:
+            core.audit.append(core.audit.event("sandbox.created", caller.principal, record, details=audit.of_request(request)))
             yield SharedSandbox(live, self._usage, caller), grant
         finally:
-            await to_the_end(sandbox.destroy())
-            core.audit.append(core.audit.event("sandbox.removed", caller.principal, record))
+            await to_the_end(self._destroyed(caller, live))
+
+    async def _destroyed(self, caller: Caller, live: Live) -> None:
+        """The end of a block's sandbox, told also when the block was cancelled."""
+        trail = self._core.audit
+        await trail.told("sandbox.removed", Subject(caller.principal, live.record.name, live.record.backend), live.sandbox.destroy())
+        trail.append(trail.event("sandbox.removed", caller.principal, live.record))
 
     async def _create(self, grant: Grant) -> Sandbox:
         granting = self._core.granting
+        self._core.boots.check()
         try:
             async with self._core.boots.slot():
                 return await granting.backend(grant.backend).create(grant.spec)
@@ -136,26 +141,24 @@ class Engine:
         name = options.name or request.name or random_name("sandbox")
         with core.audit.failures("sandbox.created", Subject(caller.principal, name, request.backend or "")):
             access.require(caller, "create")
-            if (made := core.census.made_for(caller.principal, options.request_key)) != "":
-                return self._info(await self._lifecycle.operate(caller, made, unchanged))
+            if (made := await self._lifecycle.made_before(caller, options)) is not None:
+                return self._info(made)
             if request.storage is StorageKind.MEMORY:
                 raise InvalidInput("a sandbox that lasts keeps its files on disk", hint="leave --storage out, or use `agentkernel run`")
             grant = await core.granting.grant(replace(request, name=name, storage=StorageKind.DISK))
-            record = await self._lifecycle.create(caller, await core.granting.prepared(grant), options)
-            self._upkeep.start()
+            grant = await core.granting.prepared(grant)
+        self._upkeep.start()
+        making = self._lifecycle.create(caller, grant, options)
+        record = await core.operations.finish(core.audit.told("sandbox.created", Subject(caller.principal, name, grant.backend), making))
         return replace(self._info(record), notices=grant.notices)
 
     async def start(self, caller: Caller, name: str) -> SandboxInfo:
         """See `abc.Kernel`."""
-        with self._core.audit.failures("sandbox.started", Subject(caller.principal, name)):
-            record = self._core.find(caller, "start", name)
-            return self._info(await self._lifecycle.operate(caller, record.sandbox_id, self._lifecycle.start))
+        return self._info(await self._on(caller, "start", name, "sandbox.started", self._lifecycle.start))
 
     async def stop(self, caller: Caller, name: str) -> SandboxInfo:
         """See `abc.Kernel`."""
-        with self._core.audit.failures("sandbox.stopped", Subject(caller.principal, name)):
-            record = self._core.find(caller, "stop", name)
-            return self._info(await self._lifecycle.operate(caller, record.sandbox_id, self._lifecycle.stop))
+        return self._info(await self._on(caller, "stop", name, "sandbox.stopped", self._lifecycle.stop))
 
     async def remove(self, caller: Caller, name: str, *, force: bool = False) -> None:
         """See `abc.Kernel`. Forced, also one whose backend is not to be had: then what is on the host stays until that is back."""
@@ -163,9 +166,7 @@ class Engine:
         async def act(caller: Caller, record: SandboxRecord) -> SandboxRecord:
             return await self._lifecycle.remove(caller, record, force=force)
 
-        with self._core.audit.failures("sandbox.removed", Subject(caller.principal, name)):
-            record = self._core.find(caller, "remove", name)
-            await self._lifecycle.operate(caller, record.sandbox_id, act, even_unavailable=True)
+        await self._on(caller, "remove", name, "sandbox.removed", act, even_unavailable=True)
 
     async def sandboxes(self, caller: Caller, wanted: SandboxFilter) -> Sequence[SandboxInfo]:
         """See `abc.Kernel`."""
@@ -184,7 +185,7 @@ class Engine:
         record = self._core.find(caller, "spec", name)
         live = self._core.live(record)
         spec = record.spec if live is None else live.sandbox.spec
-        return replace(spec, root=replace(spec.root, binds=(), files=(), symlinks=()))
+        return replace(spec, name=record.name, root=replace(spec.root, binds=(), files=(), symlinks=()))
 
     async def open(self, caller: Caller, name: str) -> Sandbox:
         """See `abc.Kernel`. Waits while somebody starts or stops it."""
@@ -205,27 +206,23 @@ class Engine:
         """See `abc.Kernel`."""
 
         async def act(caller: Caller, record: SandboxRecord) -> SandboxRecord:
+            validate_name(new_name)
             details = (("from", record.name),)
             record = replace(record, name=new_name, spec=replace(record.spec, name=new_name))
             return self._core.update(record, self._core.audit.event("sandbox.renamed", caller.principal, record, details=details))
 
-        with self._core.audit.failures("sandbox.renamed", Subject(caller.principal, name)):
-            validate_name(new_name)
-            found = self._core.find(caller, "rename", name)
-            return self._info(await self._lifecycle.operate(caller, found.sandbox_id, act))
+        return self._info(await self._on(caller, "rename", name, "sandbox.renamed", act))
 
     async def extend(self, caller: Caller, name: str, ttl_s: float | None) -> SandboxInfo:
         """See `abc.Kernel`."""
-        expires_at = None if ttl_s is None else self._core.clock() + checked_seconds("ttl_s", ttl_s)
+        now = self._core.clock()
 
         async def act(caller: Caller, record: SandboxRecord) -> SandboxRecord:
             details = (("ttl_s", "never" if ttl_s is None else f"{ttl_s:g}"),)
-            record = replace(record, expires_at=expires_at)
+            record = replace(record, expires_at=None if ttl_s is None else now + checked_seconds("ttl_s", ttl_s))
             return self._core.update(record, self._core.audit.event("sandbox.extended", caller.principal, record, details=details))
 
-        with self._core.audit.failures("sandbox.extended", Subject(caller.principal, name)):
-            found = self._core.find(caller, "extend", name)
-            return self._info(await self._lifecycle.operate(caller, found.sandbox_id, act))
+        return self._info(await self._on(caller, "extend", name, "sandbox.extended", act))
 
     async def relabel(self, caller: Caller, name: str, labels: Labels) -> SandboxInfo:
         """See `abc.Kernel`."""
@@ -234,9 +231,7 @@ class Engine:
             record = replace(record, labels=checked_labels(labels))
             return self._core.update(record, self._core.audit.event("sandbox.relabeled", caller.principal, record))
 
-        with self._core.audit.failures("sandbox.relabeled", Subject(caller.principal, name)):
-            found = self._core.find(caller, "relabel", name)
-            return self._info(await self._lifecycle.operate(caller, found.sandbox_id, act))
+        return self._info(await self._on(caller, "relabel", name, "sandbox.relabeled", act))
 
     # -- looking on
 
@@ -273,9 +268,15 @@ class Engine:
         """See `abc.Kernel`."""
         core = self._core
         await self._let_go()
+        failed: AgentKernelError | None = None
         for record in core.store.sandboxes() if core.has_store else ():
-            await self._lifecycle.operate(Caller(principal=record.owner), record.sandbox_id, self._ended, even_unavailable=True)
-        await core.close()
+            try:
+                await self._lifecycle.operate(Caller(principal=record.owner), record.sandbox_id, self._ended, even_unavailable=True)
+            except AgentKernelError as error:
+                failed = failed or error  # the others are to go none the less
+        await core.close(left=failed is not None)
+        if failed is not None:
+            raise failed
 
     async def _let_go(self) -> None:
         """Ends what goes on beside operations, then waits for those."""
@@ -288,6 +289,15 @@ class Engine:
 
     async def _ended(self, caller: Caller, record: SandboxRecord) -> SandboxRecord:
         return await self._lifecycle.remove(caller, record, force=True, why="its engine ended")
+
+    async def _on(self, caller: Caller, operation: str, name: str, kind: str, act: Act, *, even_unavailable: bool = False) -> SandboxRecord:
+        """Does one thing with one sandbox, to its end; a failure is told as an event of that kind, though the caller has gone."""
+
+        async def work() -> SandboxRecord:
+            record = self._core.find(caller, operation, name)
+            return await self._lifecycle.alone(caller, record.sandbox_id, act, even_unavailable)
+
+        return await self._core.operations.finish(self._core.audit.told(kind, Subject(caller.principal, name), work()))
 
     def _info(self, record: SandboxRecord) -> SandboxInfo:
         return listing.shown(self._core, record)

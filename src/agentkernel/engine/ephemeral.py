@@ -9,7 +9,7 @@ from dataclasses import replace
 from agentkernel.abc import Caller, Sandbox
 from agentkernel.engine.access import require
 from agentkernel.engine.admission import check_quota
-from agentkernel.engine.audit import of_request
+from agentkernel.engine.audit import Subject, of_request
 from agentkernel.engine.core import Core
 from agentkernel.engine.ending import let_go_unless
 from agentkernel.engine.hostfiles import without_root
@@ -38,7 +38,9 @@ class Ephemerals:
 
         When the caller goes meanwhile, it is made none the less, and removed if nobody asks for it again.
         """
-        work = self._core.operations.spawn(self._acquired(caller, request, exec_id))
+        subject = Subject(caller.principal, request.name or "", request.backend or "")
+        made = self._core.audit.told("sandbox.created", subject, self._acquired(caller, request, exec_id))
+        work = self._core.operations.spawn(made)
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -53,11 +55,12 @@ class Ephemerals:
         return found
 
     async def dispose(self, exec_id: int) -> None:
-        """Removes it; none there is fine."""
+        """Removes it, as soon as it is made if that is under way; none there is fine."""
         await self._core.operations.finish(self._disposed(exec_id))
 
     async def _acquired(self, caller: Caller, request: SandboxRequest, exec_id: int) -> tuple[Live, Grant]:
         core = self._core
+        require(caller, "run")
         async with core.locks.hold(f"exec {exec_id}"):
             live = await self._found(caller, exec_id)
             if live is not None:
@@ -70,6 +73,7 @@ class Ephemerals:
     async def _made(self, caller: Caller, grant: Grant, request: SandboxRequest, exec_id: int) -> Live:
         core = self._core
         now = core.clock()
+        check_quota(core.parts.limits, caller.principal, core.census.count(caller.principal))  # others were made while it was decided
         pooled = core.take(grant.backend, grant.spec)
         record = SandboxRecord(
             sandbox_id=os.urandom(8).hex() if pooled is None else pooled.sandbox_id,
@@ -87,8 +91,9 @@ class Ephemerals:
         event = core.audit.event("sandbox.created", caller.principal, record, exec_id=exec_id, details=of_request(request))
         if pooled is not None:
             record = replace(record, status=Status.RUNNING, started_at=now)
-            await self._take_over(record, pooled, event)
-            return core.registry.add(Live(record=record, sandbox=pooled, used_at=now, grant=grant))
+            async with core.locks.hold(record.sandbox_id):  # free, so nothing is awaited before it is stored
+                await self._take_over(record, pooled, event)
+                return core.registry.add(Live(record=record, sandbox=pooled, used_at=now, grant=grant))
         core.boots.check()
         failpoint("engine.ephemeral.granted")
         async with core.locks.hold(record.sandbox_id):
@@ -99,29 +104,25 @@ class Ephemerals:
         """Stores the row of a sandbox that was made beforehand: until then no sweep knows that it is not garbage."""
         try:
             self._core.insert(record, event)
+            failpoint("engine.ephemeral.taken")
         except BaseException:
-            await let_go_unless(pooled, pooled.destroy)
+            await self._reconciler.give_up(record.sandbox_id, pooled)
             raise
-        failpoint("engine.ephemeral.taken")
 
     async def _booted(self, record: SandboxRecord, spec: SandboxSpec, event: Event) -> tuple[SandboxRecord, Sandbox]:
         core = self._core
         core.insert(record)
-        failpoint("engine.ephemeral.stored")
+        sandbox: Sandbox | None = None
         try:
+            failpoint("engine.ephemeral.stored")
             async with core.boots.slot():
                 sandbox = await core.build(record.sandbox_id, spec, core.granting.backend(record.backend))
-        except BaseException:
-            await self._reconciler.give_up(record.sandbox_id)
-            raise
-        failpoint("engine.ephemeral.booted")
-        try:
+            failpoint("engine.ephemeral.booted")
             record = core.move(record, Status.RUNNING, event)
+            failpoint("engine.ephemeral.running")
         except BaseException:
-            core.unsettled.add(record.sandbox_id)
-            await let_go_unless(sandbox, sandbox.destroy)
+            await self._reconciler.give_up(record.sandbox_id, sandbox)
             raise
-        failpoint("engine.ephemeral.running")
         return record, sandbox
 
     async def _found(self, caller: Caller, exec_id: int) -> Live | None:
@@ -139,23 +140,41 @@ class Ephemerals:
 
     async def _disposed(self, exec_id: int) -> None:
         core = self._core
-        record = core.store.find_exec(exec_id)
-        if record is None:
-            return
-        async with core.locks.hold(record.sandbox_id):
-            if core.store.get(record.sandbox_id) is None:
-                return
-            failpoint("engine.dispose.begun")
-            live = core.registry.pop(record.sandbox_id)
-            core.unsettled.add(record.sandbox_id)  # until it is gone
-            if live is not None:
-                await let_go_unless(live.sandbox, live.sandbox.destroy)
-            else:
-                await core.granting.own(record.backend).discard(record.sandbox_id, core.store.identity)
-            failpoint("engine.dispose.destroyed")
-            core.delete(record, core.audit.event("sandbox.removed", record.owner, record, exec_id=exec_id))
+        async with core.locks.hold(f"exec {exec_id}"):
+            try:
+                record = core.store.find_exec(exec_id)
+                if record is None:
+                    return
+                async with core.locks.hold(record.sandbox_id):
+                    if core.store.get(record.sandbox_id) is not None:
+                        await core.audit.told("sandbox.removed", _subject(record), self._removed(record))
+            except BaseException:
+                self._claim_nobody(exec_id)
+                raise
+
+    async def _removed(self, record: SandboxRecord) -> None:
+        core = self._core
+        core.unsettled.add(record.sandbox_id)  # until it is gone
+        failpoint("engine.dispose.begun")
+        live = core.registry.pop(record.sandbox_id)
+        if live is not None:
+            await let_go_unless(live.sandbox, live.sandbox.destroy)
+        else:
+            await core.granting.own(record.backend).discard(record.sandbox_id, core.store.identity)
+        failpoint("engine.dispose.destroyed")
+        core.delete(record, core.audit.event("sandbox.removed", record.owner, record, exec_id=record.exec_id))
+
+    def _claim_nobody(self, exec_id: int) -> None:
+        """It could not be removed and still runs: the timer tries again."""
+        for live in self._core.registry:
+            if live.record.exec_id == exec_id:
+                live.claim_by = self._core.clock()
 
     def _unclaimed(self, work: asyncio.Task[tuple[Live, Grant]]) -> None:
         if not work.cancelled() and work.exception() is None:
             live = work.result()[0]
             live.claim_by = self._core.clock() + CLAIM_S
+
+
+def _subject(record: SandboxRecord) -> Subject:
+    return Subject(record.owner, record.name, record.backend)

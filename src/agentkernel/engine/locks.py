@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+from agentkernel.engine.faults import host_errors
+
 T = TypeVar("T")
 
 
@@ -46,8 +48,9 @@ class Operations:
         return len(self._tasks)
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`, which goes on when the caller is cancelled."""
-        return await asyncio.shield(self.spawn(work))
+        """The result of `work`, which goes on when the caller is cancelled; what the host refuses is SandboxFailed."""
+        with host_errors():
+            return await asyncio.shield(self.spawn(work))
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Starts `work` without waiting for it."""

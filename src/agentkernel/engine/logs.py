@@ -28,12 +28,15 @@ class Logs:
         self._directory = core.log_directory
         self._files: dict[str, LogFile] = {}
         self._recordings: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._is_closed = False
         self._bells: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
 
     def record(self, live: Live, exec_id: int) -> None:
         """Begins to record a command, if its sandbox can tell and nobody records it yet."""
         key = (live.sandbox_id, exec_id)
-        if live.record.ephemeral or not exec_id or key in self._recordings or not isinstance(live.sandbox, Recordable):
+        if self._is_closed or live.record.ephemeral or not exec_id or key in self._recordings:
+            return
+        if not isinstance(live.sandbox, Recordable):
             return
         live.recorded.add(exec_id)
         task = asyncio.create_task(self._record(live, live.sandbox, exec_id))
@@ -88,7 +91,8 @@ class Logs:
         return sorted(name for name in names if name not in self._core.census)
 
     async def close(self) -> None:
-        """Stops recording; the next engine goes on where this one stopped."""
+        """Stops recording, for good; the next engine goes on where this one stopped."""
+        self._is_closed = True
         tasks = list(self._recordings.values())
         for task in tasks:
             task.cancel()

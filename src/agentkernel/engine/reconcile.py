@@ -31,6 +31,7 @@ class Reconciler:
 
     def take_stock(self) -> None:
         """Reads all rows of a store that was just opened; all but those at rest are unsettled from now on."""
+        self._core.knows_rows = True
         for record in self._core.store.sandboxes():
             self._core.census.put(record)
             if record.status is not Status.STOPPED or record.ephemeral:
@@ -61,18 +62,36 @@ class Reconciler:
         core = self._core
         record = core.store.get(sandbox_id)
         if record is None or sandbox_id not in core.unsettled:
+            core.unsettled.discard(sandbox_id)
             return record
-        live = core.registry.pop(sandbox_id)
+        live = core.registry.get(sandbox_id)
+        if live is not None and record.status is Status.RUNNING and not record.ephemeral:
+            core.unsettled.discard(sandbox_id)  # what failed had not begun, and commands run in it
+            return record
+        core.registry.pop(sandbox_id)
         if live is not None:
             await live.sandbox.close()
         record = await self._settle(record, core.granting.own(record.backend))
         core.unsettled.discard(sandbox_id)
         return record
 
-    async def give_up(self, sandbox_id: str) -> None:
-        """What was being made cannot be: removes whatever there is of it. The caller holds the sandbox's lock."""
-        self._core.unsettled.add(sandbox_id)
-        await self.settled(sandbox_id)
+    async def give_up(self, sandbox_id: str, sandbox: Sandbox | None = None) -> None:
+        """What was being made cannot be: removes whatever there is of it, `sandbox` if it was built. The caller holds its lock.
+
+        What cannot be removed now is so later: its row says that it is to go, and is unsettled.
+        """
+        core = self._core
+        core.unsettled.add(sandbox_id)
+        try:
+            if sandbox is not None:
+                await let_go_unless(sandbox, sandbox.destroy)
+            record = core.store.get(sandbox_id)
+            if record is not None:
+                record = record if record.status is Status.CREATING else core.move(record, Status.REMOVING)
+                await self._remove(record, core.granting.own(record.backend))
+        except (AgentKernelError, OSError):
+            return  # whoever asked is told why it could not be made
+        core.unsettled.discard(sandbox_id)
 
     async def _settle_one(self, sandbox_id: str, slots: asyncio.Semaphore) -> None:
         async with slots, self._core.locks.hold(sandbox_id):

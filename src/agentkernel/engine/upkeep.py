@@ -34,24 +34,27 @@ class Upkeep:
         self._lifecycle = lifecycle
         self._usage = usage
         self._garbage = garbage
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._under_way: dict[str, float] = {}  # what is being done, or was tried and failed: not again before that monotonic time
         self.dispose: Callable[[int], Awaitable[None]] | None = None
 
     def start(self, first: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
-        """Begins, with `first`; being told again is fine."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(first))
+        """Begins, with `first` beside the timer; being told again is fine."""
+        if not self._tasks:
+            self._tasks.append(asyncio.create_task(self._run()))
+            if first is not None:
+                self._tasks.append(asyncio.create_task(self._do("first", first())))
 
     async def close(self) -> None:
         """Ends the timer; what it has begun goes on to its end."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def tick(self) -> None:
         """Begins whatever is due now."""
-        now = self._core.clock()
+        now, tried = self._core.clock(), asyncio.get_running_loop().time()
+        self._under_way = {what: again_at for what, again_at in self._under_way.items() if again_at > tried}
         for sandbox_id in self._core.census.expired(now):
             self._begin(f"expire {sandbox_id}", self._expire, sandbox_id)
         for live in self._core.registry:
@@ -65,9 +68,7 @@ class Upkeep:
         slots = asyncio.Semaphore(AT_ONCE)
         await asyncio.gather(*(self._examine(live, slots) for live in self._core.registry))
 
-    async def _run(self, first: Callable[[], Coroutine[Any, Any, None]] | None) -> None:
-        if first is not None:
-            await self._do("first", first())
+    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         examine_at, settle_at, collect_at = (loop.time() + pause for pause in (EXAMINE_S, RETRY_S, COLLECT_S))
         while True:
@@ -90,11 +91,14 @@ class Upkeep:
             self._core.operations.spawn(self._do(what, work(*arguments)))
 
     async def _do(self, what: str, work: Coroutine[Any, Any, Any]) -> None:
+        again_at = asyncio.get_running_loop().time() + RETRY_S
         try:
             await work
-            self._under_way.pop(what, None)
+            again_at = 0.0
         except (AgentKernelError, OSError):
-            self._under_way[what] = asyncio.get_running_loop().time() + RETRY_S
+            again_at = asyncio.get_running_loop().time() + RETRY_S
+        finally:  # whatever became of it, it is not under way any more
+            self._under_way[what] = again_at
 
     async def _expire(self, sandbox_id: str) -> None:
         async def act(caller: Caller, record: SandboxRecord) -> SandboxRecord:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from agentkernel.abc import Caller
 from agentkernel.engine import audit
 from agentkernel.engine.core import Core
+from agentkernel.engine.faults import host_errors
 from agentkernel.engine.lifecycle import Lifecycle
 from agentkernel.engine.registry import Live
 from agentkernel.errors import AgentKernelError, SandboxFailed, SandboxLost
@@ -73,14 +75,15 @@ class Usage:
             async with asyncio.timeout(ALIVE_S):
                 await live.sandbox.processes()
             return True
-        except TimeoutError:
-            return True  # it is slow, or the host is: nobody is told that it died
+        except OSError:
+            return True  # it is slow, or the host is, or has no descriptor left: nobody is told that it died
         except SandboxLost as error:
             reason = error.message
         except SandboxFailed as error:
             reason = f"its agent cannot be spoken to: {error.message}"
         if self._core.live(live.record) is live and not live.record.ephemeral:
-            await self._lifecycle.lost(live, reason)
+            with suppress(AgentKernelError):  # removed meanwhile; or it is still there, and the next examination finds it again
+                await self._lifecycle.lost(live, reason)
         return False
 
     async def stop_of(self, caller: Caller, live: Live) -> None:
@@ -93,7 +96,8 @@ class Usage:
     async def destroy_of(self, caller: Caller, live: Live) -> None:
         """See `handle.Desk`."""
         if live.sandbox_id not in self._core.census:  # that of a block, which has no row
-            await live.sandbox.destroy()
+            with host_errors():
+                await live.sandbox.destroy()
             return
 
         async def act(caller: Caller, record: SandboxRecord) -> SandboxRecord:
