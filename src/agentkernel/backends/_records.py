@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -10,10 +11,21 @@ from functools import cache
 from pathlib import Path
 
 from agentkernel.backends._lease import UNFINISHED_AGE_S
-from agentkernel.errors import Conflict, InvalidInput
+from agentkernel.errors import Conflict, InvalidInput, SandboxFailed
 
 _SANDBOX_ID = re.compile(r"[0-9a-f]{16}")
 _OWNER = re.compile(r"[0-9a-f]{32}")
+LEFT_HINT = "try again: what is left of it is found by its records"
+BUILD_HINT = "run `agentkernel doctor`"
+
+
+@contextlib.contextmanager
+def failing_as(failure: type[SandboxFailed], what: str, hint: str) -> Iterator[None]:
+    """For the block, an OSError of the host is that failure."""
+    try:
+        yield
+    except OSError as error:
+        raise failure(f"{what}: {error}", hint=hint) from error
 
 
 def check_identity(sandbox_id: str, owner: str) -> None:
@@ -40,11 +52,11 @@ def write_file(path: str, content: str | bytes) -> None:
 
 
 def read_file(path: str) -> bytes:
-    """Reads one; empty where there is none."""
+    """Reads one; empty where there is none. Raises OSError when it cannot be told: a shortage of the moment is no absence."""
     try:
         with open(path, "rb") as file:
             return file.read()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
         return b""
 
 
@@ -68,18 +80,23 @@ def process_record(pid: int) -> str:
 
 
 def recorded_process(record: str) -> tuple[int, int] | None:
-    """(pid, pidfd) of the process that a record names, alive or not yet reaped; None when there is none any more."""
+    """(pid, pidfd) of the process that a record names, alive or not yet reaped; None when there is none any more.
+
+    Raises OSError when it cannot be told.
+    """
     fields = record.split()
     if len(fields) < 2 or not fields[0].isdigit() or fields[2:] not in ([], [boot_id()]):
         return None
     pid = int(fields[0])
     try:
         pidfd = os.pidfd_open(pid)
-    except OSError:
+    except ProcessLookupError:
         return None
-    if start_time(pid) == fields[1]:
-        return pid, pidfd
-    os.close(pidfd)
+    try:
+        if start_time(pid) == fields[1]:
+            return pid, os.dup(pidfd)
+    finally:
+        os.close(pidfd)
     return None
 
 

@@ -332,6 +332,7 @@ class LastingConformance(ConformanceBase):
 
 
 def new_id() -> str:
+    """An id that no sandbox has."""
     return os.urandom(8).hex()
 
 

@@ -15,12 +15,12 @@ from agentkernel.abc import Sandbox
 from agentkernel.backends._agent import listen
 from agentkernel.backends._configuration import Configuration
 from agentkernel.backends._guest import guest_binary
-from agentkernel.backends._records import check_identity, owned_in
+from agentkernel.backends._records import BUILD_HINT, LEFT_HINT, check_identity, failing_as, owned_in
 from agentkernel.backends.memory.boundary import MemoryBoundary, workload_limits
 from agentkernel.backends.memory.place import Place, find_place, make_place, temporary_place
 from agentkernel.channel.sandbox import GuestSandbox, open_sandbox
 from agentkernel.config.directories import data_directory
-from agentkernel.errors import BackendUnavailable, Conflict, SandboxLost, Unsupported
+from agentkernel.errors import BackendUnavailable, Conflict, LaunchFailed, SandboxFailed, SandboxLost, Unsupported
 from agentkernel.failpoints import failpoint
 from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Provision, Support
 from agentkernel.model.spec import SandboxSpec, User, Workspace, WorkspaceMode
@@ -82,21 +82,26 @@ class MemoryBackend:
         check_identity(sandbox_id, owner)
         guest = guest_binary()
         await self._refuse(spec)
-        place = await find_place(self._base, sandbox_id, owner)
-        if place is not None:
-            await place.end(keep_files=True)
-        is_new = place is None
-        place = make_place(self._base, sandbox_id, owner)
-        failpoint("memory.boot.place")
-        try:
-            return await _start(guest, spec, place)
-        except BaseException:
-            await asyncio.shield(place.end(keep_files=not is_new))
-            raise
+        with failing_as(LaunchFailed, "cannot start the sandbox", BUILD_HINT):
+            place = await find_place(self._base, sandbox_id, owner)
+            if place is not None:
+                await place.end(keep_files=True)
+            is_new = place is None
+            place = make_place(self._base, sandbox_id, owner)
+            try:
+                failpoint("memory.boot.place")
+                return await _start(guest, spec, place)
+            except BaseException:
+                await asyncio.shield(place.end(keep_files=not is_new))
+                raise
 
     async def recover(self, sandbox_id: str, spec: SandboxSpec, owner: str) -> Sandbox | None:
         """Takes up an agent that runs; see `abc.Backend.recover`."""
         check_identity(sandbox_id, owner)
+        with failing_as(SandboxFailed, "the sandbox cannot be taken up", LEFT_HINT):
+            return await self._recover(sandbox_id, spec, owner)
+
+    async def _recover(self, sandbox_id: str, spec: SandboxSpec, owner: str) -> Sandbox | None:
         place = await find_place(self._base, sandbox_id, owner)
         failpoint("memory.recover.place")
         if place is None:
@@ -115,10 +120,11 @@ class MemoryBackend:
     async def discard(self, sandbox_id: str, owner: str) -> None:
         """Removes agent and directory; see `abc.Backend.discard`."""
         check_identity(sandbox_id, owner)
-        place = await find_place(self._base, sandbox_id, owner)
-        failpoint("memory.discard.place")
-        if place is not None:
-            await asyncio.shield(place.end(keep_files=False))
+        with failing_as(SandboxFailed, f"sandbox {sandbox_id} cannot be removed", LEFT_HINT):
+            place = await find_place(self._base, sandbox_id, owner)
+            failpoint("memory.discard.place")
+            if place is not None:
+                await asyncio.shield(place.end(keep_files=False))
 
     async def sweep(self) -> int:
         """Finds nothing: without a boundary nothing of a crashed engine can be told from the host's own processes."""

@@ -10,8 +10,9 @@ import socket
 
 from agentkernel.backends._agent import SOCKET_NAME, connect
 from agentkernel.backends._configuration import Configuration, Rlimits
+from agentkernel.backends._records import LEFT_HINT, failing_as
 from agentkernel.backends.memory.place import Place, find_place
-from agentkernel.errors import SandboxLost, Unsupported
+from agentkernel.errors import SandboxFailed, SandboxLost, Unsupported
 from agentkernel.model.command import LimitHit
 from agentkernel.model.spec import SandboxSpec, StorageKind
 
@@ -79,11 +80,12 @@ class MemoryBoundary:
     async def _finish(self, how: str, *, keep_files: bool) -> None:
         self._end = how
         async with self._ending:
-            place, self._place = self._place, None
-            if place is None and self._owner:  # it was let go, or stopped
-                place = await find_place(self._path.parent, self.sandbox_id, self._owner)
-            if place is not None:
-                await place.end(keep_files=keep_files)
+            with failing_as(SandboxFailed, f"the sandbox cannot be {how}", LEFT_HINT):
+                place, self._place = self._place, None
+                if place is None and self._owner:  # it was let go, or stopped
+                    place = await find_place(self._path.parent, self.sandbox_id, self._owner)
+                if place is not None:
+                    await place.end(keep_files=keep_files)
 
 
 def workload_limits(spec: SandboxSpec) -> Rlimits:

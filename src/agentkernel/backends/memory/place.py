@@ -67,16 +67,20 @@ class Place:
 
     async def end(self, *, keep_files: bool) -> None:
         """Ends the agent with everything below it and removes the directory, or what in it is not the sandbox's files."""
-        if self.pidfd >= 0:
-            pidfd, self.pidfd = self.pidfd, -1
-            await asyncio.to_thread(end_agent, self.pid, pidfd)
-        if keep_files:
-            for name in _RUNNING:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self.path / name)
-        else:
-            await asyncio.to_thread(shutil.rmtree, self.path, ignore_errors=True)
-        self.let_go()
+        try:
+            if self.pidfd >= 0:
+                pidfd, self.pidfd = self.pidfd, -1
+                await asyncio.to_thread(end_agent, self.pid, pidfd)
+            else:
+                await end_unrecorded(self.path / SOCKET_NAME)
+            if keep_files:
+                for name in _RUNNING:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(self.path / name)
+            else:
+                await asyncio.to_thread(shutil.rmtree, self.path, ignore_errors=True)
+        finally:
+            self.let_go()
 
 
 def temporary_place() -> Place:

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from agentkernel.abc import Sandbox
+from agentkernel.backends._records import BUILD_HINT, LEFT_HINT, failing_as
 from agentkernel.backends.namespaces import fingerprint, lasting
 from agentkernel.backends.namespaces.boundary import BACKEND
 from agentkernel.backends.namespaces.build import build
@@ -53,21 +54,18 @@ class NamespacesBackend:
 
     async def create(self, spec: SandboxSpec) -> Sandbox:
         """Builds and starts a sandbox that ends with this process; see `abc.Backend.create`."""
+        with failing_as(LaunchFailed, "cannot build the sandbox", BUILD_HINT):
+            return await self._create(spec)
+
+    async def _create(self, spec: SandboxSpec) -> Sandbox:
         root = self._host.state
         require_apart(spec, self._host.own_directories)
         sandbox_id = os.urandom(8).hex()
-        try:
+        with failing_as(LaunchFailed, f"cannot record the sandbox in {root.path}", "is there room, and may you write there?"):
             state = create_state(root, sandbox_id)
-        except OSError as error:
-            raise LaunchFailed(
-                f"cannot record the sandbox in {root.path}: {error}", hint="is there room, and may you write there?"
-            ) from error
         holdings = Holdings(root=root, sandbox_id=sandbox_id, state=state)
         try:
             return await build(self._host, spec, holdings, state)
-        except OSError as error:
-            await asyncio.shield(holdings.release_or_let_go("undo"))
-            raise LaunchFailed(f"cannot build the sandbox: {error}", hint="run `agentkernel doctor`") from error
         except BaseException:
             await asyncio.shield(holdings.release_or_let_go("undo"))
             raise
@@ -93,12 +91,13 @@ class NamespacesBackend:
 
     async def sweep(self) -> int:
         """Removes the sandboxes of `create` whose engine is gone: processes, groups, files, id ranges."""
-        root = self._host.state
         removed = 0
-        for state in abandoned(root):
-            holdings = Holdings(root=root, sandbox_id=state.sandbox_id, state=state)
-            await take_up(holdings, state)
-            await holdings.release_or_let_go("sweep")
-            removed += 1
-        sweep_ranges(root.ranges, (root.sandboxes, root.lasting))
+        with failing_as(SandboxFailed, "what another engine left cannot be removed", LEFT_HINT):
+            root = self._host.state
+            for state in abandoned(root):
+                holdings = Holdings(root=root, sandbox_id=state.sandbox_id, state=state)
+                await take_up(holdings, state)
+                await holdings.release_or_let_go("sweep")
+                removed += 1
+            sweep_ranges(root.ranges, (root.sandboxes, root.lasting))
         return removed

@@ -9,10 +9,11 @@ import socket
 
 from agentkernel.backends._agent import connect
 from agentkernel.backends._configuration import Configuration
+from agentkernel.backends._records import LEFT_HINT, failing_as
 from agentkernel.backends.namespaces.holdings import Holdings, recorded_holdings
 from agentkernel.backends.namespaces.host import Host
 from agentkernel.backends.namespaces.launch import readable
-from agentkernel.errors import SandboxLost, Unsupported
+from agentkernel.errors import SandboxFailed, SandboxLost, Unsupported
 from agentkernel.model.command import LimitHit
 from agentkernel.model.spec import SandboxSpec
 
@@ -93,6 +94,10 @@ class NamespacesBoundary:
 
     async def _finish(self, how: str, *, keep_files: bool) -> None:
         self._end = how
+        with failing_as(SandboxFailed, f"the sandbox cannot be {how}", LEFT_HINT):
+            await self._release(keep_files)
+
+    async def _release(self, keep_files: bool) -> None:
         async with self._ending:
             holdings, self._holdings = self._holdings, None
             if holdings is None and self._owner:  # it was let go, or stopped

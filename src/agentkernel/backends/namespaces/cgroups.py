@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import time
 from dataclasses import dataclass
@@ -150,7 +151,7 @@ class Cgroups:
         self._counters.clear()
 
     async def remove(self) -> None:
-        """Removes the groups, waiting a moment for dying processes to leave them; what cannot be removed is found again by its prefix."""
+        """Removes the groups, waiting a moment for dying processes to leave them; raises OSError when they do not go."""
         self.let_go()
         await remove_groups(self.paths)
 
@@ -182,7 +183,7 @@ class _Counter:
 
 
 async def remove_groups(paths: tuple[str, ...]) -> None:
-    """Kills what is left in the groups and removes them."""
+    """Kills what is left in the groups and removes them; raises OSError for those that do not go within two seconds."""
     deadline = time.monotonic() + REMOVAL_PATIENCE_S
     pause_s = 0.0005
     left = [path for path in paths if not _removed(path)]
@@ -192,6 +193,8 @@ async def remove_groups(paths: tuple[str, ...]) -> None:
         await asyncio.sleep(pause_s)
         pause_s = min(pause_s * 2, 0.05)
         left = [path for path in left if not _removed(path)]
+    if left:
+        raise OSError(errno.EBUSY, f"the control group {left[0]} cannot be removed")
 
 
 def _removed(path: str) -> bool:

@@ -56,7 +56,7 @@ def _owns_all_ids() -> bool:
     """True in the initial user namespace (or one that maps every id): only there an id range can be had."""
     try:
         fields = Path("/proc/self/uid_map").read_text().split()
-    except OSError:
+    except FileNotFoundError:  # no user namespaces; a shortage of the moment must not be remembered as that
         return False
     return len(fields) == 3 and int(fields[2]) >= 0xFFFFFFFE
 

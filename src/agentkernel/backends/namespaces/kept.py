@@ -15,6 +15,7 @@ programs that change their user above all - can be neither read nor run by anoth
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -141,12 +142,20 @@ class Kept:
         for name in ("booted", "ids", "owner"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{self.path}/{name}")
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(FileNotFoundError):
             os.rmdir(self.path)
 
 
 async def _remove(paths: Sequence[Path], id_base: int | None) -> None:
-    await remove_trees([path for path in paths if not _removed_at_once(path)], id_base)
+    trees = [path for path in paths if not _removed_at_once(path)]
+    await remove_trees(trees, id_base)
+    _require_gone(trees)
+
+
+def _require_gone(paths: Sequence[Path]) -> None:
+    for path in paths:
+        if os.path.lexists(path):
+            raise OSError(errno.ENOTEMPTY, f"{path} cannot be removed")
 
 
 def _removed_at_once(path: Path) -> bool:

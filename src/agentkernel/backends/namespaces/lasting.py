@@ -7,12 +7,11 @@ A crash may come between any two system calls. What it leaves is in the two dire
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Collection
 from dataclasses import replace
 
 from agentkernel.abc import Sandbox
-from agentkernel.backends._records import check_identity, owned_in
+from agentkernel.backends._records import BUILD_HINT, LEFT_HINT, check_identity, failing_as, owned_in
 from agentkernel.backends.namespaces import process_level
 from agentkernel.backends.namespaces.boundary import NamespacesBoundary
 from agentkernel.backends.namespaces.build import build, watch_limits
@@ -23,7 +22,7 @@ from agentkernel.backends.namespaces.ranges import sweep_ranges
 from agentkernel.backends.namespaces.sources import require_apart
 from agentkernel.backends.namespaces.state import create_lasting
 from agentkernel.channel.sandbox import open_sandbox
-from agentkernel.errors import Conflict, LaunchFailed, SandboxLost
+from agentkernel.errors import Conflict, LaunchFailed, SandboxFailed, SandboxLost
 from agentkernel.failpoints import failpoint
 from agentkernel.model.isolation import IsolationLevel
 from agentkernel.model.spec import SandboxSpec, StorageKind
@@ -32,6 +31,11 @@ from agentkernel.model.spec import SandboxSpec, StorageKind
 async def boot(host: Host, sandbox_id: str, spec: SandboxSpec, owner: str) -> Sandbox:
     """See `abc.Backend.boot`."""
     check_identity(sandbox_id, owner)
+    with failing_as(LaunchFailed, "cannot build the sandbox", BUILD_HINT):
+        return await _boot(host, sandbox_id, spec, owner)
+
+
+async def _boot(host: Host, sandbox_id: str, spec: SandboxSpec, owner: str) -> Sandbox:
     require_apart(spec, host.own_directories)
     if spec.level is IsolationLevel.PROCESS:
         spec = replace(spec, storage=StorageKind.DISK)  # there is no other
@@ -51,9 +55,6 @@ async def boot(host: Host, sandbox_id: str, spec: SandboxSpec, owner: str) -> Sa
             holdings.kept.finish()
         failpoint("namespaces.boot.done")
         return sandbox
-    except OSError as error:
-        await asyncio.shield(holdings.release_or_let_go("boot.undo", keep_files=not is_new))
-        raise LaunchFailed(f"cannot build the sandbox: {error}", hint="run `agentkernel doctor`") from error
     except BaseException:
         await asyncio.shield(holdings.release_or_let_go("boot.undo", keep_files=not is_new))
         raise
@@ -62,6 +63,11 @@ async def boot(host: Host, sandbox_id: str, spec: SandboxSpec, owner: str) -> Sa
 async def recover(host: Host, sandbox_id: str, spec: SandboxSpec, owner: str) -> Sandbox | None:
     """See `abc.Backend.recover`."""
     check_identity(sandbox_id, owner)
+    with failing_as(SandboxFailed, "the sandbox cannot be taken up", LEFT_HINT):
+        return await _recover(host, sandbox_id, spec, owner)
+
+
+async def _recover(host: Host, sandbox_id: str, spec: SandboxSpec, owner: str) -> Sandbox | None:
     holdings = await recorded_holdings(host, sandbox_id, owner)
     failpoint("namespaces.recover.records")
     if holdings is None:
@@ -100,22 +106,31 @@ async def discard(host: Host, sandbox_id: str, owner: str) -> None:
 
 
 async def sweep_owned(host: Host, owner: str, keep: Collection[str]) -> int:
-    """See `abc.Backend.sweep_owned`; `keep` may change meanwhile."""
+    """See `abc.Backend.sweep_owned`; `keep` may change meanwhile. One that cannot be removed keeps none of the others."""
     removed = 0
-    found = (*owned_in(host.state.lasting, owner), *owned_in(host.data.sandboxes, owner))
-    for sandbox_id in dict.fromkeys(found):
-        if sandbox_id not in keep:
-            with contextlib.suppress(Conflict):  # an engine that lives holds it
-                removed += await _remove(host, sandbox_id, owner, "sweep")
-    sweep_ranges(host.data.ranges, (host.data.sandboxes,))
-    sweep_ranges(host.state.ranges, (host.state.sandboxes, host.state.lasting))
+    failure: SandboxFailed | None = None
+    with failing_as(SandboxFailed, "sandboxes that nobody has cannot be removed", LEFT_HINT):
+        found = (*owned_in(host.state.lasting, owner), *owned_in(host.data.sandboxes, owner))
+        for sandbox_id in dict.fromkeys(found):
+            if sandbox_id not in keep:
+                try:
+                    removed += await _remove(host, sandbox_id, owner, "sweep")
+                except Conflict:
+                    continue  # an engine that lives holds it
+                except SandboxFailed as error:
+                    failure = error
+        sweep_ranges(host.data.ranges, (host.data.sandboxes,))
+        sweep_ranges(host.state.ranges, (host.state.sandboxes, host.state.lasting))
+    if failure is not None:
+        raise failure
     return removed
 
 
 async def _remove(host: Host, sandbox_id: str, owner: str, act: str) -> bool:
-    holdings = await recorded_holdings(host, sandbox_id, owner)
-    failpoint(f"namespaces.{act}.records")
-    if holdings is None:
-        return False
-    await asyncio.shield(holdings.release_or_let_go(act))
-    return True
+    with failing_as(SandboxFailed, f"sandbox {sandbox_id} cannot be removed", LEFT_HINT):
+        holdings = await recorded_holdings(host, sandbox_id, owner)
+        failpoint(f"namespaces.{act}.records")
+        if holdings is None:
+            return False
+        await asyncio.shield(holdings.release_or_let_go(act))
+        return True

@@ -144,9 +144,9 @@ class SandboxState:
     def release(self) -> None:
         """Removes the (emptied) directory and gives the lease back."""
         for name in _FILES:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{self.path}/{name}")
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(FileNotFoundError):
             os.rmdir(self.path)
         self.let_go()
 
