@@ -233,7 +233,7 @@ class Calls:
             if not self._starts:
                 raise DaemonUnavailable("no daemon is running", hint="agentkernel daemon start") from missing
         except OSError as broken:
-            raise DaemonUnavailable(f"the daemon's socket {path} cannot be used: {broken.strerror}") from broken
+            raise DaemonUnavailable(f"the daemon's socket {path} cannot be used: {broken.strerror or broken}") from broken
         try:
             spawn(self._environment)
             return _open(path)
