@@ -140,7 +140,9 @@ class DoorClient:
 
     async def _take(self, frame: Frame) -> None:
         offset = struct.unpack_from("<Q", frame.payload)[0]
-        kept = self.output.setdefault((frame.id, frame.flags), bytearray(offset))
+        kept = self.output.get((frame.id, frame.flags))
+        if kept is None:
+            kept = self.output[frame.id, frame.flags] = bytearray(offset)
         assert offset == len(kept), "a gap, or bytes twice"
         kept += bytes(frame.payload[8:])
         await self.send(FrameType.CONSUMED, frame.id, struct.pack("<Q", len(kept)), frame.flags)
