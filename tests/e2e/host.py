@@ -39,7 +39,8 @@ class Host:
         left = [path for path in mounts if path.startswith(str(self._state))]
         names = glob.iglob("/sys/fs/cgroup/**/agentkernel-*", recursive=True)  # unlike Path.glob it stands directories that go away
         groups = [path for path in map(Path, names) if len(path.name) == len("agentkernel-") + 16]
-        left += [str(path) for path in groups if path.name[-16:] not in live and _is_empty(path)]
+        empty = [path for path in groups if path.name[-16:] not in live and _is_empty(path)]
+        left += [str(path) for path in empty if not _is_open(path.name[-16:])]
         left += [str(path) for path in self._sandboxes() if path.name not in live]
         return left
 
@@ -66,6 +67,17 @@ def _is_empty(group: Path) -> bool:
         return not (group / "cgroup.procs").read_text()
     except OSError:
         return False
+
+
+def _is_open(sandbox_id: str) -> bool:
+    """Whether some process has a file of that sandbox open: it is idle, in a home that this test does not know."""
+    for descriptor in glob.iglob("/proc/[0-9]*/fd/*"):
+        try:
+            if sandbox_id in os.readlink(descriptor):
+                return True
+        except OSError:
+            continue
+    return False
 
 
 def _is_leased(sandbox: Path) -> bool:

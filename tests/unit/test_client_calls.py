@@ -113,7 +113,7 @@ def test_a_daemon_that_ends_is_left_for_the_next(calls: Calls, tmp_path: Path) -
 def test_without_a_daemon_it_is_said_and_none_is_started(calls: Calls, tmp_path: Path) -> None:
     with pytest.raises(DaemonUnavailable, match="no daemon is running"):
         calls.info("box")
-    with pytest.raises(DaemonUnavailable, match="cannot be used: .*too long"):
+    with pytest.raises(DaemonUnavailable, match="cannot be used: AF_UNIX path too long"):
         Calls({"AGENTKERNEL_SOCKET": "/" + "x" * 200}).info("box")
 
 
