@@ -18,7 +18,7 @@ from agentkernel.abc import Caller
 from agentkernel.client import connection
 from agentkernel.client.remote import RemoteKernel
 from agentkernel.config.directories import socket_path
-from agentkernel.errors import AgentKernelError
+from agentkernel.errors import AgentKernelError, DaemonUnavailable
 
 CALLER = Caller(principal="campaign")  # the daemon takes its caller from the socket
 START_S = 10.0
@@ -32,6 +32,7 @@ class DaemonLives(Lives):
         self._arguments = ["--foreground", "--idle", "1000", "--backends", backend]
         self._kernel = RemoteKernel(self._environment)
         self._operations = Operations(self._kernel, CALLER, cwd=cwd, backend=backend)
+        self._measures: list[asyncio.Task[None]] = []
         self._loop = asyncio.get_running_loop()
         connection.spawn = self._spawned  # type: ignore[assignment]
 
@@ -50,6 +51,7 @@ class DaemonLives(Lives):
 
     async def close(self) -> int:
         """See `Lives`."""
+        await asyncio.gather(*self._measures)
         await self._kernel.close()
         self._signal(signal.SIGTERM)
         return await self._ended()
@@ -63,6 +65,8 @@ class DaemonLives(Lives):
 
     def _spawned(self, environment: Mapping[str, str], wait_s: float = START_S) -> None:
         """In place of `config.daemon_process.spawn`, in a thread."""
+        if environment["AGENTKERNEL_HOME"] != self._environment["AGENTKERNEL_HOME"]:
+            raise DaemonUnavailable("a client of an earlier episode is still there")
         asyncio.run_coroutine_threadsafe(self._living(), self._loop).result()
 
     async def _living(self) -> None:
@@ -70,7 +74,7 @@ class DaemonLives(Lives):
             if self._over.is_set():
                 died = time.monotonic()
                 await self._start("")
-                self._spawn(self._measure(died))
+                self._measures.append(asyncio.create_task(self._measure(died)))
             else:
                 await self._listening()
 

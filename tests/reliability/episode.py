@@ -89,7 +89,7 @@ class Episode:
         before = host.take()
         try:
             for _ in range(faults):
-                await self._one(choose(self._dice, self._names))
+                await self._one(choose(self._dice, self._names, pooled=self._report.pooled))
             await self._end(before)
         except (Violation, Hangs) as error:
             self._report.violations.append(f"{type(error).__name__}: {error}")
@@ -109,10 +109,14 @@ class Episode:
         told = {"fault": fault.text, "fired": False}
         self._report.faults.append(told)
         world.told.append(f"--- {fault.text}")
+        if fault.way in ("adopt", "die"):
+            await world.go(world.boxes[0], fault.way)
+        if fault.way == "die":
+            await self._die(world.boxes[0])
         world.tolerant = fault.kind in ("error", "descriptors")
         await session.begin(fault.rules)
         pid = session.pid
-        acts = [self._steps(box) for box in world.boxes]
+        acts = [self._steps(box, fault.way if box is world.boxes[0] else "") for box in world.boxes]
         if self._dice.random() < 0.5:
             acts.append(world.run())
         if self._dice.random() < 0.15:
@@ -128,9 +132,23 @@ class Episode:
         world.told.append(f"--- verify; fired: {told['fired']}; deaths: {session.deaths[-3:]}")
         await self._verify()
 
-    async def _steps(self, box: Box) -> None:
+    async def _steps(self, box: Box, way: str) -> None:
+        if way in ("adopt", "die"):
+            await self._session.call("settled")
+        elif way:
+            return await self._world.go(box, way)
         for _ in range(box.dice.randint(1, 3)):
             await self._world.step(box)
+
+    async def _die(self, box: Box) -> None:
+        """A sandbox ends while nobody looks."""
+        await self._session.kill()
+        with contextlib.suppress(OSError, ValueError):
+            box.harmed()
+            _killed(self._first_process(box))
+
+    def _first_process(self, box: Box) -> int:
+        return int((self._home / "run/lasting" / box.sandbox_id / "pid").read_text().split()[0])
 
     # -- faults from outside
 
@@ -200,7 +218,7 @@ class Episode:
             running = [box for box in self._world.boxes if box.running and box.sandbox_id]
             for box in self._dice.sample(running, len(running)):
                 with contextlib.suppress(OSError, ValueError):
-                    return box, int((self._home / "run/lasting" / box.sandbox_id / "pid").read_text().split()[0])
+                    return box, self._first_process(box)
             await asyncio.sleep(0.005)
         return None
 

@@ -111,8 +111,8 @@ class Lives:
 
     async def begin(self, armed: str = "") -> None:
         """Starts a process with failpoints; one that lives is killed before."""
-        await self.kill()
-        async with self._starting:
+        async with self._starting:  # else somebody who finds none starts one between the two
+            await self.kill()
             await self._start(armed)
 
     async def kill(self) -> None:

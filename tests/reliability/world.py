@@ -86,8 +86,36 @@ class World:
             acts = [(self.start, 65), (self.remove, 15), (self.rename, 15), (self.run, 5)]
         await box.dice.choices([act for act, _ in acts], [weight for _, weight in acts])[0](box)
 
-    async def create(self, box: Box) -> None:
-        start = box.dice.random() < 0.6
+    async def go(self, box: Box, way: str) -> None:
+        """What leads to a step of that kind, whatever the box is in now."""
+        if way == "run":
+            return await self.run()
+        if way in ("stop", "detach", "exec", "adopt", "die"):
+            await self.bring(box, running=True)
+            if box.running and way in ("stop", "detach", "exec"):
+                await getattr(self, way)(box)
+        elif way == "boot":
+            await self.bring(box, running=False)
+            if box.is_sure:
+                await self.bring(box, running=True)
+        elif way in ("create", "remove"):
+            await self.bring(box, running=box.dice.random() < 0.5)
+            if box.exists and box.is_sure:
+                await self.remove(box)
+            if way == "create" and box.exists is False:
+                await self.create(box)
+
+    async def bring(self, box: Box, *, running: bool) -> None:
+        """To a state, by the shortest way."""
+        if not box.is_sure:
+            await self.look(box)
+        if box.exists is False:
+            await self.create(box, start=running)
+        elif box.is_sure and box.running != running:
+            await (self.start(box) if running else self.stop(box))
+
+    async def create(self, box: Box, *, start: bool | None = None) -> None:
+        start = box.dice.random() < 0.6 if start is None else start
         box.exists = box.running = None
         answer = await self._do("create", box, name=box.name, key=self.token(), start=start)
         if not answer.error:
