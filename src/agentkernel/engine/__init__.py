@@ -1,7 +1,8 @@
 """The engine: implements `abc.Kernel` in process and `abc.Host` over a durable store. It decides nothing (that is policy) and isolates
 nothing (that is a backend).
 
-The names below are loaded when they are first used: most runs need no image unpacked, and only engines that serve others have pools.
+The names below are loaded when they are first used: most runs need no image unpacked, and only
+engines that serve others have pools and a store that lasts.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentkernel.engine.images import TarImages as TarImages
+    from agentkernel.engine.journal import Taker as Taker
     from agentkernel.engine.logs import Logs as Logs
     from agentkernel.engine.pool import Pools as Pools
     from agentkernel.engine.upkeep import Upkeep as Upkeep
 
-_MODULES = {"Logs": "logs", "Pools": "pool", "TarImages": "images", "Upkeep": "upkeep"}
+_MODULES = {"Logs": "logs", "Pools": "pool", "Taker": "journal", "TarImages": "images", "Upkeep": "upkeep"}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,8 @@ Details are text. The values of environment variables are never among them; the 
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import json
 import os
 import shlex
 import time
@@ -13,10 +15,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 from agentkernel.abc import Store
-from agentkernel.engine.faults import host_errors
+from agentkernel.engine.locks import host_errors
 from agentkernel.errors import AgentKernelError, StoreFailed
 from agentkernel.model.command import Command, ExitStatus
 from agentkernel.model.record import Event, EventFilter, SandboxRecord
@@ -24,6 +26,10 @@ from agentkernel.model.request import SandboxRequest
 
 MAX_ARGV_CHARACTERS = 4096
 MAX_LATE = 10_000  # events that wait for a disk with room
+MAX_JOURNAL_BYTES: Final = 4 * 1024 * 1024
+JOURNAL_TRIES: Final = 5  # before it is written without the lock: nobody waits here for another process
+_FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+_MAY_BE_EMPTY: Final = ("sandbox_id", "sandbox", "backend", "isolation", "exec_id", "details")
 T = TypeVar("T")
 Details = tuple[tuple[str, str], ...]
 
@@ -40,9 +46,17 @@ class Subject:
 class Audit:
     """Makes events, stores them and wakes those who follow."""
 
-    def __init__(self, store: Callable[[], Store], clock: Callable[[], float] = time.time, *, keep: int | None = None) -> None:
-        """`keep`: of a store in memory, about how many events stay; None: somebody else prunes."""
+    def __init__(
+        self,
+        store: Callable[[], Store],
+        clock: Callable[[], float] = time.time,
+        *,
+        keep: int | None = None,
+        also: Callable[[Event], None] | None = None,
+    ) -> None:
+        """`keep`: of a store in memory, about how many events stay; None: somebody else prunes. `also` is given every event."""
         self._store = store
+        self._also = also
         self._keep = keep
         self._since_pruned = 0
         self._clock = clock
@@ -82,10 +96,12 @@ class Audit:
             while self._late:
                 self._store().append(self._late[0])
                 self._late.popleft()
-        self.announce()
+        self.announce(event)
 
-    def announce(self) -> None:
-        """Events were stored: whoever follows reads on."""
+    def announce(self, event: Event | None = None) -> None:
+        """Events were stored, `event` perhaps: whoever follows reads on."""
+        if event is not None and self._also is not None:
+            self._also(event)
         for follower in self._followers:
             follower.set()
         self._since_pruned += 1
@@ -110,24 +126,89 @@ class Audit:
         with self.failures(kind, subject):
             return await work
 
-    async def follow(self, wanted: EventFilter, *, follow: bool) -> AsyncIterator[Event]:
-        """Yields the stored events that match, at most `wanted.limit`; with `follow` all of them, and then those to come."""
+    async def follow(
+        self, wanted: EventFilter, *, follow: bool, concerns: Callable[[Event], bool] = lambda _: True, page: int = 0
+    ) -> AsyncIterator[Event]:
+        """Yields the stored events that match and concern, at most `wanted.limit`; with `follow` all of them, and then those to come.
+
+        `page`: how many are read at once, when few of them will concern.
+        """
+        left, wanted = wanted.limit, replace(wanted, limit=page or wanted.limit)
         bell = asyncio.Event()
         self._followers.add(bell)
         try:
             while True:
                 bell.clear()
                 found = self._store().events(wanted)
-                for event in found:
+                for event in filter(concerns, found):
                     yield event
-                if not follow:
+                    left -= 1
+                    if not follow and left == 0:
+                        return
+                if not follow and len(found) < wanted.limit:
                     return
                 if found:
                     wanted = replace(wanted, after=found[-1].event_id)
+                    await asyncio.sleep(0)  # a long trail of which little concerns keeps nobody waiting
                 else:
                     await bell.wait()
         finally:
             self._followers.discard(bell)
+
+
+class Journal:
+    """What engines in process tell, whose stores end with them: appended to a file that is the user's own, for `journal` to take in."""
+
+    def __init__(self, data_directory: str, max_bytes: int = MAX_JOURNAL_BYTES) -> None:
+        """`max_bytes`: of one file; there are two, the older one is dropped for the next."""
+        self._data_directory = data_directory
+        self.directory = f"{data_directory}/audit"
+        self.newer, self.older = f"{self.directory}/passing.jsonl", f"{self.directory}/passing.1.jsonl"
+        self._max_bytes = max_bytes
+        self._is_refused = False
+
+    def write(self, event: Event) -> None:
+        """Adds an event. What the disk does not take is lost: a command is not to fail for it."""
+        if self._is_refused:
+            return
+        try:
+            descriptor = self._opened()
+            try:
+                os.write(descriptor, _line(event))  # in one call, so that lines of others come before or after it
+            finally:
+                os.close(descriptor)
+        except OSError:
+            self._is_refused = True
+
+    def _opened(self) -> int:
+        """The file to append to, locked against being taken away."""
+        for last in (*(False,) * JOURNAL_TRIES, True):
+            try:
+                descriptor = os.open(self.newer, _FLAGS, 0o600)
+            except FileNotFoundError:
+                os.makedirs(self._data_directory, mode=0o711, exist_ok=True)  # sandboxes' ids walk through it to their files
+                os.makedirs(self.directory, mode=0o700, exist_ok=True)
+                descriptor = os.open(self.newer, _FLAGS, 0o600)
+            if last or self._is_ready(descriptor):
+                return descriptor
+            os.close(descriptor)
+        raise AssertionError("the last try returns")
+
+    def _is_ready(self, descriptor: int) -> bool:
+        """Locks the file; False when it is not the one that is to be appended to (any more)."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            opened = os.fstat(descriptor)
+            if os.stat(self.newer).st_ino != opened.st_ino:
+                return False
+            if opened.st_size < self._max_bytes:
+                return True
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.stat(self.newer).st_ino == opened.st_ino:
+                os.rename(self.newer, self.older)
+        except (BlockingIOError, FileNotFoundError):
+            return False  # somebody renames it
+        return False
 
 
 def of_command(command: Command) -> Details:
@@ -167,3 +248,9 @@ def words(argv: tuple[bytes, ...]) -> str:
     """A command line as a shell would read it; what is no text shows as escapes, and a long one is cut."""
     text = shlex.join(word.decode("utf-8", "backslashreplace") for word in argv)
     return text if len(text) <= MAX_ARGV_CHARACTERS else text[:MAX_ARGV_CHARACTERS] + "..."
+
+
+def _line(event: Event) -> bytes:
+    found: dict[str, Any] = {"kind": event.kind, "at": float(event.at), "principal": event.principal, "outcome": event.outcome}
+    found |= {name: value for name in _MAY_BE_EMPTY if (value := getattr(event, name))}
+    return json.dumps(found).encode() + b"\n"

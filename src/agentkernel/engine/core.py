@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -12,14 +13,14 @@ from agentkernel import engine as late  # what only some engines need
 from agentkernel.abc import Backend, Caller, Sandbox, Store
 from agentkernel.engine.access import not_found, require
 from agentkernel.engine.admission import Boots
-from agentkernel.engine.audit import Audit
+from agentkernel.engine.audit import Audit, Journal
 from agentkernel.engine.census import Census
 from agentkernel.engine.granting import Granting
 from agentkernel.engine.lease import Leases
 from agentkernel.engine.locks import Locks, Operations
 from agentkernel.engine.parts import Parts
 from agentkernel.engine.registry import Live, Registry
-from agentkernel.errors import LaunchFailed, SandboxFailed
+from agentkernel.errors import LaunchFailed, SandboxFailed, StoreFailed
 from agentkernel.failpoints import failpoint
 from agentkernel.model.names import is_sandbox_id
 from agentkernel.model.record import Event, SandboxRecord
@@ -44,7 +45,12 @@ class Core:
         self.durable = durable
         self.clock = clock
         self.started_at = clock()
-        self.audit = Audit(lambda: self.store, clock, keep=None if durable else EVENTS_IN_MEMORY)
+        journal = Journal(parts.data_directory)
+        if durable:
+            self.audit = Audit(lambda: self.store, clock)
+            self._taker = late.Taker(journal)
+        else:
+            self.audit = Audit(lambda: self.store, clock, keep=EVENTS_IN_MEMORY, also=journal.write)
         self.boots = Boots(parts.limits)
         self.census = Census()
         self.granting = Granting(parts, lambda backend: self.operations.spawn(self.sweep(backend)))
@@ -95,7 +101,7 @@ class Core:
         except BaseException:
             self.census.discard(record.sandbox_id)
             raise
-        self.audit.announce()
+        self.audit.announce(event)
 
     def update(self, record: SandboxRecord, event: Event | None = None) -> SandboxRecord:
         """Replaces a row without changing its status; raises Conflict, StoreFailed."""
@@ -103,7 +109,7 @@ class Core:
         self.census.put(record)
         if (live := self.registry.get(record.sandbox_id)) is not None:
             live.record = record
-        self.audit.announce()
+        self.audit.announce(event)
         return record
 
     def move(self, record: SandboxRecord, status: Status, event: Event | None = None, *, reason: str = "") -> SandboxRecord:
@@ -119,7 +125,7 @@ class Core:
         self.census.discard(record.sandbox_id)
         self.unsettled.discard(record.sandbox_id)
         self.gone(record.sandbox_id)
-        self.audit.announce()
+        self.audit.announce(event)
 
     def live(self, record: SandboxRecord) -> Live | None:
         """The running sandbox of a row."""
@@ -140,6 +146,17 @@ class Core:
     def take(self, backend: str, spec: SandboxSpec) -> Sandbox | None:
         """A fresh sandbox of that spec from a pool, which protects it no longer; None: there is none."""
         return None if self.pools is None else self.pools.take(backend, spec)
+
+    async def take_passing(self) -> None:
+        """Takes what engines in process have told into the durable store's trail; what it has no room for stays where it is."""
+        if self.durable:
+            with suppress(StoreFailed):
+                await self.operations.finish(self._take_passing())
+
+    async def _take_passing(self) -> None:
+        async with self.locks.hold("passing"):
+            await self._taker.take(self.store.append)
+            self.audit.announce()
 
     async def close(self, *, left: bool = False) -> None:
         """Gives back what the engine itself holds, the store last; `left`: sandboxes that another engine is to remove."""

@@ -38,6 +38,7 @@ class Garbage:
                 self._logs().forget(sandbox_id)
         if not dry_run:
             lines += await self._swept()
+            await core.take_passing()
             pruned = core.store.prune_events(core.clock() - EVENT_AGE_S, EVENTS_KEPT)
             if pruned:
                 lines.append(f"{pruned} events of long ago")

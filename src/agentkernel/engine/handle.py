@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from agentkernel.abc import Caller, Files, Process, Sandbox
-from agentkernel.engine.faults import host_errors
+from agentkernel.engine.locks import host_errors
 from agentkernel.engine.registry import Live
 from agentkernel.errors import AgentKernelError
 from agentkernel.model.command import Command, ExecResult, ExitStatus, TerminalSize

@@ -53,10 +53,16 @@ async def events(core: Core, caller: Caller, wanted: EventFilter, *, follow: boo
         if wanted.principal not in ("", caller.principal):
             return
         wanted = replace(wanted, principal=caller.principal)
+    await core.take_passing()
     only = narrows(caller)
-    async for event in core.audit.follow(wanted, follow=follow):
-        if only is None or event.sandbox in only or event.sandbox_id in only:
-            yield event
+    if only is None:
+        found = core.audit.follow(wanted, follow=follow)
+    else:
+        found = core.audit.follow(
+            wanted, follow=follow, concerns=lambda event: event.sandbox in only or event.sandbox_id in only, page=MAX_PAGE
+        )
+    async for event in found:
+        yield event
 
 
 def status(core: Core) -> KernelStatus:

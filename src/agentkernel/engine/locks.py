@@ -1,13 +1,13 @@
-"""One lock for each thing that is worked on, and work that goes on when whoever asked for it has gone."""
+"""One lock for each thing that is worked on, work that goes on when whoever asked has gone, and what the host refuses to it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
-from agentkernel.engine.faults import host_errors
+from agentkernel.errors import SandboxFailed
 
 T = TypeVar("T")
 
@@ -63,3 +63,13 @@ class Operations:
         """Waits until nothing is under way."""
         while others := [task for task in self._tasks if task is not asyncio.current_task()]:
             await asyncio.wait(others)
+
+
+@contextmanager
+def host_errors() -> Iterator[None]:
+    """An OSError of the block is SandboxFailed to whoever called; what it broke off is settled by the next request, or the timer."""
+    try:
+        yield
+    except OSError as error:
+        hint = "when the host is in order again, try again; `agentkernel gc` removes what may be left"
+        raise SandboxFailed(f"the host refused it: {error or type(error).__name__}", hint=hint) from error

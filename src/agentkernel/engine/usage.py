@@ -9,8 +9,8 @@ from contextlib import suppress
 from agentkernel.abc import Caller
 from agentkernel.engine import audit
 from agentkernel.engine.core import Core
-from agentkernel.engine.faults import host_errors
 from agentkernel.engine.lifecycle import Lifecycle
+from agentkernel.engine.locks import host_errors
 from agentkernel.engine.registry import Live
 from agentkernel.errors import AgentKernelError, SandboxFailed, SandboxLost
 from agentkernel.model.command import Command, ExitStatus
