@@ -35,6 +35,42 @@ client.close()
 print("parent is fine")
 """
 
+INTERRUPTED = """
+import asyncio, signal
+from agentkernel.sdk.sync.portal import Portal
+
+portal = Portal()
+began, ended = [], []
+interrupted = 0
+
+async def work():
+    began.append(1)
+    try:
+        await asyncio.sleep(0.0005)
+    finally:
+        ended.append(1)
+
+async def count_tasks():
+    return len(asyncio.all_tasks())
+
+async def nothing():
+    pass
+
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+for microseconds in range(1, 1500):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, microseconds / 1e6)
+        portal.call(work)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        interrupted += 1
+    assert portal.call(count_tasks) == 1, microseconds  # which is this very call's
+    assert len(began) == len(ended), microseconds
+assert interrupted > 100, interrupted
+portal.close(nothing)
+print("in order")
+"""
+
 
 @pytest.fixture
 def portal() -> Iterator[Portal]:
@@ -196,3 +232,8 @@ def test_input_that_ends_the_program_does_not_end_the_loop(portal: Portal, error
     with pytest.raises(AgentKernelError, match=error.__name__):
         portal.call(collect)
     assert portal.call(lambda: _double(5)) == 10
+
+
+def test_whenever_an_interruption_comes_the_work_does_not_go_on_without_its_caller() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=200)
+    assert done.stdout == "in order\n", done.stdout + done.stderr

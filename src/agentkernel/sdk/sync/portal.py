@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from agentkernel.errors import Conflict
 
@@ -36,16 +35,18 @@ class Portal:
         Raises:
             Conflict: the client was closed, or belongs to the process that this one was forked from.
         """
-        future = self._submit(work)
+        if os.getpid() != self._pid:
+            raise Conflict("the client belongs to the process that this one was forked from", hint="make a client after the fork")
+        job = _Job(self._loop, work)
         try:
-            return future.result()
-        except concurrent.futures.CancelledError:
-            raise Conflict("the client was closed meanwhile") from None
+            self._submit(job.begin)
+            job.wait()
         except BaseException:
-            if not future.done():
-                future.cancel()  # tells the task; that it has ended is to be seen on its loop alone
-                concurrent.futures.wait([self._submit(_settled)], timeout=_PATIENCE_S)
+            if not (job.has_ended or self._closed):
+                self._submit(job.abort)
+                job.wait(_PATIENCE_S)
             raise
+        return job.result()
 
     def iterate(self, make: Callable[[], AsyncIterator[T]]) -> Iterator[T]:
         """Iterates in this thread over what an async iterator yields; leaving early ends it."""
@@ -81,24 +82,63 @@ class Portal:
                 self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
 
-    def _submit(self, work: Callable[[], Coroutine[Any, Any, T]]) -> concurrent.futures.Future[T]:
-        if os.getpid() != self._pid:
-            raise Conflict("the client belongs to the process that this one was forked from", hint="make a client after the fork")
+    def _submit(self, act: Callable[[], None]) -> None:
+        """Has the loop call something, after what it was given before."""
         with self._submitting:
             if self._closed:
                 raise Conflict("the client is closed", hint="make a new one")
-            return asyncio.run_coroutine_threadsafe(work(), self._loop)
+            self._loop.call_soon_threadsafe(act)
 
     def _serve(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             runner.get_loop().run_forever()
 
 
-async def _settled() -> None:
-    """Waits for tasks that were cancelled and still clean up."""
-    ending = [task for task in asyncio.all_tasks() if task.cancelling()]
-    if ending:
-        await asyncio.wait(ending)
+class _Job(Generic[T]):
+    """Work of another thread, which may be interrupted at any instruction: also when nobody can tell yet whether the work has begun.
+
+    A lock is all that is waited for: the waiting of `concurrent.futures` and of `threading.Condition` does not stand an interruption.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self.has_ended = False
+        self._loop = loop
+        self._work = work
+        self._task: asyncio.Task[T] | None = None
+        self._running = threading.Lock()
+        self._running.acquire()
+
+    def begin(self) -> None:
+        """On the loop, at most once."""
+        self._task = self._loop.create_task(self._work())
+        self._task.add_done_callback(self._ended)
+
+    def abort(self) -> None:
+        """On the loop, later than `begin` if that comes at all."""
+        if self._task is None:
+            self._end()
+        else:
+            self._task.cancel()
+
+    def wait(self, patience_s: float = -1) -> None:
+        """Waits for the end."""
+        if self._running.acquire(timeout=patience_s):
+            self._running.release()
+
+    def result(self) -> T:
+        """What the work returned or raised; Conflict where the loop ended before it."""
+        if self._task is None or self._task.cancelled():
+            raise Conflict("the client was closed meanwhile")
+        return self._task.result()
+
+    def _ended(self, task: asyncio.Task[T]) -> None:
+        if not task.cancelled():
+            task.exception()  # whether anybody still asks for it or not
+        self._end()
+
+    def _end(self) -> None:
+        self.has_ended = True
+        self._running.release()
 
 
 async def _advance(source: AsyncIterator[T]) -> list[T]:
