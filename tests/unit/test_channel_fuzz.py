@@ -12,15 +12,17 @@ from collections.abc import Callable
 
 import pytest
 
-from agentkernel.channel import messages, replies
+from agentkernel.channel import door, messages, replies
+from agentkernel.channel.dialect import OfDoor
 from agentkernel.channel.exchange import Answer, Exchange
 from agentkernel.channel.execution import Execution, Phase
 from agentkernel.channel.frames import AGENT_TYPES, FrameDecoder, FrameType, HelloReply, decode_hello, encode_hello_reply
-from agentkernel.channel.messages import KillCause, Start, encode_start
+from agentkernel.channel.messages import KillCause, Start, decode_start, encode_start
 from agentkernel.channel.records import RecordError, WatchRecords, parse_file_records
+from agentkernel.channel.refusal import encode_refusal
 from agentkernel.channel.streams import MAX_UNCONFIRMED, InputWindow, OutputQueue
 from agentkernel.channel.wire import MAX_OUTPUT, decode_fields, encode_frame, tag_of
-from agentkernel.errors import AgentKernelError, ProtocolViolation, SandboxLost
+from agentkernel.errors import AgentKernelError, InvalidInput, NotFound, ProtocolViolation, SandboxLost
 
 SEED = int(os.environ.get("AGENTKERNEL_FUZZ_SEED") or int.from_bytes(os.urandom(4), "little"))
 INPUTS = int(os.environ.get("AGENTKERNEL_FUZZ_INPUTS") or 1_000_000)
@@ -50,6 +52,14 @@ def mutated(source: random.Random, data: bytes) -> bytes:
     return data + data[at:]
 
 
+def refused_start(payload: bytes) -> Start:
+    """A client's START; what is wrong with it is the client's mistake, not a violation by an agent."""
+    try:
+        return decode_start(payload)
+    except InvalidInput as error:
+        raise ProtocolViolation(error.message) from error
+
+
 def test_no_payload_makes_a_parser_fail_otherwise_than_by_refusing() -> None:
     source = random.Random(SEED)
     exited = struct.pack("<IIIIQQQQQQ", 0, 0, 0, 0, 1, 2, 3, 4, 5, 6)
@@ -61,6 +71,13 @@ def test_no_payload_makes_a_parser_fail_otherwise_than_by_refusing() -> None:
         (messages.parse_failed, struct.pack("<II", 2, 8) + b"execve"),
         (messages.parse_pid, struct.pack("<I", 1)),
         (messages.parse_two_offsets, struct.pack("<QQ", 1, 2)),
+        (door.decode_request, door.encode_words([b"run", b"true"], b"/", [b"A=b"], 7, (24, 80))),
+        (door.decode_started, door.encode_started(7, "0123456789abcdef", [b"{}"])),
+        (door.decode_exited, door.encode_exited(exited, 3, 1, 124, "said")),
+        (OfDoor().started, door.encode_started(7, "0123456789abcdef", [b"{}"])),
+        (OfDoor().exited, door.encode_exited(exited, 3, 1, 124, "said")),
+        (OfDoor().failed, encode_refusal(NotFound("no"))),
+        (refused_start, encode_start(Start(argv=(b"a", b"b"), environment=(b"A=b",), uid=1, gid=2, groups=(3,), flags=3, timeout_ms=9))),
         (messages.parse_exited, exited),
         (messages.parse_resumed, resumed),
         (replies.parse_processes, process * 2),

@@ -156,6 +156,8 @@ class Relay:
 
     def lose(self) -> None:
         """The client is gone: a foreground command that nobody else follows is killed, a detached one goes on."""
+        if self not in self._execution.followers:
+            return
         self.leave()
         if self._detached:
             self._process.leave()

@@ -39,10 +39,10 @@ class Calls:
     async def answer(self, caller: Caller, payload: bytes) -> bytes:
         """The payload of REPLY; raises what the operation raises."""
         said = _parse(payload)
-        name = said.pop("op", None)
+        name = str(said.pop("op", ""))
         if name in self._own:
             return json.dumps(self._own[name](said)).encode()
-        operation = OPERATIONS.get(name) if isinstance(name, str) else None
+        operation = OPERATIONS.get(name)
         if operation is None:
             raise UnknownKey(
                 f"the door has no operation {name!r}", hint="a client of another version? `agentkernel daemon stop` ends this daemon"

@@ -19,6 +19,7 @@ from agentkernel.daemon.desk import Desk
 from agentkernel.daemon.questions import answer_about_sandbox
 from agentkernel.daemon.session import Session
 from agentkernel.errors import AgentKernelError, Busy, InvalidInput, ProtocolViolation
+from agentkernel.failpoints import failpoint
 
 BACKLOG_LIMIT_BYTES: Final = 1024 * 1024  # above it nothing more is read from this client, and output stays in the agents' rings
 HELLO_S: Final = 10.0  # within which a connection must say who it is
@@ -48,9 +49,9 @@ class Connection:
         self._sessions: dict[int, Session] = {}
         self._asking: dict[int, asyncio.Task[None]] = {}
         self._open = True
-        loop = asyncio.get_running_loop()
-        self._link = Link(sock, self, loop)
-        self._patience = loop.call_later(HELLO_S, self._close, "it did not say HELLO")
+        self._loop = asyncio.get_running_loop()
+        self._link = Link(sock, self, self._loop)
+        self._patience = self._loop.call_later(HELLO_S, self._close, "it did not say HELLO")
         desk.clients += 1
 
     # -- what sessions and calls use
@@ -67,6 +68,11 @@ class Connection:
 
     def send(self, kind: int, ident: int, payload: bytes = b"", flags: int = 0) -> None:
         """See `relay.Client`; dropped when the client is gone."""
+        if kind == FrameType.OUTPUT:
+            try:
+                failpoint("daemon.exec.output")
+            except OSError as error:  # as of a socket that fails: noticed after what is being done
+                self._loop.call_soon(self._close, str(error))
         self._link.send(encode_frame(self._tag, kind, ident, payload, flags))
 
     def refuse(self, ident: int, error: AgentKernelError) -> None:
@@ -177,7 +183,10 @@ class Connection:
     async def _answer(self, kind: int, ident: int, payload: bytes) -> None:
         try:
             if kind == FrameType.CALL:
-                self.send(FrameType.REPLY, ident, await self._calls.answer(self.caller, payload))
+                failpoint("daemon.call.received")
+                answer = await self._calls.answer(self.caller, payload)
+                failpoint("daemon.call.done")
+                self.send(FrameType.REPLY, ident, answer)
             else:
                 self.send(*await answer_about_sandbox(self._desk.host, self.caller, kind, ident, payload))
         except AgentKernelError as error:

@@ -14,7 +14,7 @@ from agentkernel.config.invocation import check_backend
 from agentkernel.daemon import words
 from agentkernel.daemon.reaching import name_of, relaying
 from agentkernel.daemon.words import Words
-from agentkernel.errors import InvalidInput
+from agentkernel.errors import AgentKernelError, InvalidInput
 from agentkernel.model.codec import from_json, to_json
 from agentkernel.model.command import Command, ExitStatus
 from agentkernel.model.request import Grant, Notice, SandboxRequest
@@ -47,7 +47,12 @@ class Opened:
         """What a command that was typed exits with, and what its user is told."""
         if self.words is None:
             return None, ""
-        aftermath = await host.aftermath(caller, self.grant) if self.grant is not None else ()
+        aftermath: Sequence[Notice] = ()
+        if self.grant is not None:
+            try:
+                aftermath = await host.aftermath(caller, self.grant)
+            except AgentKernelError as error:  # how the command ended is told in any case
+                aftermath = (Notice(code=error.code, message=error.message, hint=error.hint),)
         return exit_status(status), self.words.message(status, self.sandbox.spec, aftermath)
 
     def _notices(self, notices: Sequence[Notice]) -> list[bytes]:

@@ -16,6 +16,7 @@ from agentkernel.daemon.early import Early
 from agentkernel.daemon.opened import open_sandbox
 from agentkernel.daemon.reaching import relaying, sandbox_of
 from agentkernel.errors import AgentKernelError, CommandNotStarted, InvalidInput, NotFound, ProtocolViolation
+from agentkernel.failpoints import failpoint
 from agentkernel.model.command import ExitStatus
 from agentkernel.text.outcome import exit_status, why
 from agentkernel.text.style import line
@@ -115,8 +116,8 @@ class Session:
             self._desk.log(f"command {self._ident:016x} failed: {error!r}")
             self._client.refuse(self._ident, AgentKernelError(f"the daemon failed: {error!r}", hint="see daemon.log"))
         finally:
-            if self._relay is not None:
-                self._relay.leave()
+            if self._relay is not None and not self._stays:
+                self._relay.lose()
             if self._owns and not self._stays:
                 self._desk.spawn(self._desk.host.dispose(self._ident), f"removal of the sandbox of command {self._ident:016x}")
             self._ended()
@@ -133,15 +134,18 @@ class Session:
 
     async def _start(self, fields: door.Fields) -> None:
         host, caller = self._desk.host, self._client.caller
+        failpoint("daemon.exec.received")
         self._owns = door.SANDBOX not in fields
         opened = await open_sandbox(host, caller, fields, self._ident)
         opening = opened.opening()
         if opened.start is None:
+            failpoint("daemon.hold.made")
             self._client.send(FrameType.STARTED, self._ident, opening(_HELD.pid))
             await self._hold()
             return
         relay = self._relay = relaying(opened.sandbox).relay(self._ident, opened.start, self._client, opening)
         self._early.replay(relay)
+        failpoint("daemon.exec.passed")
         if opened.is_audited:
             host.started(caller, opened.sandbox, opened.command, self._ident)
         try:
@@ -157,6 +161,7 @@ class Session:
         if len(inner) != TWO_OFFSETS.size:
             raise InvalidInput("malformed RESUME")
         stdout, stderr = TWO_OFFSETS.unpack(inner)
+        failpoint("daemon.resume.received")
         sandbox, self._owns = await sandbox_of(self._desk.host, self._client.caller, fields, self._ident)
         try:
             relay = self._relay = await relaying(sandbox).resume(self._ident, (stdout, stderr), self._client)
@@ -167,6 +172,7 @@ class Session:
             await self._hold()
             return
         self._early.replay(relay)
+        failpoint("daemon.resume.passed")
 
         async def ending(status: ExitStatus) -> tuple[int | None, str]:
             return exit_status(status), "".join(line(*each) for each in why(status, sandbox.spec, None))
@@ -187,6 +193,7 @@ class Session:
                 self._note_end(audited, None, "client_lost")
             raise
         self._note_end(audited, status, "")
+        failpoint("daemon.exec.ended")
         relay.tell_end(status, *await ending(status))
         try:
             async with asyncio.timeout(FORGET_S):
