@@ -357,3 +357,14 @@ async def test_a_renamed_sandbox_says_its_new_name_everywhere(world: World, engi
     await _make(engine, world, start=True)
     await engine.rename(ANN, "one", "two")
     assert (await engine.spec(ANN, "two")).name == "two"
+
+
+async def test_the_log_of_a_sandbox_whose_row_went_just_before_a_crash_goes_with_the_recovery(world: World) -> None:
+    kept = await _make(world.engine(), world)
+    logs = world.directory / "data" / "logs"
+    for sandbox_id in (kept.sandbox_id, "ab" * 8):
+        (logs / sandbox_id).mkdir(parents=True)
+    engine = world.engine()
+    await engine.recover()
+    await engine.settled()
+    assert [path.name for path in logs.iterdir()] == [kept.sandbox_id]

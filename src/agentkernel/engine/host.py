@@ -56,6 +56,8 @@ class HostEngine(Engine):
     async def _settle(self) -> None:
         try:
             await self._reconciler.settle_all()
+            for sandbox_id in self._logs.orphans():  # their rows went just before a crash
+                self._logs.forget(sandbox_id)
             await self._reconciler.sweep_all()
         finally:
             self._settled.set()
