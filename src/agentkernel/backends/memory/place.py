@@ -93,8 +93,15 @@ def make_place(base: Path, sandbox_id: str, owner: str) -> Place:
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = base / sandbox_id
     path.mkdir(mode=0o700, exist_ok=True)
-    write_file(f"{path}/owner", owner)
-    return Place(sandbox_id=sandbox_id, path=path, owner=owner, lease_fd=new_lease(path))
+    try:
+        write_file(f"{path}/owner", owner)
+        return Place(sandbox_id=sandbox_id, path=path, owner=owner, lease_fd=new_lease(path))
+    except BaseException:
+        for name in (UNFINISHED_LEASE, LEASE):
+            (path / name).unlink(missing_ok=True)
+        if not (path / "home").exists():  # it was new
+            shutil.rmtree(path, ignore_errors=True)
+        raise
 
 
 async def find_place(base: Path, sandbox_id: str, owner: str) -> Place | None:

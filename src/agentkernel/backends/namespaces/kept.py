@@ -179,7 +179,11 @@ def make_kept(root: DataRoot, sandbox_id: str, owner: str) -> tuple[Kept, bool]:
         return kept, False
     kept = Kept(root=root, sandbox_id=sandbox_id)
     kept.path.mkdir(mode=0o700)
-    write_file(f"{kept.path}/owner", owner)
+    try:
+        write_file(f"{kept.path}/owner", owner)
+    except BaseException:
+        kept.release()
+        raise
     return kept, True
 
 

@@ -153,9 +153,7 @@ class SandboxState:
 
 def create_state(root: StateRoot, sandbox_id: str) -> SandboxState:
     """Makes and leases a sandbox's directory: the intent, before any effect."""
-    path = root.sandboxes / sandbox_id
-    path.mkdir(mode=0o700)
-    return SandboxState(sandbox_id=sandbox_id, path=path, lease_fd=new_lease(path))
+    return _made(root.sandboxes / sandbox_id)
 
 
 def abandoned(root: StateRoot) -> list[SandboxState]:
@@ -169,10 +167,20 @@ def abandoned(root: StateRoot) -> list[SandboxState]:
 
 def create_lasting(root: StateRoot, sandbox_id: str, owner: str) -> SandboxState:
     """The same for a booted sandbox, whose directory must not be there yet."""
-    path = root.lasting / sandbox_id
+    return _made(root.lasting / sandbox_id, owner)
+
+
+def _made(path: Path, owner: str = "") -> SandboxState:
     path.mkdir(mode=0o700)
-    write_file(f"{path}/owner", owner)
-    return SandboxState(sandbox_id=sandbox_id, path=path, lease_fd=new_lease(path))
+    state = SandboxState(sandbox_id=path.name, path=path, lease_fd=-1)
+    try:
+        if owner:
+            state.record("owner", owner)
+        state.lease_fd = new_lease(path)
+    except BaseException:
+        state.release()
+        raise
+    return state
 
 
 def taken_lasting(root: StateRoot, sandbox_id: str, owner: str) -> SandboxState | None:
