@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 
 USAGE = "usage: python -m agentkernel.daemon [--foreground | --background] [--start-lock FD] [--idle SECONDS] [--backends NAME,...]\n"
 
@@ -26,13 +27,14 @@ def main(words: list[str]) -> int:
         if os.fork():
             os._exit(0)
         os.setsid()
-    from agentkernel.daemon.process import Options, run  # noqa: PLC0415 - after the fork
-
-    return run(
-        Options(
-            start_lock=int(given["--start-lock"]) if "--start-lock" in given else None,
-            idle_s=float(given["--idle"]) if "--idle" in given else None,
-            backends=tuple(given["--backends"].split(",")) if "--backends" in given else None,
+    process = import_module("agentkernel.daemon.process")  # after the fork
+    return int(
+        process.run(
+            process.Options(
+                start_lock=int(given["--start-lock"]) if "--start-lock" in given else None,
+                idle_s=float(given["--idle"]) if "--idle" in given else None,
+                backends=tuple(given["--backends"].split(",")) if "--backends" in given else None,
+            )
         )
     )
 
