@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module
+
+from agentkernel.daemon.process import Options, run
 
 USAGE = "usage: python -m agentkernel.daemon [--foreground | --background] [--start-lock FD] [--idle SECONDS] [--backends NAME,...]\n"
 
 
 def main(words: list[str]) -> int:
-    """Parses the words and serves; in the background the caller is told at once that there is a process."""
+    """Parses the words and serves; in the background as nobody's child, while this process ends."""
     given: dict[str, str] = {}
-    switches = {"--foreground", "--background"}
     rest = iter(words)
     for word in rest:
-        if word in switches:
+        if word in ("--foreground", "--background"):
             given[word] = ""
         elif word in ("--start-lock", "--idle", "--backends"):
             given[word] = next(rest, "")
@@ -23,18 +23,14 @@ def main(words: list[str]) -> int:
             sys.stderr.write(USAGE)
             return 2
     if "--background" in given:
-        # Before anything is imported: a child has nobody's attention, and its parent's parent waits for this process alone.
         if os.fork():
             os._exit(0)
         os.setsid()
-    process = import_module("agentkernel.daemon.process")  # after the fork
-    return int(
-        process.run(
-            process.Options(
-                start_lock=int(given["--start-lock"]) if "--start-lock" in given else None,
-                idle_s=float(given["--idle"]) if "--idle" in given else None,
-                backends=tuple(given["--backends"].split(",")) if "--backends" in given else None,
-            )
+    return run(
+        Options(
+            start_lock=int(given["--start-lock"]) if "--start-lock" in given else None,
+            idle_s=float(given["--idle"]) if "--idle" in given else None,
+            backends=tuple(given["--backends"].split(",")) if "--backends" in given else None,
         )
     )
 
