@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from agentkernel.backends._records import write_file
 from agentkernel.backends.namespaces.delegation import PREFIX, CgroupHost, words
 from agentkernel.errors import LaunchFailed
 from agentkernel.model.command import LimitHit
@@ -35,7 +36,7 @@ class CgroupPlan:
 class Cgroups:
     """The groups of one sandbox."""
 
-    def __init__(self, version: int, directories: dict[str, Path], agents: str = "") -> None:
+    def __init__(self, version: int, directories: dict[str, str], agents: str = "") -> None:
         """`directories`: controller -> group; `agents`: with v2, the group where first processes are born."""
         self._version = version
         self._agents = agents
@@ -46,7 +47,7 @@ class Cgroups:
     @classmethod
     def of(cls, host: CgroupHost, sandbox_id: str) -> Cgroups:
         """The groups that a new sandbox gets."""
-        directories = {controller: Path(parent, PREFIX + sandbox_id) for controller, parent in host.parents.items()}
+        directories = {controller: f"{parent}/{PREFIX}{sandbox_id}" for controller, parent in host.parents.items()}
         return cls(host.version, directories, host.agents)
 
     @classmethod
@@ -57,7 +58,7 @@ class Cgroups:
             fields = line.split(" ", 2)
             if len(fields) == 3 and fields[0].isdecimal():
                 version = int(fields[0])
-                directories[fields[1]] = Path(fields[2])
+                directories[fields[1]] = fields[2]
         return cls(version, directories)
 
     @property
@@ -68,7 +69,7 @@ class Cgroups:
     @property
     def paths(self) -> tuple[str, ...]:
         """Every directory, each once."""
-        return tuple(dict.fromkeys(str(path) for path in self._directories.values()))
+        return tuple(dict.fromkeys(self._directories.values()))
 
     def limits(self, controller: str) -> bool:
         """Whether a controller (memory, pids, cpu) limits this sandbox."""
@@ -85,9 +86,10 @@ class Cgroups:
         """
         try:
             for path in self.paths:
-                Path(path).mkdir(exist_ok=True)
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(path)
                 if self._version == 2 and agent is not None:
-                    os.chown(Path(path, "cgroup.procs"), agent, -1)
+                    os.chown(f"{path}/cgroup.procs", agent, -1)
             if self._version == 1:
                 self._limit_v1(resources)
             elif self._version == 2:
@@ -99,27 +101,27 @@ class Cgroups:
     def _limit_v1(self, resources: Resources) -> None:
         memory, pids, cpu = (self._directories.get(name) for name in ("memory", "pids", "cpu"))
         if memory and resources.memory_bytes is not None:
-            (memory / "memory.limit_in_bytes").write_text(str(resources.memory_bytes))
+            write_file(f"{memory}/memory.limit_in_bytes", str(resources.memory_bytes))
             with contextlib.suppress(OSError):  # only where the kernel accounts swap
-                (memory / "memory.memsw.limit_in_bytes").write_text(str(resources.memory_bytes))
+                write_file(f"{memory}/memory.memsw.limit_in_bytes", str(resources.memory_bytes))
             with contextlib.suppress(OSError):  # what sockets hold counts apart, and against what all of the host's sockets may hold
-                (memory / "memory.kmem.tcp.limit_in_bytes").write_text(str(resources.memory_bytes // SOCKET_SHARE))
+                write_file(f"{memory}/memory.kmem.tcp.limit_in_bytes", str(resources.memory_bytes // SOCKET_SHARE))
         if pids and resources.pids is not None:
-            (pids / "pids.max").write_text(str(resources.pids))
+            write_file(f"{pids}/pids.max", str(resources.pids))
         if cpu and resources.cpus is not None:
-            (cpu / "cpu.cfs_period_us").write_text(str(CPU_PERIOD_US))
-            (cpu / "cpu.cfs_quota_us").write_text(str(max(1000, int(resources.cpus * CPU_PERIOD_US))))
+            write_file(f"{cpu}/cpu.cfs_period_us", str(CPU_PERIOD_US))
+            write_file(f"{cpu}/cpu.cfs_quota_us", str(max(1000, int(resources.cpus * CPU_PERIOD_US))))
 
     def _limit_v2(self, resources: Resources) -> None:
         memory, pids, cpu = (self._directories.get(name) for name in ("memory", "pids", "cpu"))
         if memory and resources.memory_bytes is not None:
-            (memory / "memory.max").write_text(str(resources.memory_bytes))
+            write_file(f"{memory}/memory.max", str(resources.memory_bytes))
             with contextlib.suppress(OSError):  # only where the kernel has swap
-                (memory / "memory.swap.max").write_text("0")
+                write_file(f"{memory}/memory.swap.max", "0")
         if pids and resources.pids is not None:
-            (pids / "pids.max").write_text(str(resources.pids))
+            write_file(f"{pids}/pids.max", str(resources.pids))
         if cpu and resources.cpus is not None:
-            (cpu / "cpu.max").write_text(f"{max(1000, int(resources.cpus * CPU_PERIOD_US))} {CPU_PERIOD_US}")
+            write_file(f"{cpu}/cpu.max", f"{max(1000, int(resources.cpus * CPU_PERIOD_US))} {CPU_PERIOD_US}")
 
     def limits_hit(self) -> tuple[LimitHit, ...]:
         """Which limits ended or refused something since the last call."""
@@ -140,9 +142,9 @@ class Cgroups:
         memory, pids = self._directories.get("memory"), self._directories.get("pids")
         if memory:
             name = "memory.oom_control" if self._version == 1 else "memory.events"
-            self._counters[LimitHit.MEMORY] = _Counter(memory / name, b"oom_kill")
+            self._counters[LimitHit.MEMORY] = _Counter(f"{memory}/{name}", b"oom_kill")
         if pids:
-            self._counters[LimitHit.PIDS] = _Counter(pids / "pids.events", b"max")
+            self._counters[LimitHit.PIDS] = _Counter(f"{pids}/pids.events", b"max")
 
     def let_go(self) -> None:
         """Leaves the groups as they are."""
@@ -159,7 +161,7 @@ class Cgroups:
 class _Counter:
     """One number of a `key value` file, kept open: it is read after every command."""
 
-    def __init__(self, path: Path, key: bytes) -> None:
+    def __init__(self, path: str, key: bytes) -> None:
         self._key = key
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
