@@ -12,9 +12,9 @@ from unit.cli_harness import environment_in, run
 
 from agentkernel import __version__, assembly
 from agentkernel.cli.main import main
-from agentkernel.text.nearest import nearest
 from agentkernel.cli.verbs import VERBS
 from agentkernel.errors import Refused
+from agentkernel.text.nearest import nearest
 
 Captured = pytest.CaptureFixture[str]
 
