@@ -87,6 +87,7 @@ async def test_what_changes_something_is_done_though_the_client_is_gone(world: W
         (b'{"op": "list", "wanted": {}, "wait_s": 5}', errors.UnknownKey),
         (b'{"op": "events", "wanted": {}, "wait_s": "long"}', errors.InvalidInput),
         (b'{"op": "start", "name": "nobody"}', errors.NotFound),
+        (b'{"op": "start", "name": "\\udcff"}', errors.InvalidInput),
     ],
 )
 async def test_what_cannot_be_called_is_refused(client: DoorClient, text: bytes, expected: type[errors.AgentKernelError]) -> None:

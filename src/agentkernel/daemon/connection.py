@@ -191,6 +191,8 @@ class Connection:
                 self.send(*await answer_about_sandbox(self._desk.host, self.caller, kind, ident, payload))
         except AgentKernelError as error:
             self.refuse(ident, error)
+        except UnicodeEncodeError:
+            self.refuse(ident, InvalidInput("a name holds what is no text"))
         except Exception as error:  # noqa: BLE001 - a fault of ours must not leave the client waiting
             self._desk.log(f"{FrameType(kind).name} failed: {error!r}")
             self.refuse(ident, AgentKernelError(f"the daemon failed: {error!r}", hint="see daemon.log"))

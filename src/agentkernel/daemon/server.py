@@ -84,7 +84,13 @@ class Server:
             return
         if _identity(_PACKAGE) != self._package:
             self._desk.end("the package was replaced", is_replaced=True)
-        self._connections.add(Connection(self._desk, self._calls, sock, Caller(principal=principal_of(uid)), self._closed))
+        try:
+            caller = Caller(principal=principal_of(uid))
+        except OSError as error:  # out of descriptors: the client tries again
+            self._desk.log(f"a connection of uid {uid} was turned away: {error}")
+            sock.close()
+            return
+        self._connections.add(Connection(self._desk, self._calls, sock, caller, self._closed))
 
     def _closed(self, connection: Connection) -> None:
         self._connections.discard(connection)

@@ -112,6 +112,8 @@ class Session:
             await self._serve(payload)
         except AgentKernelError as error:
             self._client.refuse(self._ident, error)
+        except UnicodeEncodeError:
+            self._client.refuse(self._ident, InvalidInput("a name holds what is no text"))
         except Exception as error:  # noqa: BLE001 - a fault of ours must not leave the client waiting
             self._desk.log(f"command {self._ident:016x} failed: {error!r}")
             self._client.refuse(self._ident, AgentKernelError(f"the daemon failed: {error!r}", hint="see daemon.log"))
