@@ -10,7 +10,9 @@ from typing import Any
 
 from reliability.lives import Answer, Lives
 
-ANYTHING = "*"
+ANYTHING = "*"  # a file may hold what nobody wrote as such: a part
+MAX_ARGUMENT = 100_000  # bytes of a shell script, which is one argument
+NUMBERS = 20_000  # of a command with much output: 109 KB
 UNTYPED_IS_FINE = bool(os.environ.get("CAMPAIGN_UNTYPED"))
 LINES = 12  # of a background command's output
 
@@ -76,7 +78,8 @@ class World:
             acts = [
                 (self.write, 30),
                 (self.read, 15),
-                (self.exec, 20),
+                (self.exec, 15),
+                (self.bulk, 6),
                 (self.stop, 15),
                 (self.remove, 6),
                 (self.detach, 8),
@@ -149,9 +152,9 @@ class World:
             box.name, box.also = box.also, ""
 
     async def write(self, box: Box) -> None:
-        path, text = f"/home/user/f{box.dice.randrange(3)}", self.token() * box.dice.choice((1, 1, 400))
+        path, text = f"/home/user/f{box.dice.randrange(3)}", self.token() * box.dice.choice((1, 1, 400, 20_000))
         box.files.setdefault(path, {""}).add(text)
-        if box.dice.random() < 0.5:
+        if len(text) > MAX_ARGUMENT or box.dice.random() < 0.5:
             answer = await self._do("write", box, name=box.name, path=path, text=text)
             if answer.error:
                 box.files[path].add(ANYTHING)  # cut short, it has written a part
@@ -173,6 +176,10 @@ class World:
         answer = await self._do("read", box, name=box.name, path=path, fine="file_operation")
         if answer.error and answer.error != "file_operation":
             return
+        if answer.error and "No such file" not in answer.message:
+            if self.tolerant or box.agent_harmed:
+                return
+            raise Violation(f"{box.name}: {path} cannot be read: {answer.message}")
         text = "" if answer.error else answer.result
         if text not in box.files[path] and ANYTHING not in box.files[path]:
             raise Violation(
@@ -188,6 +195,17 @@ class World:
             if self._may_be_killed(box, answer):
                 return
             raise Violation(f"{box.name}: a command that prints {token} and exits with {code} came to {answer.result}")
+
+    async def bulk(self, box: Box) -> None:
+        """Much output, slowly enough to be cut short."""
+        script = f"seq 1 {NUMBERS // 2}; sleep 0.0{box.dice.randrange(8)}; seq {NUMBERS // 2 + 1} {NUMBERS}"
+        answer = await self._do("exec", box, name=box.name, script=script)
+        if not answer.error and answer.result != [0, "".join(f"{number}\n" for number in range(1, NUMBERS + 1))]:
+            if self._may_be_killed(box, answer):
+                return
+            raise Violation(
+                f"{box.name}: output of {NUMBERS} numbers came as {len(answer.result[1])} characters, exit code {answer.result[0]}"
+            )
 
     def _may_be_killed(self, box: Box, answer: Answer) -> bool:
         return bool(answer.result[0] == 137 and (box.agent_harmed or self.tolerant))

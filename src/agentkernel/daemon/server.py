@@ -41,6 +41,7 @@ class Server:
 
     def begin(self) -> None:
         """Takes connections from now on."""
+        principal_of(os.geteuid())  # nearly everybody; remembered, it needs no descriptor
         self._loop.add_reader(self._listener.socket.fileno(), self._accept)
         self._watch_idleness()
 
