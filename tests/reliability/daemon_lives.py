@@ -73,7 +73,7 @@ class DaemonLives(Lives):
         async with self._starting:
             if self._over.is_set():
                 died = time.monotonic()
-                await self._start("")
+                await self._follow()
                 self._measures.append(asyncio.create_task(self._measure(died)))
             else:
                 await self._listening()

@@ -50,7 +50,7 @@ class EngineLives(Lives):
         async with self._starting:
             if self._over.is_set():
                 died = time.monotonic()
-                await self._start("")
+                await self._follow()
                 if await self._ask("settled", {}) is not None:
                     self.recoveries_s.append(time.monotonic() - died)
 

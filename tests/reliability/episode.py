@@ -19,7 +19,7 @@ from typing import Any
 from reliability import leftovers
 from reliability.daemon_lives import DaemonLives
 from reliability.engine_lives import EngineLives
-from reliability.faults import Fault, choose
+from reliability.faults import Fault, choose, reachable
 from reliability.lives import RECOVERY_S, Hangs, Lives, Nursery
 from reliability.world import LINES, Box, Violation, World
 
@@ -40,12 +40,17 @@ class Report:
     episode: int
     pooled: bool
     door: str = ""
-    faults: list[dict[str, Any]] = field(default_factory=list)
+    faults: list[dict[str, Any]] = field(default_factory=list)  # each with what it was, and whether it was reached
     operations: int = 0
     seconds: float = 0.0
     slowest_recovery_s: float = 0.0
     violations: list[str] = field(default_factory=list)
     told: list[str] = field(default_factory=list)  # the last operations, when there are violations
+
+    @property
+    def reached(self) -> int:
+        """How many of the faults came to pass."""
+        return sum(each["fired"] for each in self.faults)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +68,9 @@ class Episode:
         self._nursery = nursery
         self._dice = random.Random(f"{seed}:{number}")
         self._home = directory / f"home-{number}"
-        self._names = names
         self._report = Report(episode=number, pooled=self._dice.random() < 0.3)
         self._report.door = campaign.door or self._dice.choice(DOORS)
+        self._names = reachable(names, backend=campaign.backend, pooled=self._report.pooled, door=self._report.door)
         work = directory / "work"
         work.mkdir(exist_ok=True)
         environment = _environment(self._home, directory)
@@ -89,7 +94,7 @@ class Episode:
         before = host.take()
         try:
             for _ in range(faults):
-                await self._one(choose(self._dice, self._names, pooled=self._report.pooled))
+                await self._one(choose(self._dice, self._names))
             await self._end(before)
         except (Violation, Hangs) as error:
             self._report.violations.append(f"{type(error).__name__}: {error}")
@@ -113,8 +118,8 @@ class Episode:
             await world.go(world.boxes[0], fault.way)
         if fault.way == "die":
             await self._die(world.boxes[0])
-        world.tolerant = fault.kind in ("error", "descriptors")
-        await session.begin(fault.rules)
+        world.tolerant = "error:" in fault.rules or fault.kind == "descriptors"
+        await (session.begin(fault.before, fault.rules) if fault.before else session.begin(fault.rules))
         pid = session.pid
         acts = [self._steps(box, fault.way if box is world.boxes[0] else "") for box in world.boxes]
         if self._dice.random() < 0.5:
@@ -125,10 +130,10 @@ class Episode:
         if disturb is not None:
             acts.append(disturb(told))
         await _all(acts)
-        if session.pid == pid:
+        if session.pid == pid or session.armed:
             await session.kill()
         world.tolerant = False
-        told["fired"] = told["fired"] or bool(shared.fired)
+        told["fired"] = told["fired"] or shared.fired >= fault.acts
         world.told.append(f"--- verify; fired: {told['fired']}; deaths: {session.deaths[-3:]}")
         await self._verify()
 

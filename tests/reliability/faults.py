@@ -14,21 +14,31 @@ _PARTS = {
     "operation": ("insert", "update", "delete", "append", "root", "prune"),
     "act": ("stop", "discard", "sweep", "recover", "undo", "boot.left", "boot.undo"),
 }
-# Once in a store's life, by the hour, or only after another fault: they are tested where that can be brought about.
-_RARE = re.compile(r"^store\.make|\.undo\.|\.prune\.|^engine\.expire|^namespaces\.boot\.left")
+# Once in a store's life, by the hour, of sandboxes of another kind, or of acts that never come to that step: tested elsewhere.
+_NOT_HERE = re.compile(
+    r"^store\.make|\.prune\.|^engine\.expire|^namespaces\.undo|\.boot\.left|\.boot\.undo\.(tree|range|records)"
+    r"|^namespaces\.(stop|recover|sweep)\.(tree|range)|^namespaces\.stop\.records"
+)
 _POOLED = re.compile(r"^pool\.|^namespaces\.sweep|\.taken$")  # a pool's sandboxes have no rows, so a sweep finds those of the killed
+_DAEMON = re.compile(r"^daemon\.")
 # What must be done to get to a step. The first that fits counts.
 _WAYS = (
     (re.compile(r"^engine\.(ephemeral|dispose)|^daemon\.hold|^pool"), "run"),
-    (re.compile(r"^engine\.create"), "create"),
+    (re.compile(r"^engine\.create|^engine\.reconcile\.discarded|^store\.(insert|root)"), "create"),
     (re.compile(r"^engine\.logs"), "detach"),
     (re.compile(r"^engine\.start|boot"), "boot"),
     (re.compile(r"^(engine|namespaces)\.stop"), "stop"),
     (re.compile(r"^engine\.remove|^namespaces\.discard|^store\.delete"), "remove"),
     (re.compile(r"^namespaces\.recover\.(processes|groups|files|state)|^engine\.reconcile\.ended"), "die"),
     (re.compile(r"recover"), "adopt"),
-    (re.compile(r"^daemon\.(exec|resume)"), "exec"),
+    (re.compile(r"^daemon\.(exec|resume)"), "bulk"),
 )
+# What must go wrong in the life before, or in the same one, for a step to be reached.
+_BEFORE = (
+    (re.compile(r"^engine\.reconcile\.discarded"), "engine.create.stored@1=kill"),
+    (re.compile(r"^daemon\.resume"), "daemon.exec.output@1=kill"),
+)
+_BESIDE = ((re.compile(r"\.boot\.undo"), "namespaces.boot.attached@1=error:EIO"),)
 ERRORS = ("ENOSPC", "EMFILE", "EIO")
 
 
@@ -45,17 +55,30 @@ class Fault:
     def rules(self) -> str:
         """For AGENTKERNEL_FAILPOINTS."""
         action = {"kill": "kill", "error": f"error:{self.errno}", "pause": "pause:0.3"}.get(self.kind)
-        return f"{self.failpoint}@{self.call}={action}" if action else ""
+        return ",".join(filter(None, (self._of(_BESIDE), f"{self.failpoint}@{self.call}={action}"))) if action else ""
+
+    @property
+    def before(self) -> str:
+        """For the life before, which that ends."""
+        return self._of(_BEFORE)
+
+    @property
+    def acts(self) -> int:
+        """How many failpoints act when it is reached."""
+        return 1 + bool(self.before) + bool(self._of(_BESIDE))
 
     @property
     def way(self) -> str:
         """What one sandbox must go through for the step to be reached; empty: anything."""
-        return next((way for pattern, way in _WAYS if pattern.search(self.failpoint)), "")
+        return self._of(_WAYS)
 
     @property
     def text(self) -> str:
         """For people and logs."""
-        return self.rules or self.kind
+        return f"{self.before + ', then ' if self.before else ''}{self.rules or self.kind}"
+
+    def _of(self, table: tuple[tuple[re.Pattern[str], str], ...]) -> str:
+        return next((found for pattern, found in table if pattern.search(self.failpoint)), "")
 
 
 # How often of a hundred.
@@ -84,12 +107,24 @@ def failpoint_names() -> list[str]:
     return sorted(found)
 
 
-def choose(dice: random.Random, names: list[str], *, pooled: bool = True) -> Fault:
-    """The next one."""
+def choose(dice: random.Random, names: list[str]) -> Fault:
+    """The next one; `names` are `reachable`."""
     kind = dice.choices(list(KINDS), list(KINDS.values()))[0]
     if kind not in ("kill", "error", "pause"):
         return Fault(kind=kind)
-    usual = [name for name in names if not _RARE.search(name) and (pooled or not _POOLED.search(name))]
-    name = dice.choice(usual)
-    call = dice.randint(1, 6) if name.startswith("store.") else dice.choice((1, 1, 1, 1, 2))
+    name = dice.choice(names)
+    often = name.startswith(("store.update", "store.append", "store.read", "daemon.exec", "daemon.call"))
+    call = dice.randint(1, 6) if often else dice.choice((1, 1, 1, 1, 1, 2))
     return Fault(kind=kind, failpoint=name, call=call, errno=dice.choice(ERRORS) if kind == "error" else "")
+
+
+def reachable(names: list[str], *, backend: str, pooled: bool, door: str) -> list[str]:
+    """Those that an episode of that kind can come to."""
+    return [
+        name
+        for name in names
+        if not _NOT_HERE.search(name)
+        and (not name.startswith(("namespaces.", "memory.")) or name.startswith(f"{backend}."))
+        and (pooled or not _POOLED.search(name))
+        and (door == "daemon" or not _DAEMON.search(name))
+    ]

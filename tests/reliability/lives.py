@@ -105,15 +105,23 @@ class Lives:
         self._over.set()
         self._starting = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._then = ""
+        self.armed = ""  # the failpoints of the process that lives, or lived last
         self.pid = 0  # of the process that lives, or lived last
         self.recoveries_s: list[float] = []  # from each death until somebody was answered again
         self.deaths: list[tuple[str, int]] = []  # how each was armed, and its exit status
 
-    async def begin(self, armed: str = "") -> None:
-        """Starts a process with failpoints; one that lives is killed before."""
+    async def begin(self, armed: str, then: str = "") -> None:
+        """Starts a process with failpoints; one that lives is killed before. `then`: those of the one that follows when it dies."""
         async with self._starting:  # else somebody who finds none starts one between the two
             await self.kill()
+            self._then = then
             await self._start(armed)
+
+    async def _follow(self) -> None:
+        """Starts the one after one that has died."""
+        armed, self._then = self._then, ""
+        await self._start(armed)
 
     async def kill(self) -> None:
         """SIGKILL for the process that lives."""
@@ -134,7 +142,7 @@ class Lives:
 
     async def _fork(self, kind: str, armed: str, arguments: list[str], descriptors: list[int]) -> None:
         asked = {"kind": kind, "environment": self._environment, "failpoints": armed, "arguments": arguments, "stderr": str(self._errors)}
-        self.pid = await self._nursery.fork(asked, descriptors)
+        self.pid, self.armed = await self._nursery.fork(asked, descriptors), armed
         self._over = over = asyncio.Event()
         self._spawn(self._watch(self.pid, armed, over))
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from reliability.faults import KINDS, SOURCE, choose, failpoint_names
+from reliability.faults import KINDS, SOURCE, choose, failpoint_names, reachable
 
 from agentkernel.failpoints import parse
 
@@ -39,8 +39,8 @@ def test_every_step_of_the_promised_operations_is_a_failpoint() -> None:
 
 
 def test_all_kinds_of_faults_are_chosen_and_their_rules_can_be_read() -> None:
-    dice, names = random.Random(1), failpoint_names()
+    dice, names = random.Random(1), reachable(failpoint_names(), backend="namespaces", pooled=True, door="daemon")
     faults = [choose(dice, names) for _ in range(2000)]
     assert {fault.kind for fault in faults} == set(KINDS)
     for fault in faults:
-        assert len(parse(fault.rules)) == bool(fault.failpoint)
+        assert len(parse(fault.rules)) + len(parse(fault.before)) == (fault.acts if fault.failpoint else 0)

@@ -93,9 +93,9 @@ class World:
         """What leads to a step of that kind, whatever the box is in now."""
         if way == "run":
             return await self.run()
-        if way in ("stop", "detach", "exec", "adopt", "die"):
+        if way in ("stop", "detach", "bulk", "adopt", "die"):
             await self.bring(box, running=True)
-            if box.running and way in ("stop", "detach", "exec"):
+            if box.running and way in ("stop", "detach", "bulk"):
                 await getattr(self, way)(box)
         elif way == "boot":
             await self.bring(box, running=False)
