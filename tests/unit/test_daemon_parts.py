@@ -52,6 +52,15 @@ def test_the_socket_is_the_user_s_alone_and_replaces_one_that_nobody_serves(tmp_
     assert os.listdir(tmp_path / "run") == []
 
 
+def test_a_directory_that_was_chosen_for_the_socket_stays_as_open_as_it_is(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    listen(str(tmp_path / "daemon.sock")).close()
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+    tmp_path.chmod(0o777)
+    with pytest.raises(PermissionError):
+        listen(str(tmp_path / "daemon.sock"))
+
+
 def test_a_daemon_that_ends_leaves_its_successor_s_socket(tmp_path: Path) -> None:
     path = str(tmp_path / "run" / "daemon.sock")
     first, second = listen(path), listen(path)

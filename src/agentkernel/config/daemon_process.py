@@ -88,14 +88,16 @@ def last_words(environment: Mapping[str, str]) -> str:
     return next((line.decode("utf-8", "replace").strip() for line in reversed(lines) if line.strip()), "it says nothing")
 
 
-def own_directory(path: str) -> None:
+def own_directory(path: str, *, closes: bool = True) -> None:
     """Makes a directory that is ours and closed to others, or checks that it is; raises OSError where it is not.
+
+    Without `closes` one that is there already stays as open as it is: HOME, say, or /run, where somebody wants the socket to be.
 
     /tmp is anyone's: a directory (or symlink) that somebody else has put there is not used. Root's may be passed through, though not be
     looked into: its sandboxes' users reach their mounts beneath it.
     """
     mode = 0o700 if os.geteuid() else 0o711
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
     try:
         os.mkdir(path, mode)
     except FileExistsError:
@@ -105,7 +107,7 @@ def own_directory(path: str) -> None:
         raise PermissionError(f"{path} is not a directory of uid {os.geteuid()}")
     if status.st_mode & 0o022:
         raise PermissionError(f"{path} can be written by others")
-    if status.st_mode & 0o077 != mode & 0o077:
+    if closes and status.st_mode & 0o077 != mode & 0o077:
         os.chmod(path, mode)
 
 

@@ -17,7 +17,7 @@ _CREDENTIALS: Final = struct.Struct("3i")
 
 
 class Listener:
-    """A listening unix socket, its file 0600 in a directory of ours. `close` removes the file only if it is still this socket's."""
+    """A listening unix socket, its file 0600 in a directory that nobody else can write. `close` removes the file if it is still its own."""
 
     def __init__(self, sock: socket.socket, path: str, *, owned: bool) -> None:
         self.socket = sock
@@ -39,7 +39,7 @@ def listen(path: str) -> Listener:
     Raises:
         OSError: the directory is not ours, or cannot be written.
     """
-    own_directory(os.path.dirname(path))
+    own_directory(os.path.dirname(path), closes=False)  # the socket's mode is what counts
     made = f"{path}.{os.getpid()}"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(made)
