@@ -95,8 +95,8 @@ class Execution:
             self.phase = Phase.RESUMING
             self._refreshing = self._end_held_up = False
             self._resume()
-            for stream, offset in enumerate(self.output.acknowledge(), start=1):
-                self._send(FrameType.CONSUMED, self.ident, OFFSET.pack(offset), stream)
+            if self.pid:  # else the agent has yet to say whether it knows the command, and has written that much
+                self._acknowledge()
         if self._size is not None:
             self.resize(self._size)
         if self._kill_cause is not None:
@@ -220,7 +220,9 @@ class Execution:
         resumed = self.resumed = parse_resumed(payload)
         if self.pid not in (0, resumed.pid):
             raise ProtocolViolation("a resumed process has another pid")
-        self.pid = resumed.pid
+        is_new, self.pid = not self.pid, resumed.pid
+        if is_new:
+            self._acknowledge()
         self.output.restart(self._asked, (resumed.stdout_first, resumed.stderr_first))
         if self._refreshing:
             self._refreshing = False
@@ -278,6 +280,10 @@ class Execution:
             return
         self.exited = exited
         self._end()
+
+    def _acknowledge(self) -> None:
+        for stream, offset in enumerate(self.output.acknowledge(), start=1):
+            self._send(FrameType.CONSUMED, self.ident, OFFSET.pack(offset), stream)
 
     def _resume(self) -> None:
         self._asked = self.output.ask()
