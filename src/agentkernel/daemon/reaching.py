@@ -10,7 +10,7 @@ from agentkernel.channel.door import SANDBOX, Fields
 from agentkernel.channel.frames import FrameType
 from agentkernel.channel.messages import Failure, Start
 from agentkernel.channel.relay import Client, Relay
-from agentkernel.errors import InvalidInput, NotFound, Unsupported
+from agentkernel.errors import InvalidInput, NotFound, Refused, Unsupported
 from agentkernel.model.command import Command
 
 
@@ -56,10 +56,11 @@ async def sandbox_of(host: Host, caller: Caller, fields: Fields, exec_id: int) -
 
     Raises:
         NotFound: there is none.
+        Refused: the caller's scopes allow neither.
     """
     try:
         return await host.ephemeral_of(caller, exec_id), True
-    except NotFound:
+    except (NotFound, Refused):  # whose scopes are those of one sandbox has no business with others', but with that one
         if SANDBOX not in fields:
             raise
     return await host.open(caller, name_of(fields)), False

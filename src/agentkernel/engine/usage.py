@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from agentkernel.abc import Caller
 from agentkernel.engine import audit
+from agentkernel.engine.access import require
 from agentkernel.engine.core import Core
 from agentkernel.engine.lifecycle import Lifecycle
 from agentkernel.engine.locks import host_errors
@@ -91,6 +92,7 @@ class Usage:
         if live.record.ephemeral:
             await self.destroy_of(caller, live)
         else:
+            require(caller, "stop", live.record)
             await self._lifecycle.operate(caller, live.sandbox_id, self._lifecycle.stop)
 
     async def destroy_of(self, caller: Caller, live: Live) -> None:
@@ -99,6 +101,7 @@ class Usage:
             with host_errors():
                 await live.sandbox.destroy()
             return
+        require(caller, "run" if live.record.ephemeral else "remove", live.record)
 
         async def act(caller: Caller, record: SandboxRecord) -> SandboxRecord:
             return await self._lifecycle.remove(caller, record, force=True)
