@@ -449,8 +449,8 @@ class Host(Kernel, Protocol):
         """The sandbox that an earlier engine or connection made for that command; raises NotFound."""
         ...
 
-    async def dispose(self, exec_id: int) -> None:
-        """Removes the ephemeral sandbox of a command; none there is fine."""
+    async def dispose(self, exec_id: int, caller: Caller | None = None) -> None:
+        """Removes the ephemeral sandbox of a command; none there, or with `caller` none that exists for that caller, is fine."""
         ...
 
     def started(self, caller: Caller, sandbox: Sandbox, command: Command, exec_id: int) -> None:

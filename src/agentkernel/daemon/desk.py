@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -26,6 +27,7 @@ class Desk:
         self._ending = asyncio.Event()
         self._reason = ""
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._claims: Counter[tuple[str, int]] = Counter()
 
     @property
     def reason(self) -> str:
@@ -52,6 +54,18 @@ class Desk:
         """Raises DaemonUnavailable where no new work is taken: nothing was done, the next daemon will."""
         if self.is_draining:
             raise DaemonUnavailable("the daemon is ending", hint="connect again")
+
+    def claim(self, principal: str, exec_id: int) -> None:
+        """One more session of a principal's has to do with the sandbox that is made for that command."""
+        self._claims[principal, exec_id] += 1
+
+    def unclaim(self, principal: str, exec_id: int) -> bool:
+        """That session has ended; whether it was the last one, with which the sandbox goes."""
+        self._claims[principal, exec_id] -= 1
+        if self._claims[principal, exec_id]:
+            return False
+        del self._claims[principal, exec_id]
+        return True
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Runs something to its end beside everything else; what it fails with is logged."""

@@ -18,6 +18,7 @@ from agentkernel.daemon.listening import Listener, peer_of
 MAX_CLIENTS: Final = 1024
 DRAIN_S: Final = 10.0  # for what is under way; commands that take longer are taken up by the next daemon
 _ACCEPTS: Final = 64  # connections taken in a row
+_ACCEPT_AGAIN_S: Final = 0.1  # after a shortage of descriptors: the socket stays readable, and nothing is won by asking at once
 _POLL_S: Final = 0.02
 _PACKAGE: Final = Path(__file__).parent.parent / "__init__.py"
 
@@ -37,12 +38,13 @@ class Server:
         self._connections: set[Connection] = set()
         self._loop = asyncio.get_running_loop()
         self._idle: asyncio.TimerHandle | None = None
+        self._waiting: asyncio.TimerHandle | None = None  # until connections are taken again
         self._package = _identity(_PACKAGE)
 
     def begin(self) -> None:
         """Takes connections from now on."""
         principal_of(os.geteuid())  # nearly everybody; remembered, it needs no descriptor
-        self._loop.add_reader(self._listener.socket.fileno(), self._accept)
+        self._listen()
         self._watch_idleness()
 
     async def drain(self, patience_s: float = DRAIN_S) -> None:
@@ -51,6 +53,8 @@ class Server:
         desk.is_draining = True
         desk.log(f"ends: {desk.reason}")
         self._loop.remove_reader(self._listener.socket.fileno())
+        if self._waiting is not None:
+            self._waiting.cancel()
         self._listener.close()
         if self._idle is not None:
             self._idle.cancel()
@@ -65,6 +69,10 @@ class Server:
 
     # -- connections
 
+    def _listen(self) -> None:
+        self._waiting = None
+        self._loop.add_reader(self._listener.socket.fileno(), self._accept)
+
     def _accept(self) -> None:
         for _ in range(_ACCEPTS):
             try:
@@ -73,6 +81,8 @@ class Server:
                 return
             except OSError as error:  # out of descriptors: they wait in the socket's queue
                 self._desk.log(f"a connection cannot be taken: {error}")
+                self._loop.remove_reader(self._listener.socket.fileno())
+                self._waiting = self._loop.call_later(_ACCEPT_AGAIN_S, self._listen)
                 return
             self._take(sock)
 

@@ -57,7 +57,8 @@ class Session:
         self._holds = False
         self._resumes = False
         self._stays = False  # what it began goes on without it
-        self._owns = False  # the sandbox was made for it, and goes with it
+        self._owns = False  # the sandbox was made for the command, and goes when no session follows it any more
+        self._has_claim = False
 
     def begin(self, payload: bytes, *, resumes: bool) -> None:
         """Takes up the work."""
@@ -120,9 +121,18 @@ class Session:
         finally:
             if self._relay is not None and not self._stays:
                 self._relay.lose()
-            if self._owns and not self._stays:
-                self._desk.spawn(self._desk.host.dispose(self._ident), f"removal of the sandbox of command {self._ident:016x}")
+            if self._is_last() and self._owns and not self._stays:
+                removal = self._desk.host.dispose(self._ident, self._client.caller)
+                self._desk.spawn(removal, f"removal of the sandbox of command {self._ident:016x}")
             self._ended()
+
+    def _claim(self) -> None:
+        """Whatever becomes of this session, the sandbox is there as long as another one follows the command."""
+        self._has_claim = True
+        self._desk.claim(self._client.caller.principal, self._ident)
+
+    def _is_last(self) -> bool:
+        return self._has_claim and self._desk.unclaim(self._client.caller.principal, self._ident)
 
     async def _serve(self, payload: bytes) -> None:
         try:
@@ -138,6 +148,8 @@ class Session:
         host, caller = self._desk.host, self._client.caller
         failpoint("daemon.exec.received")
         self._owns = door.SANDBOX not in fields
+        if self._owns:
+            self._claim()
         opened = await open_sandbox(host, caller, fields, self._ident)
         opening = opened.opening()
         if opened.start is None:
@@ -165,6 +177,8 @@ class Session:
         stdout, stderr = TWO_OFFSETS.unpack(inner)
         failpoint("daemon.resume.received")
         sandbox, self._owns = await sandbox_of(self._desk.host, self._client.caller, fields, self._ident)
+        if self._owns:
+            self._claim()
         try:
             relay = self._relay = await relaying(sandbox).resume(self._ident, (stdout, stderr), self._client)
         except NotFound:
@@ -213,6 +227,6 @@ class Session:
         self._holds = True
         if not self._early.is_killed:
             await self._killed.wait()
-        await self._desk.host.dispose(self._ident)
+        await self._desk.host.dispose(self._ident, self._client.caller)
         self._owns = False
         self._client.send(FrameType.EXITED, self._ident, door.encode_exited(encode_exited(_LET_GO), 0, _LET_GO.cause))

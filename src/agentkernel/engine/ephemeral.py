@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 
 from agentkernel.abc import Caller, Sandbox
-from agentkernel.engine.access import require
+from agentkernel.engine.access import require, sees
 from agentkernel.engine.admission import check_quota
 from agentkernel.engine.audit import Subject, of_request
 from agentkernel.engine.core import Core
@@ -54,9 +54,9 @@ class Ephemerals:
             raise NotFound("the command's sandbox is gone", hint="`agentkernel audit` tells how it ended")
         return found
 
-    async def dispose(self, exec_id: int) -> None:
-        """Removes it, as soon as it is made if that is under way; none there is fine."""
-        await self._core.operations.finish(self._disposed(exec_id))
+    async def dispose(self, exec_id: int, caller: Caller | None = None) -> None:
+        """Removes it, as soon as it is made if that is under way; none there is fine, and for a caller so is somebody else's."""
+        await self._core.operations.finish(self._disposed(exec_id, caller))
 
     async def _acquired(self, caller: Caller, request: SandboxRequest, exec_id: int) -> tuple[Live, Grant]:
         core = self._core
@@ -138,12 +138,12 @@ class Ephemerals:
                 live.claim_by = None
             return live
 
-    async def _disposed(self, exec_id: int) -> None:
+    async def _disposed(self, exec_id: int, caller: Caller | None) -> None:
         core = self._core
         async with core.locks.hold(f"exec {exec_id}"):
             try:
                 record = core.store.find_exec(exec_id)
-                if record is None:
+                if record is None or (caller is not None and not sees(caller, record)):
                     return
                 async with core.locks.hold(record.sandbox_id):
                     if core.store.get(record.sandbox_id) is not None:

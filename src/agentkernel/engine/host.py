@@ -80,9 +80,9 @@ class HostEngine(Engine):
         access.require(caller, "run")
         return SharedSandbox(await self._ephemerals.find(caller, exec_id), self._usage, caller)
 
-    async def dispose(self, exec_id: int) -> None:
+    async def dispose(self, exec_id: int, caller: Caller | None = None) -> None:
         """See `abc.Host`."""
-        await self._ephemerals.dispose(exec_id)
+        await self._ephemerals.dispose(exec_id, caller)
 
     def started(self, caller: Caller, sandbox: Sandbox, command: Command, exec_id: int) -> None:
         """See `abc.Host`."""
