@@ -98,7 +98,12 @@ class Desk:
         parser = ArgumentParser(exit_on_error=False)
         verb.configure(parser)
         arguments: Namespace = parser.parse_args(words)
-        context = Context(environment=self.environment, open_kernel=lambda _: pytest.fail("no kernel is needed"))
+        context = Context(
+            environment=self.environment,
+            open_kernel=lambda _: pytest.fail("no kernel is needed"),
+            open_client=lambda _: pytest.fail("no daemon is needed"),
+            open_calls=lambda *_: pytest.fail("no daemon is needed"),
+        )
         context.cwd = lambda: str(self.project)
         return verb.main(arguments, context)
 
