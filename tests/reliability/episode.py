@@ -11,6 +11,7 @@ import shutil
 import signal
 import tempfile
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,6 +99,8 @@ class Episode:
             await self._end(before)
         except (Violation, Hangs) as error:
             self._report.violations.append(f"{type(error).__name__}: {error}")
+        except Exception:  # a fault of the campaign must not end it
+            self._report.violations.append(f"the campaign itself failed: {traceback.format_exc()}")
         if self._report.violations:
             self._report.told = [*self._world.told[-40:], *self._errors()]
             await self._clean_up(before)
@@ -305,7 +308,10 @@ class Episode:
         if passing:
             raise Violation(f"sandboxes of single commands stay: {passing}")
         await self._learn_ids()
-        open_files = _open_files(session.pid)
+        try:
+            open_files = _open_files(session.pid)
+        except FileNotFoundError:
+            raise Violation(f"process {session.pid} has ended by itself; the last ends: {session.deaths[-4:]}") from None
         if (status := await session.close()) != 0:
             raise Violation(f"the process did not end as it should: status {status}")
         self._report.violations += [f"left behind: {each}" for each in await _left(before, self._ever)]
@@ -314,9 +320,11 @@ class Episode:
             self._report.violations += [f"open though all is removed: {each}" for each in open_files]
 
     def _errors(self) -> list[str]:
-        with contextlib.suppress(OSError):
-            return (self._home / "errors").read_text().splitlines()[-60:]
-        return []
+        said: list[str] = []
+        for path, count in ((self._home / "data/daemon.log", 12), (self._home / "errors", 60)):
+            with contextlib.suppress(OSError):
+                said += path.read_text().splitlines()[-count:]
+        return said
 
     async def _clean_up(self, before: host.HostSnapshot) -> None:
         """After a violation the next episode must not find this one's remains."""

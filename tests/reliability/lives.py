@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ class Nursery:
                     self._ended.notify_all()
 
 
-class Lives:
+class Lives(ABC):
     """One process after the other, over one store; `_speak` and `call` are those of its kind."""
 
     def __init__(self, nursery: Nursery, environment: Mapping[str, str], errors: Path) -> None:
@@ -129,16 +130,17 @@ class Lives:
             self._signal(signal.SIGKILL)
             await self._over.wait()
 
+    @abstractmethod
     async def call(self, operation: str, **arguments: Any) -> Answer:
         """Asks until somebody answers; raises Hangs."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def close(self) -> int:
         """Lets the process end in its own time; returns its exit status."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _start(self, armed: str) -> None:
-        raise NotImplementedError
+        """Forks one, which is listened to when this returns."""
 
     async def _fork(self, kind: str, armed: str, arguments: list[str], descriptors: list[int]) -> None:
         asked = {"kind": kind, "environment": self._environment, "failpoints": armed, "arguments": arguments, "stderr": str(self._errors)}

@@ -102,14 +102,17 @@ def main(control_fd: str, shared: str) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(woken)
     control.sendall(b'{"ready": true}\n')
+    living: set[int] = set()
     while True:
         ready = select.select([control, wake], [], [])[0]
         if wake in ready:
             os.read(wake, 4096)
-            _reap(control)
+            _reap(control, living)
         if control in ready:
             data, descriptors, _, _ = socket.recv_fds(control, 1 << 20, 8)
             if not data:
+                for pid in living:  # the campaign is over, or was killed itself
+                    os.kill(pid, signal.SIGKILL)
                 return
             pid = os.fork()
             if pid == 0:
@@ -117,10 +120,11 @@ def main(control_fd: str, shared: str) -> None:
                 _child(json.loads(data), descriptors)
             for descriptor in descriptors:
                 os.close(descriptor)
+            living.add(pid)
             control.sendall(json.dumps({"pid": pid}).encode() + b"\n")
 
 
-def _reap(control: socket.socket) -> None:
+def _reap(control: socket.socket, living: set[int]) -> None:
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -128,6 +132,7 @@ def _reap(control: socket.socket) -> None:
             return
         if not pid:
             return
+        living.discard(pid)
         control.sendall(json.dumps({"ended": pid, "status": os.waitstatus_to_exitcode(status)}).encode() + b"\n")
 
 
