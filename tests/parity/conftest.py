@@ -14,7 +14,7 @@ import pytest
 from unit.cli_harness import SOURCE
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def home(request: pytest.FixtureRequest) -> Iterator[Path]:
     """A home and state of its own for these tests; a short path, because sockets lie in it."""
     if shutil.which("unshare") is None or subprocess.run(["unshare", "-Urm", "true"], capture_output=True).returncode != 0:
