@@ -30,6 +30,12 @@ def _text(directory: Path, exec_id: int, stream: int = 1) -> bytes:
     return b"".join(entry.data for entry in _all(directory) if (entry.exec_id, entry.kind) == (exec_id, stream))
 
 
+def test_logs_and_their_names_are_closed_to_others(tmp_path: Path) -> None:
+    LogFile(str(tmp_path / "logs" / "0123456789abcdef")).close()
+    for path, mode in (("logs", 0o700), ("logs/0123456789abcdef", 0o700), (f"logs/0123456789abcdef/{NEWER}", 0o600)):
+        assert (tmp_path / path).stat().st_mode & 0o777 == mode
+
+
 def test_output_is_kept_by_command_and_stream_with_growing_times(tmp_path: Path) -> None:
     log = LogFile(str(tmp_path))
     log.write(5.0, 1, 1, 0, b"out")

@@ -20,6 +20,7 @@ from agentkernel.abc import Sandbox
 from agentkernel.backends._configuration import Configuration
 from agentkernel.backends.namespaces import ranges
 from agentkernel.backends.namespaces.backend import NamespacesBackend
+from agentkernel.backends.namespaces.kept import make_kept, open_data_root
 from agentkernel.backends.namespaces.watch import DiskGauge
 from agentkernel.errors import LaunchFailed, Unsupported
 from agentkernel.model.command import Command
@@ -215,3 +216,12 @@ async def test_what_was_over_the_limit_before_is_no_news(tmp_path: Path) -> None
     fresh = DiskGauge(tmp_path, 1_000_000, resumed=False)
     assert await fresh.is_exceeded()
     assert fresh.is_far_over
+
+
+async def test_no_other_id_walks_into_a_stopped_sandbox_s_files(tmp_path: Path) -> None:
+    kept, is_new = make_kept(open_data_root(tmp_path / "data", os.geteuid()), ID, OWNER)
+    assert is_new
+    kept.make_files(passable=True)  # as at level `process`, by root
+    assert stat.S_IMODE(kept.path.stat().st_mode) == 0o711
+    await kept.remove_volatile()
+    assert stat.S_IMODE(kept.path.stat().st_mode) == 0o700

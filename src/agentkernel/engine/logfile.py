@@ -48,7 +48,8 @@ class LogFile:
         self._positions: dict[int, tuple[int, int]] = {}  # of commands that are not known to have ended
         self._ended: set[int] = set()
         self._last_at = 0.0
-        os.makedirs(directory, mode=0o700, exist_ok=True)
+        for made in (os.path.dirname(directory), directory):  # the first one's names are those of the sandboxes
+            os.makedirs(made, mode=0o700, exist_ok=True)
         for path in (self._path(OLDER), self._path(NEWER)):
             end = self._learn(path)
         self._file = os.open(self._path(NEWER), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -124,7 +124,8 @@ class Kept:
         write_file(f"{self.path}/booted", "")
 
     async def remove_volatile(self) -> None:
-        """Removes what no stop keeps; nothing of the sandbox runs."""
+        """Removes what no stop keeps, and lets no other id walk in any more; nothing of the sandbox runs."""
+        self.path.chmod(CLOSED)
         await _remove([self.files / name for name in VOLATILE], self.id_base)
 
     async def remove_files(self) -> None:
