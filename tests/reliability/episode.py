@@ -31,6 +31,7 @@ from agentkernel.testing import host
 FAULTS = 8  # per episode
 BOXES = 3
 DOORS = ("engine", "daemon")
+UNFINISHED_S = 15.0  # within which garbage collection finds what nobody has finished
 LOGS_S = 5.0  # within which a background command's output is whole
 
 
@@ -307,6 +308,10 @@ class Episode:
             await asyncio.sleep(0.05)
         if passing:
             raise Violation(f"sandboxes of single commands stay: {passing}")
+        deadline = time.monotonic() + UNFINISHED_S
+        while leftovers.unfinished(self._home) and time.monotonic() < deadline:
+            await asyncio.sleep(0.5)
+            await world.gc()
         await self._learn_ids()
         try:
             open_files = _open_files(session.pid)

@@ -29,11 +29,16 @@ _MAY_STAY = frozenset(
 def recorded(home: Path) -> dict[str, set[str]]:
     """Ids by where they are: `state` of running sandboxes, `files` of all that ever ran, control `groups`."""
     return {
-        "state": _names(home / "run/lasting") | _names(home / "run/sandboxes"),
+        "state": _names(home / "run/lasting") | (_names(home / "run/sandboxes") - unfinished(home)),
         "files": _names(home / "data/sandboxes"),
         "groups": {found[0] for name, _, _ in os.walk(CGROUP_ROOT) if (found := _ID.search(os.path.basename(name)))},
         "logs": _names(home / "data/logs"),
     }
+
+
+def unfinished(home: Path) -> set[str]:
+    """Directories of sandboxes whose maker died before it could say that they are its own: they are left alone for some seconds."""
+    return {name for name in _names(home / "run/sandboxes") if not (home / "run/sandboxes" / name / "lease").exists()}
 
 
 def foreign(home: Path, running: Collection[str], existing: Collection[str], ever: Collection[str]) -> list[str]:

@@ -72,10 +72,6 @@ class Nursery:
             await self._ended.wait_for(lambda: pid in self._statuses)
         return self._statuses[pid]
 
-    def ended(self, pid: int) -> bool:
-        """Whether it has ended."""
-        return pid in self._statuses
-
     async def close(self) -> None:
         """Ends it."""
         if self._reader is not None:
@@ -88,6 +84,7 @@ class Nursery:
         while line := await reader.readline():
             told = json.loads(line)
             if "pid" in told:
+                self._statuses.pop(told["pid"], None)  # of an earlier process with that pid
                 self._pids.put_nowait(told["pid"])
             else:
                 async with self._ended:
