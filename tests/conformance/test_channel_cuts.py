@@ -109,12 +109,13 @@ async def test_no_input_is_lost_or_doubled(agent: CuttingAgent, sandbox: GuestSa
 
 async def test_files_arrive_whole(agent: CuttingAgent, sandbox: GuestSandbox, tmp_path: Path) -> None:
     source = random.Random(SEED)
-    for number in range(5):
+    number = 0
+    while number < 5 or agent.cuts <= 20:
+        number += 1
         data = source.randbytes(100_000)
         path = str(tmp_path / f"file{number}")
         await sandbox.files.write(path, data, exclusive=True)
         assert await sandbox.files.read(path) == data
-    assert agent.cuts > 20
 
 
 async def test_signals_are_sent_once(agent: CuttingAgent, sandbox: GuestSandbox, tmp_path: Path) -> None:
@@ -123,7 +124,9 @@ async def test_signals_are_sent_once(agent: CuttingAgent, sandbox: GuestSandbox,
     process = await sandbox.start(shell(script, stdin=True))
     output = process.output()
     assert await anext(output) == (1, b"ready\n")
-    for number in range(1, 31):
+    number = 0
+    while number < 30 or agent.cuts <= 5:
+        number += 1
         await process.signal(10)
         for _ in range(500):
             if (tmp_path / "log").exists() and len((tmp_path / "log").read_text().split()) >= number:
@@ -132,7 +135,6 @@ async def test_signals_are_sent_once(agent: CuttingAgent, sandbox: GuestSandbox,
         assert len((tmp_path / "log").read_text().split()) == number
     await process.signal(15)
     assert [chunk async for chunk in output] == []
-    assert agent.cuts > 5
 
 
 async def test_nothing_is_left_in_the_agent_afterwards(agent: CuttingAgent, sandbox: GuestSandbox) -> None:
