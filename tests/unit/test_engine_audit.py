@@ -11,9 +11,9 @@ import pytest
 from unit.engine_world import ANN, World
 
 from agentkernel.abc import Caller
-from agentkernel.engine.audit import MAX_ARGV_CHARACTERS, words
+from agentkernel.engine.audit import MAX_CHARACTERS, words
 from agentkernel.engine.engine import Engine
-from agentkernel.errors import AgentKernelError, InvalidInput, StoreFailed
+from agentkernel.errors import AgentKernelError, InvalidInput, NotFound, StoreFailed
 from agentkernel.model.command import Command
 from agentkernel.model.record import CreateOptions, Event, EventFilter
 from agentkernel.store.memory import MemoryStore
@@ -161,4 +161,14 @@ async def test_a_full_disk_ends_no_command_and_its_events_come_later(world: Worl
 
 
 def test_a_long_command_line_is_cut() -> None:
-    assert words((b"echo", b"x" * 10_000)) == "echo " + "x" * (MAX_ARGV_CHARACTERS - 5) + "..."
+    assert words((b"echo", b"x" * 10_000)) == "echo " + "x" * (MAX_CHARACTERS - 5) + "..."
+
+
+async def test_the_trail_does_not_grow_by_what_callers_make_up(world: World) -> None:
+    engine = world.engine()
+    with pytest.raises(NotFound):
+        await engine.remove(ANN, "x" * 100_000)
+    (event,) = await _events(engine)
+    assert event.outcome == "not_found"
+    assert event.sandbox == "x" * MAX_CHARACTERS + "..."
+    assert len(dict(event.details)["reason"]) == MAX_CHARACTERS + 3

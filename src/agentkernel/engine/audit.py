@@ -24,7 +24,7 @@ from agentkernel.model.command import Command, ExitStatus
 from agentkernel.model.record import Event, EventFilter, SandboxRecord
 from agentkernel.model.request import SandboxRequest
 
-MAX_ARGV_CHARACTERS = 4096
+MAX_CHARACTERS: Final = 4096  # of each text; callers may send much longer ones, and the trail is not to grow by these
 MAX_LATE = 10_000  # events that wait for a disk with room
 MAX_JOURNAL_BYTES: Final = 4 * 1024 * 1024
 JOURNAL_TRIES: Final = 5  # before it is written without the lock: nobody waits here for another process
@@ -74,6 +74,7 @@ class Audit:
         details: Details = (),
     ) -> Event:
         """An event, not yet stored: it goes into the store together with the change that it tells of."""
+        details = tuple((key, cut(value)) for key, value in details)
         if record is None:
             return Event(kind=kind, at=self._clock(), principal=principal, outcome=outcome, exec_id=exec_id, details=details)
         return Event(
@@ -118,7 +119,7 @@ class Audit:
         except AgentKernelError as error:
             details = (("reason", error.message),)
             event = self.event(kind, subject.principal, outcome=error.code, details=details)
-            self.append(replace(event, sandbox=subject.sandbox, backend=subject.backend))
+            self.append(replace(event, sandbox=cut(subject.sandbox), backend=cut(subject.backend)))
             raise
 
     async def told(self, kind: str, subject: Subject, work: Awaitable[T]) -> T:
@@ -247,7 +248,12 @@ def of_end(status: ExitStatus) -> Details:
 def words(argv: tuple[bytes, ...]) -> str:
     """A command line as a shell would read it; what is no text shows as escapes, and a long one is cut."""
     text = shlex.join(word.decode("utf-8", "backslashreplace") for word in argv)
-    return text if len(text) <= MAX_ARGV_CHARACTERS else text[:MAX_ARGV_CHARACTERS] + "..."
+    return cut(text)
+
+
+def cut(text: str) -> str:
+    """A text as the trail has it; one that is cut already stays as it is."""
+    return text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS] + "..."
 
 
 def _line(event: Event) -> bytes:
