@@ -40,17 +40,34 @@ async def launch(guest: Path, steps: tuple[Step, ...], listener_fd: int) -> Laun
         LaunchFailed: names the step and the kernel's answer; no process is left.
     """
     plan_fd = _plan_file(encode(steps))
-    status_read, status_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    os.set_blocking(status_write, True)
-    try:
-        try:
+    with contextlib.ExitStack() as held:
+        held.callback(os.close, plan_fd)
+        status_read, status_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        held.callback(os.close, status_read)
+        with contextlib.closing(_Descriptor(status_write)):
+            os.set_blocking(status_write, True)
+            # For the clean-up, which goes on when this is cancelled. There may be no descriptor to be had when it is needed.
+            spare = _Descriptor(os.dup(status_read))
+            held.callback(spare.close)
             enter_pid = _spawn(guest, plan_fd, status_write, listener_fd)
-        finally:
-            os.close(plan_fd)
-            os.close(status_write)
-        return await _follow(enter_pid, status_read, steps)
-    finally:
-        os.close(status_read)
+        return await _follow(enter_pid, status_read, spare, steps)
+
+
+class _Descriptor:
+    """A descriptor that is closed once, by whoever comes first."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def take(self) -> _Descriptor:
+        """The same for another owner."""
+        taken, self.fd = _Descriptor(self.fd), -1
+        return taken
 
 
 def _plan_file(plan: bytes) -> int:
@@ -76,7 +93,7 @@ def _spawn(guest: Path, plan_fd: int, status_fd: int, listener_fd: int) -> int:
             os.close(copy)
 
 
-async def _follow(enter_pid: int, status_fd: int, steps: tuple[Step, ...]) -> Launched:
+async def _follow(enter_pid: int, status_fd: int, spare: _Descriptor, steps: tuple[Step, ...]) -> Launched:
     """Reads the status records to their end; reaps `enter`, and on failure the first process too."""
     pidfd = pid = -1
     failure: LaunchFailed | None = None
@@ -85,7 +102,8 @@ async def _follow(enter_pid: int, status_fd: int, steps: tuple[Step, ...]) -> La
         async with asyncio.timeout(LAUNCH_DEADLINE_S), contextlib.aclosing(_records(status_fd)) as records:
             async for kind, step, number, value in records:
                 if kind == _KIND_PID:
-                    pid, pidfd = value, os.pidfd_open(value)
+                    pid = value
+                    pidfd = os.pidfd_open(pid)
                 elif kind == _KIND_READY:
                     ready = True
                 elif failure is None:
@@ -95,7 +113,7 @@ async def _follow(enter_pid: int, status_fd: int, steps: tuple[Step, ...]) -> La
         if failure is not None:
             raise failure
     except BaseException as error:
-        await asyncio.shield(_abandon(enter_pid, pidfd, os.dup(status_fd)))  # its own: it goes on when it is cancelled, too
+        await asyncio.shield(_abandon(enter_pid, pid, pidfd, spare.take()))
         if isinstance(error, TimeoutError):
             raise LaunchFailed(f"the sandbox was not ready within {LAUNCH_DEADLINE_S:.0f} s", hint="is the host overloaded?") from error
         raise
@@ -134,21 +152,32 @@ def _explain(kind: int, step: int, number: int, steps: tuple[Step, ...]) -> Laun
     )
 
 
-async def _abandon(enter_pid: int, pidfd: int, status_fd: int) -> None:
+async def _abandon(enter_pid: int, pid: int, pidfd: int, status: _Descriptor) -> None:
     """Kills and reaps whatever was started: the first process may have reported itself without being heard."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(enter_pid, signal.SIGKILL)
     with contextlib.suppress(ChildProcessError):
         os.waitpid(enter_pid, 0)
     try:
-        if pidfd < 0:
-            async for kind, _, _, pid in _records(status_fd):
+        if pid < 0:
+            async for kind, _, _, value in _records(status.fd):
                 if kind == _KIND_PID:
-                    pidfd = os.pidfd_open(pid)
+                    pid = value
     finally:
-        os.close(status_fd)
+        status.close()
     if pidfd >= 0:
         await kill_and_reap(pidfd)
+    elif pid > 0:
+        await _kill_child(pid)
+
+
+async def _kill_child(pid: int) -> None:
+    """Kills and reaps a child without a descriptor for it: nobody has waited for it, so the pid is still its own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(pid, os.WNOHANG) == (0, 0):  # noqa: ASYNC110 - without a descriptor there is no bell
+            await asyncio.sleep(0.002)
 
 
 async def readable(fd: int) -> None:
