@@ -1,6 +1,7 @@
 """The recovery campaign as one test: so many faults, chosen by a seed that is printed; and the parts of the campaign itself.
 
-CAMPAIGN_FAULTS and CAMPAIGN_SEED choose others; `make campaign` runs ten thousand.
+Here the seed is the same each time, so that a failure is news of the change and not of the dice (the timing is the kernel's all the same).
+CAMPAIGN_FAULTS and CAMPAIGN_SEED choose others; `make campaign` runs ten thousand with a seed of its own.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import os
 import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from reliability.faults import KINDS, SOURCE, choose, failpoint_names, reachable
 from agentkernel.failpoints import parse
 
 FAULTS = os.environ.get("CAMPAIGN_FAULTS", "500")
-SEED = os.environ.get("CAMPAIGN_SEED", str(int(time.time())))
+SEED = os.environ.get("CAMPAIGN_SEED", "1")
 TESTS = Path(__file__).parent.parent
 
 

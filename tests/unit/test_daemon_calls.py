@@ -60,6 +60,13 @@ async def test_a_repeat_with_the_same_key_is_answered_and_not_done_again(world: 
         await client.call("remove", name="box", key="e" * 32)
 
 
+async def test_a_call_that_failed_is_tried_again_by_its_repeat(world: World, client: DoorClient) -> None:
+    with pytest.raises(errors.NotFound):
+        await client.call("start", name="box", key=KEY)
+    await client.call("create", request=to_json(request_for()), options={"name": "box"})
+    assert (await client.call("start", name="box", key=KEY))["status"] == "running"
+
+
 async def test_what_changes_something_is_done_though_the_client_is_gone(world: World, client: DoorClient) -> None:
     said = {"op": "create", "request": to_json(request_for()), "options": {"name": "box", "start": True}, "key": KEY}
     await client.send(FrameType.CALL, 5, json.dumps(said).encode())

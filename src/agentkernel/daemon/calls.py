@@ -57,10 +57,15 @@ class Calls:
         task = self._done.get(key)
         if task is None:
             task = self._done[key] = asyncio.get_running_loop().create_task(self._answered(caller, operation, said))
-            task.add_done_callback(_retrieved)
+            task.add_done_callback(lambda done: self._failed(key, done))
             while len(self._done) > REMEMBERED and next(iter(self._done.values())).done():
                 self._done.popitem(last=False)
         return task
+
+    def _failed(self, key: tuple[str, str], task: asyncio.Task[bytes]) -> None:
+        """A call that failed changed nothing, so a repeat may try again; its error, with all that hangs on it, is not kept."""
+        if (task.cancelled() or task.exception() is not None) and self._done.get(key) is task:
+            del self._done[key]
 
     def unfinished(self) -> tuple[asyncio.Task[bytes], ...]:
         """What still changes something."""
@@ -173,9 +178,3 @@ async def _closable(items: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) if part.isdecimal() else 0 for part in version.split(".")[:4])
-
-
-def _retrieved(task: asyncio.Task[bytes]) -> None:
-    """What a call failed with is told to who asks; nobody need."""
-    if not task.cancelled():
-        task.exception()
