@@ -77,7 +77,7 @@ class EngineLives(Lives):
 
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, over: asyncio.Event) -> None:
         with contextlib.suppress(ConnectionError):
-            while line := await reader.readline():
+            while (line := await reader.readline()).endswith(b"\n"):  # else it was killed in the middle of it
                 told = json.loads(line)
                 if (waiting := self._waiting.get(told["id"])) is not None and not waiting.done():
                     waiting.set_result(told)

@@ -30,6 +30,7 @@ from agentkernel.testing import host
 
 FAULTS = 8  # per episode
 BOXES = 3
+BEFORE = ("adopt", "die", "members")  # ways that are gone in the life before
 DOORS = ("engine", "daemon")
 UNFINISHED_S = 15.0  # within which garbage collection finds what nobody has finished
 LOGS_S = 5.0  # within which a background command's output is whole
@@ -84,6 +85,7 @@ class Episode:
             arguments = [campaign.backend, str(work), "pooled" if self._report.pooled else ""]
             self._session = EngineLives(nursery, environment, errors, arguments)
         self._world = World(self._session, f"{seed}:{number}", BOXES)
+        self._world.fill_s = 1.3 if self._report.door == "daemon" else 0.2
         self._ever: set[str] = set()  # ids of sandboxes of this store
         self._last_event = 0
 
@@ -118,7 +120,7 @@ class Episode:
         told = {"fault": fault.text, "fired": False}
         self._report.faults.append(told)
         world.told.append(f"--- {fault.text}")
-        if fault.way in ("adopt", "die"):
+        if fault.way in BEFORE:
             await world.go(world.boxes[0], fault.way)
         if fault.way == "die":
             await self._die(world.boxes[0])
@@ -142,7 +144,7 @@ class Episode:
         await self._verify()
 
     async def _steps(self, box: Box, way: str) -> None:
-        if way in ("adopt", "die"):
+        if way in BEFORE:
             await self._session.call("settled")
         elif way:
             return await self._world.go(box, way)

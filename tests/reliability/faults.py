@@ -16,14 +16,17 @@ _PARTS = {
 }
 # Once in a store's life, by the hour, of sandboxes of another kind, or of acts that never come to that step: tested elsewhere.
 _NOT_HERE = re.compile(
-    r"^store\.make|\.prune\.|^engine\.expire|^namespaces\.undo|\.boot\.left|\.boot\.undo\.(tree|range|records)"
+    r"^store\.make|\.prune\.|^engine\.expire|^pool\.remove|^namespaces\.undo|\.boot\.left|\.boot\.undo\.(tree|range|records)"
     r"|^namespaces\.(stop|recover|sweep)\.(tree|range)|^namespaces\.stop\.records"
 )
 _POOLED = re.compile(r"^pool\.|^namespaces\.sweep|\.taken$")  # a pool's sandboxes have no rows, so a sweep finds those of the killed
 _DAEMON = re.compile(r"^daemon\.")
 # What must be done to get to a step. The first that fits counts.
 _WAYS = (
-    (re.compile(r"^engine\.(ephemeral|dispose)|^daemon\.hold|^pool"), "run"),
+    (re.compile(r"^pool|\.ephemeral\.taken$"), "fill"),
+    (re.compile(r"^engine\.create\.taken$"), "fill-lasting"),
+    (re.compile(r"^namespaces\.sweep"), "members"),
+    (re.compile(r"^engine\.(ephemeral|dispose)|^daemon\.hold"), "run"),
     (re.compile(r"^engine\.create|^engine\.reconcile\.discarded|^store\.(insert|root)"), "create"),
     (re.compile(r"^engine\.logs"), "detach"),
     (re.compile(r"^engine\.start|boot"), "boot"),

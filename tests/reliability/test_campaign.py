@@ -1,7 +1,7 @@
 """The recovery campaign as one test: so many faults, chosen by a seed that is printed; and the parts of the campaign itself.
 
 Here the seed is the same each time, so that a failure is news of the change and not of the dice (the timing is the kernel's all the same).
-CAMPAIGN_FAULTS and CAMPAIGN_SEED choose others; `make campaign` runs ten thousand with a seed of its own.
+CAMPAIGN_FAULTS and CAMPAIGN_SEED choose others; `make campaign` runs ten thousand.
 """
 
 from __future__ import annotations

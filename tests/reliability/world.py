@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 from collections.abc import Callable, Coroutine
@@ -57,6 +58,7 @@ class World:
         self._count = 0
         self.boxes = [Box(name=f"box{index}", dice=random.Random(f"{seed}:{index}")) for index in range(count)]
         self.tolerant = False
+        self.fill_s = 0.2  # in which a pool gets a member
         self.told: list[str] = []  # the last operations, for whoever reads about a violation
         self.operations = 0
 
@@ -93,6 +95,16 @@ class World:
         """What leads to a step of that kind, whatever the box is in now."""
         if way == "run":
             return await self.run()
+        if way in ("fill", "members"):  # a pool begins with the second ask
+            for pause_s in (0.0, self.fill_s, 0.0 if way == "members" else 0.1):
+                await self.run()
+                await asyncio.sleep(pause_s)
+            return None
+        if way == "fill-lasting":
+            for pause_s in (0.0, self.fill_s, 0.0):
+                await self.go(box, "create-running")
+                await asyncio.sleep(pause_s)
+            return None
         if way in ("stop", "detach", "bulk", "adopt", "die"):
             await self.bring(box, running=True)
             if box.running and way in ("stop", "detach", "bulk"):
@@ -101,12 +113,12 @@ class World:
             await self.bring(box, running=False)
             if box.is_sure:
                 await self.bring(box, running=True)
-        elif way in ("create", "remove"):
+        elif way in ("create", "create-running", "remove"):
             await self.bring(box, running=box.dice.random() < 0.5)
             if box.exists and box.is_sure:
                 await self.remove(box)
-            if way == "create" and box.exists is False:
-                await self.create(box)
+            if way != "remove" and box.exists is False:
+                await self.create(box, start=True if way == "create-running" else None)
 
     async def bring(self, box: Box, *, running: bool) -> None:
         """To a state, by the shortest way."""
