@@ -98,12 +98,13 @@ class DaemonLives(Lives):
         deadline = time.monotonic() + START_S
         while not self._over.is_set():
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-                if probe.connect_ex(path) == 0 and _peer(probe) == self.pid:
+                if probe.connect_ex(path) == 0 and peer(probe) == self.pid:
                     return
             if time.monotonic() > deadline:
                 raise Hangs(f"daemon {self.pid} does not listen after {START_S:g} s")
             await asyncio.sleep(0.003)
 
 
-def _peer(connected: socket.socket) -> int:
+def peer(connected: socket.socket) -> int:
+    """The pid of who listens there."""
     return int.from_bytes(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4), "little")

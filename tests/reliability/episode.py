@@ -22,6 +22,7 @@ from reliability.daemon_lives import DaemonLives
 from reliability.engine_lives import EngineLives
 from reliability.faults import Fault, choose, reachable
 from reliability.lives import RECOVERY_S, Hangs, Lives, Nursery
+from reliability.process_lives import ProcessLives
 from reliability.world import LINES, Box, Violation, World
 
 from agentkernel.errors import StoreFailed
@@ -31,7 +32,7 @@ from agentkernel.testing import host
 FAULTS = 8  # per episode
 BOXES = 3
 BEFORE = ("adopt", "die", "members")  # ways that are gone in the life before
-DOORS = ("engine", "daemon")
+DOORS = {"engine": 50, "daemon": 44, "process": 6}  # how the kernel is reached, and how often of a hundred
 UNFINISHED_S = 15.0  # within which garbage collection finds what nobody has finished
 LOGS_S = 5.0  # within which a background command's output is whole
 
@@ -72,20 +73,21 @@ class Episode:
         self._dice = random.Random(f"{seed}:{number}")
         self._home = directory / f"home-{number}"
         self._report = Report(episode=number, pooled=self._dice.random() < 0.3)
-        self._report.door = campaign.door or self._dice.choice(DOORS)
+        self._report.door = campaign.door or self._dice.choices(list(DOORS), list(DOORS.values()))[0]
         self._names = reachable(names, backend=campaign.backend, pooled=self._report.pooled, door=self._report.door)
         work = directory / "work"
         work.mkdir(exist_ok=True)
         environment = _environment(self._home, directory)
         errors = self._home / "errors"
         self._session: Lives
-        if self._report.door == "daemon":
-            self._session = DaemonLives(nursery, environment, errors, campaign.backend, str(work))
-        else:
+        if self._report.door == "engine":
             arguments = [campaign.backend, str(work), "pooled" if self._report.pooled else ""]
             self._session = EngineLives(nursery, environment, errors, arguments)
+        else:
+            kind = DaemonLives if self._report.door == "daemon" else ProcessLives
+            self._session = kind(nursery, environment, errors, campaign.backend, str(work))
         self._world = World(self._session, f"{seed}:{number}", BOXES)
-        self._world.fill_s = 1.3 if self._report.door == "daemon" else 0.2
+        self._world.fill_s = 0.2 if self._report.door == "engine" else 1.3
         self._ever: set[str] = set()  # ids of sandboxes of this store
         self._last_event = 0
 
@@ -206,7 +208,7 @@ class Episode:
     async def _clock(self, told: dict[str, Any]) -> None:
         await asyncio.sleep(self._dice.random() * 0.05)
         self._nursery.shared.clock_s += self._dice.choice((-86400.0, -3600.0, -1.0, 1.0, 3600.0, 86400.0))
-        told["fired"] = True
+        told["fired"] = self._report.door != "process"  # which has the time of the kernel
 
     async def _torn_copy(self, told: dict[str, Any]) -> None:
         await asyncio.sleep(self._dice.random() * 0.1)

@@ -129,5 +129,5 @@ def reachable(names: list[str], *, backend: str, pooled: bool, door: str) -> lis
         if not _NOT_HERE.search(name)
         and (not name.startswith(("namespaces.", "memory.")) or name.startswith(f"{backend}."))
         and (pooled or not _POOLED.search(name))
-        and (door == "daemon" or not _DAEMON.search(name))
+        and (door != "engine" or not _DAEMON.search(name))
     ]
