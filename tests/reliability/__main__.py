@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -36,6 +37,7 @@ def main() -> int:
     parser.add_argument("--backend", default="namespaces")
     parser.add_argument("--door", choices=DOORS, default="")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that nothing of the campaign itself is left
     print(f"seed {given.seed}: {given.faults} faults, {FAULTS} per episode", flush=True)
     done = _done(given.log, given.seed)
     with adopting_orphans(), tempfile.TemporaryDirectory(prefix="campaign-") as directory:

@@ -30,11 +30,19 @@ class DaemonLives(Lives):
     def __init__(self, nursery: Nursery, environment: Mapping[str, str], errors: Path, backend: str, cwd: str) -> None:
         super().__init__(nursery, environment, errors)
         self._arguments = ["--foreground", "--idle", "1000", "--backends", backend]
+        self._meet = lambda kernel: Operations(kernel, CALLER, cwd=cwd, backend=backend)
         self._kernel = RemoteKernel(self._environment)
-        self._operations = Operations(self._kernel, CALLER, cwd=cwd, backend=backend)
+        self._operations = self._meet(self._kernel)
         self._measures: list[asyncio.Task[None]] = []
         self._loop = asyncio.get_running_loop()
         connection.spawn = self._spawned  # type: ignore[assignment]
+
+    async def begin(self, armed: str, then: str = "") -> None:
+        """See `Lives`. With a new client: an old one waits longer from death to death, as it should, but here that is only time."""
+        await self._kernel.close()
+        await super().begin(armed, then)
+        self._kernel = RemoteKernel(self._environment)
+        self._operations = self._meet(self._kernel)
 
     async def call(self, operation: str, **arguments: Any) -> Answer:
         """See `Lives`."""
