@@ -122,7 +122,8 @@ class DoorClient:
         """Exit code, cause, exit status and message, after FORGET was sent."""
         frame = await self.until(FrameType.EXITED, ident)
         exited, _, cause, status, message = door.decode_exited(frame.payload)
-        await self.send(FrameType.FORGET, ident)
+        with contextlib.suppress(ConnectionError):  # a daemon that only waited for this end may be gone
+            await self.send(FrameType.FORGET, ident)
         return struct.unpack_from("<II", exited)[1], cause, status, message
 
     def close(self) -> None:

@@ -249,9 +249,11 @@ async def test_being_told_to_end_it_waits_for_what_is_under_way_and_leaves_what_
     await client.shows(8, b"begun")
     await client.shows(9, b"begun")
     os.kill(pid, signal.SIGTERM)
+    async with asyncio.timeout(LONG_S):
+        with pytest.raises(errors.DaemonUnavailable):
+            while True:  # until the signal has come
+                await client.call("info", name="box")
     assert (await client.exited(8))[0] == 4
-    with pytest.raises(errors.DaemonUnavailable):
-        await client.call("info", name="box")
     await daemons.gone(pid)
     again = await daemons.client()
     assert (await again.call("info", name="box"))["status"] == "running"
