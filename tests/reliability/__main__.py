@@ -1,6 +1,6 @@
 """The recovery campaign: faults by the thousand, and after each an oracle. A fault counts when its step was reached.
 
-    python -m reliability --faults 500 --seed 1 [--log FILE] [--episode N] [--backend namespaces]
+    python -m reliability --faults 500 --seed 1 [--log FILE] [--episode N] [--door engine|daemon|process]
 
 The log has one JSON object per line and episode; a campaign that was broken off goes on where its log ends. Exit status 1: violations.
 """
@@ -18,7 +18,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from reliability.episode import DOORS, FAULTS, Campaign, Episode, Report
+from reliability.episode import DOORS, FAULTS, Episode, Report
 from reliability.faults import failpoint_names
 from reliability.lives import Nursery
 
@@ -34,7 +34,6 @@ def main() -> int:
     parser.add_argument("--seed", default=str(int(time.time())))
     parser.add_argument("--log", type=Path)
     parser.add_argument("--episode", type=int, help="only this one")
-    parser.add_argument("--backend", default="namespaces")
     parser.add_argument("--door", choices=DOORS, default="")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that nothing of the campaign itself is left
@@ -51,12 +50,11 @@ async def _campaign(given: argparse.Namespace, directory: Path, done: list[Repor
     nursery = Nursery(directory)
     await nursery.open()
     names = failpoint_names()
-    campaign = Campaign(backend=given.backend, door=given.door)
     reports: list[Report] = []
     left = given.faults - sum(report.reached for report in done)
     number = given.episode if given.episode is not None else max((report.episode for report in done), default=-1) + 1
     while left > 0:
-        report = await Episode(nursery, directory, given.seed, number, names, campaign).run()
+        report = await Episode(nursery, directory, given.seed, number, names, given.door).run()
         reports.append(report)
         if given.log is not None:
             with open(given.log, "a") as log:

@@ -1,14 +1,18 @@
-"""What a sandbox has on the host beside processes: directories and groups by its id."""
+"""What sandboxes have on the host, and what must not be left of them."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import re
+import time
 from collections.abc import Collection
 from pathlib import Path
 
-from agentkernel.testing.host import CGROUP_ROOT
+from agentkernel.testing.host import CGROUP_ROOT, HostSnapshot, host_processes, take
 
+PATIENCE_S = 5.0
 _ID = re.compile(r"[0-9a-f]{16}")
 _MAY_STAY = frozenset(
     {
@@ -59,6 +63,37 @@ def rest(home: Path) -> list[str]:
             if where not in ("data/store", "run"):
                 found += [f"{where}/{name}" for name in files if f"{where}/{name}" != "data/daemon.log"]
     return sorted(found)
+
+
+def open_files(pid: int) -> list[str]:
+    """Descriptors that can only be of a sandbox."""
+    found = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            target = str(entry.readlink())
+            if "pidfd" in target or "/lasting/" in target or "cgroup" in target or target.endswith("(deleted)"):
+                found.append(target)
+    return found
+
+
+async def staying(before: HostSnapshot, ever: set[str]) -> list[str]:
+    """What stays though nothing should; orphans that have ended are reaped while waiting."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        reap()
+        new = [each for each in before.new_in(take()) if not each.startswith("descriptors")]
+        found = sorted(each for each in new if not each.startswith("cgroups") or any(ident in each for ident in ever))
+        if not found or time.monotonic() > deadline:
+            return found
+        await asyncio.sleep(0.02)
+
+
+def reap(but: int = 0) -> None:
+    """Takes the end of orphans that have become ours."""
+    for process in host_processes().values():
+        if process.parent == os.getpid() and process.state == "Z" and process.pid != but:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(process.pid, os.WNOHANG)
 
 
 def _names(directory: Path) -> set[str]:

@@ -93,7 +93,9 @@ class Nursery:
 
 
 class Lives(ABC):
-    """One process after the other, over one store; `_speak` and `call` are those of its kind."""
+    """One process after the other, over one store."""
+
+    has_shared_clock = True  # or the kernel's, which nobody moves
 
     def __init__(self, nursery: Nursery, environment: Mapping[str, str], errors: Path) -> None:
         self._nursery = nursery

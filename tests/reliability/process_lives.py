@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from reliability.daemon_lives import DaemonLives, peer
@@ -21,9 +22,12 @@ from agentkernel.config.directories import socket_path
 class ProcessLives(DaemonLives):
     """`python -m agentkernel.daemon`, whose orphans, and whose end, come to this process (a subreaper)."""
 
+    has_shared_clock = False
+
     def __init__(self, nursery: Nursery, environment: Mapping[str, str], errors: Path, backend: str, cwd: str) -> None:
         super().__init__(nursery, {**environment, "PYTHONPATH": str(SOURCE.parent)}, errors, backend, cwd)
         self._is_killed = False
+        self._spawner = ThreadPoolExecutor(1)  # clients wait for a daemon in threads, perhaps in all that the loop has
 
     async def kill(self) -> None:
         """See `Lives`."""
@@ -31,7 +35,7 @@ class ProcessLives(DaemonLives):
         await super().kill()
 
     async def _start(self, armed: str) -> None:
-        await asyncio.to_thread(spawn, {**self._environment, "AGENTKERNEL_FAILPOINTS": armed})
+        await self._loop.run_in_executor(self._spawner, spawn, {**self._environment, "AGENTKERNEL_FAILPOINTS": armed})
         self.armed, self._is_killed = armed, False
         self._over = over = asyncio.Event()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
