@@ -186,6 +186,11 @@ async def test_a_recording_that_ended_is_not_begun_again(world: World) -> None:
     await again.settled()
     await again._core.operations.drain()
     assert again._logs._recordings == {}
+    again.started(ANN, await again.open(ANN, "one"), Command(argv=(b"serve",), detached=True), 5)  # a START that is repeated
+    async with asyncio.timeout(10):
+        while again._logs._recordings:
+            await asyncio.sleep(0)
+    assert [entry.data for entry in await _logs(again)] == [b"all"]
     assert LogFile(str(world.directory / "data" / "logs" / made.sandbox_id)).has_ended(5)
 
 

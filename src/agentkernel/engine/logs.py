@@ -113,6 +113,8 @@ class Logs:
 
         try:
             file = self._file(sandbox_id)
+            if file.has_ended(exec_id):
+                return  # a client whose daemon died repeats its START, however long ago the command was
             status = await sandbox.record(exec_id, file.position(exec_id), write)
             self._ended(live, exec_id, status, "")  # rather told twice, after a crash, than never
             file.end(self._core.clock(), exec_id)
