@@ -133,7 +133,12 @@ class Disturbance:
         return None
 
     def _first_process(self, box: Box) -> int:
-        return int((self._home / "run/lasting" / box.sandbox_id / "pid").read_text().split()[0])
+        """Raises OSError or ValueError where there is none (any more)."""
+        pid, started = map(int, (self._home / "run/lasting" / box.sandbox_id / "pid").read_text().split()[:2])
+        found = host_processes().get(pid)
+        if found is None or found.started_ticks != started:
+            raise ProcessLookupError(pid)
+        return pid
 
 
 async def _frozen(pid: int) -> bool:

@@ -160,6 +160,7 @@ class Lives(ABC):
         return self.deaths[-1][1]
 
     def _signal(self, number: int) -> None:
+        assert self.pid > 1, "no process, but a group of them"
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
