@@ -245,7 +245,7 @@ void process_supervisor_ended(struct agent *agent, struct process *p)
     process_activate(agent, p);
     if (process_is_over(p) || p->supervisor_done)
         return;
-    if (p->main_ended && !p->killing) { /* only survivors were left, and they are PID 1's in any case */
+    if (p->main_ended && !p->killing && !(p->flags & START_ENDS_TREE)) { /* only survivors were left, and they are PID 1's in any case */
         p->survivors = true;
         tree_gone(agent, p);
         return;
@@ -254,7 +254,7 @@ void process_supervisor_ended(struct agent *agent, struct process *p)
         p->state = PROCESS_RUNNING;
         p->main = pid;
     }
-    if (p->cause == CAUSE_ITSELF)
+    if (p->cause == CAUSE_ITSELF && !p->main_ended)
         p->cause = CAUSE_SUPERVISOR_LOST;
     p->killing = p->awaits_sweep = true;
     if (!p->give_up_at)
@@ -338,9 +338,22 @@ static void fix_stop(struct outlet *outlet)
     outlet->until = outlet->stop;
 }
 
-static void settle(struct agent *agent, struct process *p)
+/* The main process has ended and its output is complete: what is left of the tree ends with it, or goes on under PID 1. */
+static void part(struct agent *agent, struct process *p)
 {
     static const struct order release = {.kind = ORDER_RELEASE};
+    if (p->flags & START_ENDS_TREE) {
+        process_kill(agent, p, CAUSE_ITSELF);
+        return;
+    }
+    p->released = true;
+    set_deadline(agent, &p->give_up_at, GIVE_UP_MS);
+    if (process_order(p, &release) < 0)
+        tree_gone(agent, p);
+}
+
+static void settle(struct agent *agent, struct process *p)
+{
     if (process_is_over(p) || !p->main_ended || (p->killing && !p->supervisor_done))
         return;
     if (!p->stops_known) {
@@ -351,12 +364,8 @@ static void settle(struct agent *agent, struct process *p)
         fix_stop(&p->outlets[0]);
         fix_stop(&p->outlets[1]);
     }
-    if (!p->supervisor_done && !p->released) {
-        p->released = true;
-        set_deadline(agent, &p->give_up_at, GIVE_UP_MS);
-        if (process_order(p, &release) < 0)
-            tree_gone(agent, p);
-    }
+    if (!p->supervisor_done && !p->released)
+        part(agent, p);
     if (p->supervisor_done)
         mark_over(agent, p, PROCESS_ENDED);
 }

@@ -159,7 +159,7 @@ static int keep_number(struct start_request *out, const struct field *field)
         return -EINVAL;
     if (field->key == KEY_FLAGS) {
         out->flags = value;
-        return value & ~(uint32_t)(START_DETACHED | START_STDIN) ? -EINVAL : 0;
+        return value & ~(uint32_t)(START_DETACHED | START_STDIN | START_ENDS_TREE) ? -EINVAL : 0;
     }
     out->ring = value;
     return value < RING_MIN || value > RING_MAX ? -EINVAL : 0;

@@ -28,7 +28,7 @@ struct configuration {
     struct limit limits[MAX_LIMITS];
 };
 
-enum start_flags { START_DETACHED = 1, START_STDIN = 2 };
+enum start_flags { START_DETACHED = 1, START_STDIN = 2, START_ENDS_TREE = 4 };
 
 struct start_request {
     uint32_t seen; /* bit per key: a scalar field comes once */

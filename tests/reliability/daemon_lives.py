@@ -64,6 +64,11 @@ class DaemonLives(Lives):
         self._signal(signal.SIGTERM)
         return await self._ended()
 
+    async def give_up(self) -> None:
+        """See `Lives`."""
+        await super().give_up()
+        await self._kernel.close()
+
     async def _settled(self) -> None:
         """Until every sandbox has been asked for and none is between two states."""
         for _, name, _, _ in await self._operations.list():

@@ -159,7 +159,7 @@ class Episode:
 
     async def _clean_up(self, before: host.HostSnapshot) -> None:
         """After a violation the next episode must not find this one's remains."""
-        await self._lives.kill()
+        await self._lives.give_up()
         nursery = self._nursery.process.pid
         for _ in range(20):
             for pid in host.descendants(os.getpid()).keys() - {nursery}:

@@ -18,6 +18,8 @@ from typing import Any
 
 from reliability.shared import Shared
 
+from agentkernel.errors import DaemonUnavailable
+
 OPERATION_S = 30.0  # after which an operation counts as hanging
 RECOVERY_S = float(os.environ.get("CAMPAIGN_RECOVERY_S", "2.0"))
 
@@ -106,6 +108,7 @@ class Lives(ABC):
         self._starting = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._then = ""
+        self._is_given_up = False
         self.armed = ""  # the failpoints of the process that lives, or lived last
         self.pid = 0  # of the process that lives, or lived last
         self.recoveries_s: list[float] = []  # from each death until somebody was answered again
@@ -120,6 +123,8 @@ class Lives(ABC):
 
     async def _follow(self) -> None:
         """Starts the one after one that has died."""
+        if self._is_given_up:
+            raise DaemonUnavailable("the episode is over")
         armed, self._then = self._then, ""
         await self._start(armed)
 
@@ -136,6 +141,12 @@ class Lives(ABC):
     @abstractmethod
     async def close(self) -> int:
         """Lets the process end in its own time; returns its exit status."""
+
+    async def give_up(self) -> None:
+        """Kills the process, and nobody starts another one."""
+        self._is_given_up = True
+        async with self._starting:
+            await self.kill()
 
     @abstractmethod
     async def _start(self, armed: str) -> None:

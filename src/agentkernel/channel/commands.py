@@ -54,7 +54,11 @@ def start_of(spec: SandboxSpec, environment: dict[bytes, bytes], command: Comman
     if not (0 <= uid < 2**32 - 1 and 0 <= gid < 2**32 - 1):
         raise InvalidInput(f"no user can be {uid}:{gid}")
     _check_names(command.environment)
-    flags = (StartFlag.STDIN if stdin or command.terminal is not None else 0) | (StartFlag.DETACHED if command.detached else 0)
+    flags = (
+        (StartFlag.STDIN if stdin or command.terminal is not None else 0)
+        | (StartFlag.DETACHED if command.detached else 0)
+        | (StartFlag.ENDS_TREE if command.ends_tree else 0)
+    )
     return Start(
         argv=command.argv,
         environment=tuple(b"%b=%b" % pair for pair in {**environment, **command.environment}.items()),

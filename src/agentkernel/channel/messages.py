@@ -61,9 +61,10 @@ class StartFlag(IntEnum):
 
     DETACHED = 1
     STDIN = 2
+    ENDS_TREE = 4
 
 
-_ALL_FLAGS: Final = StartFlag.DETACHED | StartFlag.STDIN
+_ALL_FLAGS: Final = StartFlag.DETACHED | StartFlag.STDIN | StartFlag.ENDS_TREE
 
 
 class Stage(IntEnum):

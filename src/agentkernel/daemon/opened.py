@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agentkernel.abc import Caller, Host, Sandbox
@@ -78,20 +78,22 @@ async def open_sandbox(host: Host, caller: Caller, fields: door.Fields, exec_id:
 async def _of_words(host: Host, caller: Caller, typed: Words, exec_id: int) -> Opened:
     found = typed.invocation
     grant: Grant | None = None
+    command = found.command
     if found.request is not None:
         sandbox, grant = await host.ephemeral(caller, found.request, exec_id)
+        command = replace(command, ends_tree=True)  # the client returns before the sandbox is gone: nothing may run on
     else:
         sandbox = await host.open(caller, found.sandbox)
         check_backend(found.backend, sandbox.backend, found.sandbox)
-    start = relaying(sandbox).start_of(found.command)
-    return Opened(sandbox=sandbox, start=start, command=found.command, grant=grant, words=typed)
+    start = relaying(sandbox).start_of(command)
+    return Opened(sandbox=sandbox, start=start, command=command, grant=grant, words=typed)
 
 
 async def _of_request(host: Host, caller: Caller, fields: door.Fields, exec_id: int) -> Opened:
     request = from_json(SandboxRequest, _json(fields[door.REQUEST][0]))
     command = from_json(Command, _json(fields[door.COMMAND][0])) if door.COMMAND in fields else None
     sandbox, grant = await host.ephemeral(caller, request, exec_id)
-    start = None if command is None else relaying(sandbox).start_of(command)
+    start = None if command is None else relaying(sandbox).start_of(replace(command, ends_tree=True))
     return Opened(sandbox=sandbox, start=start, command=command or Command(argv=()), grant=grant)
 
 

@@ -28,6 +28,7 @@ class Command:
     stdin: bool = False  # whether input will follow; else /dev/null
     timeout_s: float | None = None  # from process start; the whole tree is killed
     detached: bool = False  # outlives the client; a full ring drops its oldest output
+    ends_tree: bool = False  # what it leaves running is killed before its end is told
     output_limit_bytes: int = DEFAULT_OUTPUT_LIMIT_BYTES  # per stream, for exec(); streams are never cut
 
 

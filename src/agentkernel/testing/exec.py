@@ -218,6 +218,12 @@ class EndConformance(ConformanceBase):
         assert await eventually(lambda: _larger_than(probe.sandbox, path, size))
         assert not (await probe.run("exit", "0")).status.survivors
 
+    async def test_what_a_command_leaves_running_ends_with_it_where_that_was_asked_for(self, probe: Probe) -> None:
+        path = here(probe.sandbox, "beats")
+        result = await probe.sandbox.exec(replace(probe.command("daemon", path, "leave"), ends_tree=True))
+        assert (result.exit_code, result.status.cause, result.status.survivors) == (0, Cause.ITSELF, False)
+        assert await _stops_growing(probe.sandbox, path)
+
     async def test_a_background_child_that_holds_the_output_does_not_hold_the_command(self, sandbox: Sandbox) -> None:
         started = time.monotonic()
         result = await sandbox.exec(Command(argv=shell("sleep 60 & echo over")))
