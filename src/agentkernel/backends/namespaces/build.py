@@ -17,7 +17,7 @@ from agentkernel.backends.namespaces.cgroups import Cgroups
 from agentkernel.backends.namespaces.configuration import configuration_of
 from agentkernel.backends.namespaces.holdings import Holdings
 from agentkernel.backends.namespaces.host import Host
-from agentkernel.backends.namespaces.launch import launch
+from agentkernel.backends.namespaces.launch import Launcher
 from agentkernel.backends.namespaces.layout import Surroundings, build_plan
 from agentkernel.backends.namespaces.plan import Step
 from agentkernel.backends.namespaces.ranges import lease_range
@@ -32,20 +32,24 @@ from agentkernel.model.spec import Resources, SandboxSpec, StorageKind
 
 async def build(host: Host, spec: SandboxSpec, holdings: Holdings, state: SandboxState) -> GuestSandbox:
     """Builds and starts the sandbox that `state` was made for; whatever was made until it fails is in `holdings`."""
-    guest = guest_binary()
     holdings.process_level = spec.level is IsolationLevel.PROCESS
-    if holdings.process_level:
-        spec, steps = _prepare_process(host, spec, holdings, state)
-    else:
-        steps = _prepare(host, spec, holdings, state)
-    by_group = holdings.limits_by_group
-    configuration = configuration_of(spec, host.facts.architecture, memory_by_group=by_group("memory"), pids_by_group=by_group("pids"))
-    if holdings.owner:
-        state.record("configuration", configuration.encode())
-    failpoint("namespaces.boot.configuration")
     with contextlib.closing(listen(state.path)) as listener:  # closed here, so that a dead agent's socket refuses
+        launcher = Launcher(guest_binary(), listener.fileno())
+    try:
         failpoint("namespaces.boot.socket")
-        holdings.launched = await launch(guest, steps, listener.fileno())
+        if holdings.process_level:
+            spec, steps = _prepare_process(host, spec, holdings, state)
+        else:
+            steps = _prepare(host, spec, holdings, state)
+        by_group = holdings.limits_by_group
+        configuration = configuration_of(spec, host.facts.architecture, memory_by_group=by_group("memory"), pids_by_group=by_group("pids"))
+        if holdings.owner:
+            state.record("configuration", configuration.encode())
+        failpoint("namespaces.boot.configuration")
+    except BaseException:
+        await launcher.give_up()
+        raise
+    holdings.launched = await launcher.run(steps)
     failpoint("namespaces.boot.launched")
     state.record("pid", process_record(holdings.launched.pid))
     failpoint("namespaces.boot.pid")

@@ -33,24 +33,93 @@ class Launched:
     pidfd: int
 
 
-async def launch(guest: Path, steps: tuple[Step, ...], listener_fd: int) -> Launched:
-    """Executes the plan; returns when its last step is done.
+class Launcher:
+    """`enter`, started and waiting for its plan, which is computed meanwhile. Ends by itself when nobody holds this any more."""
 
-    Raises:
-        LaunchFailed: names the step and the kernel's answer; no process is left.
-    """
-    plan_fd = _plan_file(encode(steps))
-    with contextlib.ExitStack() as held:
-        held.callback(os.close, plan_fd)
-        status_read, status_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        held.callback(os.close, status_read)
-        with contextlib.closing(_Descriptor(status_write)):
-            os.set_blocking(status_write, True)
-            # For the clean-up, which goes on when this is cancelled. There may be no descriptor to be had when it is needed.
-            spare = _Descriptor(os.dup(status_read))
-            held.callback(spare.close)
-            enter_pid = _spawn(guest, plan_fd, status_write, listener_fd)
-        return await _follow(enter_pid, status_read, spare, steps)
+    def __init__(self, guest: Path, listener_fd: int) -> None:
+        """Raises LaunchFailed."""
+        with contextlib.ExitStack() as made:
+            plan_read, self._plan = _pipe(made)
+            self._status, status_write = _pipe(made)
+            # For the clean-up, which goes on when the launch is cancelled. There may be no descriptor to be had when it is needed.
+            self._spare = _Descriptor(os.dup(self._status.fd))
+            made.callback(self._spare.close)
+            self._enter_pid = _spawn(guest, plan_read.fd, status_write.fd, listener_fd)
+            made.pop_all()
+        plan_read.close()
+        status_write.close()
+        os.set_blocking(self._plan.fd, False)
+        os.set_blocking(self._status.fd, False)
+
+    async def run(self, steps: tuple[Step, ...]) -> Launched:
+        """Executes the plan; returns when its last step is done. To be called once.
+
+        Raises:
+            LaunchFailed: names the step and the kernel's answer; no process is left.
+        """
+        pidfd = pid = -1
+        failure: LaunchFailed | None = None
+        ready = False
+        try:
+            async with asyncio.timeout(LAUNCH_DEADLINE_S), contextlib.aclosing(_records(self._status.fd)) as records:
+                await self._send(encode(steps))
+                async for kind, step, number, value in records:
+                    if kind == _KIND_PID:
+                        pid = value
+                        pidfd = os.pidfd_open(pid)
+                    elif kind == _KIND_READY:
+                        ready = True
+                    elif failure is None:
+                        failure = _explain(kind, step, number, steps)
+            if failure is None and not (ready and pidfd >= 0):
+                failure = LaunchFailed("the launcher was killed before the sandbox was ready", hint="was the host out of memory?")
+            if failure is not None:
+                raise failure
+        except BaseException as error:
+            await asyncio.shield(self._abandon(pid, pidfd))
+            if isinstance(error, TimeoutError):
+                raise LaunchFailed(f"the sandbox was not ready within {LAUNCH_DEADLINE_S:.0f} s", hint="is the host overloaded?") from error
+            raise
+        self._close()
+        os.waitpid(self._enter_pid, 0)  # it ends with its last step, so this does not wait
+        return Launched(pid=pid, pidfd=pidfd)
+
+    async def give_up(self) -> None:
+        """In place of `run`: there is no plan."""
+        await asyncio.shield(self._abandon(-1, -1))
+
+    async def _send(self, plan: bytes) -> None:
+        """Writes the plan, and its end; a launcher that is gone is told of by its records, or by their end."""
+        remaining = memoryview(plan)
+        with contextlib.suppress(BrokenPipeError):
+            while remaining:
+                try:
+                    remaining = remaining[os.write(self._plan.fd, remaining) :]
+                except BlockingIOError:
+                    await writable(self._plan.fd)
+        self._plan.close()
+
+    async def _abandon(self, pid: int, pidfd: int) -> None:
+        """Kills and reaps whatever was started: the first process may have reported itself without being heard."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._enter_pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self._enter_pid, 0)
+        try:
+            if pid < 0:
+                async for kind, _, _, value in _records(self._spare.fd):
+                    if kind == _KIND_PID:
+                        pid = value
+        finally:
+            self._close()
+        if pidfd >= 0:
+            await kill_and_reap(pidfd)
+        elif pid > 0:
+            await _kill_child(pid)
+
+    def _close(self) -> None:
+        for each in (self._plan, self._status, self._spare):
+            each.close()
 
 
 class _Descriptor:
@@ -64,18 +133,13 @@ class _Descriptor:
             os.close(self.fd)
             self.fd = -1
 
-    def take(self) -> _Descriptor:
-        """The same for another owner."""
-        taken, self.fd = _Descriptor(self.fd), -1
-        return taken
 
-
-def _plan_file(plan: bytes) -> int:
-    """An anonymous file with the plan: unlike a pipe it takes any size without a reader."""
-    fd = os.memfd_create("agentkernel-plan", os.MFD_CLOEXEC)
-    os.write(fd, plan)
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
+def _pipe(made: contextlib.ExitStack) -> tuple[_Descriptor, _Descriptor]:
+    """A pipe's ends for reading and writing; `made` closes them."""
+    read, write = (_Descriptor(fd) for fd in os.pipe2(os.O_CLOEXEC))
+    made.callback(read.close)
+    made.callback(write.close)
+    return read, write
 
 
 def _spawn(guest: Path, plan_fd: int, status_fd: int, listener_fd: int) -> int:
@@ -91,34 +155,6 @@ def _spawn(guest: Path, plan_fd: int, status_fd: int, listener_fd: int) -> int:
     finally:
         for copy in copies:
             os.close(copy)
-
-
-async def _follow(enter_pid: int, status_fd: int, spare: _Descriptor, steps: tuple[Step, ...]) -> Launched:
-    """Reads the status records to their end; reaps `enter`, and on failure the first process too."""
-    pidfd = pid = -1
-    failure: LaunchFailed | None = None
-    ready = False
-    try:
-        async with asyncio.timeout(LAUNCH_DEADLINE_S), contextlib.aclosing(_records(status_fd)) as records:
-            async for kind, step, number, value in records:
-                if kind == _KIND_PID:
-                    pid = value
-                    pidfd = os.pidfd_open(pid)
-                elif kind == _KIND_READY:
-                    ready = True
-                elif failure is None:
-                    failure = _explain(kind, step, number, steps)
-        if failure is None and not (ready and pidfd >= 0):
-            failure = LaunchFailed("the launcher was killed before the sandbox was ready", hint="was the host out of memory?")
-        if failure is not None:
-            raise failure
-    except BaseException as error:
-        await asyncio.shield(_abandon(enter_pid, pid, pidfd, spare.take()))
-        if isinstance(error, TimeoutError):
-            raise LaunchFailed(f"the sandbox was not ready within {LAUNCH_DEADLINE_S:.0f} s", hint="is the host overloaded?") from error
-        raise
-    os.waitpid(enter_pid, 0)  # it ends with its last step, so this does not wait
-    return Launched(pid=pid, pidfd=pidfd)
 
 
 async def _records(status_fd: int) -> AsyncGenerator[tuple[int, int, int, int], None]:
@@ -152,25 +188,6 @@ def _explain(kind: int, step: int, number: int, steps: tuple[Step, ...]) -> Laun
     )
 
 
-async def _abandon(enter_pid: int, pid: int, pidfd: int, status: _Descriptor) -> None:
-    """Kills and reaps whatever was started: the first process may have reported itself without being heard."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(enter_pid, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(enter_pid, 0)
-    try:
-        if pid < 0:
-            async for kind, _, _, value in _records(status.fd):
-                if kind == _KIND_PID:
-                    pid = value
-    finally:
-        status.close()
-    if pidfd >= 0:
-        await kill_and_reap(pidfd)
-    elif pid > 0:
-        await _kill_child(pid)
-
-
 async def _kill_child(pid: int) -> None:
     """Kills and reaps a child without a descriptor for it: nobody has waited for it, so the pid is still its own."""
     with contextlib.suppress(ProcessLookupError):
@@ -189,6 +206,17 @@ async def readable(fd: int) -> None:
         await event.wait()
     finally:
         loop.remove_reader(fd)
+
+
+async def writable(fd: int) -> None:
+    """Waits until a pipe takes more."""
+    loop = asyncio.get_running_loop()
+    event = asyncio.Event()
+    loop.add_writer(fd, event.set)
+    try:
+        await event.wait()
+    finally:
+        loop.remove_writer(fd)
 
 
 async def kill_and_reap(pidfd: int) -> None:
