@@ -7,7 +7,7 @@
 
 bool link_open(struct link *link, int in, int out, bool boundless)
 {
-    *link = (struct link){.in = in, .out = out, .boundless = boundless, .writable = true};
+    *link = (struct link){.in = in, .out = out, .boundless = boundless, .readable = true, .writable = true};
     link->in_memory = ak_map(LINK_IN);
     link->out_memory = ak_map(LINK_OUT);
     if (!link->in_memory || !link->out_memory) {

@@ -13,7 +13,7 @@ struct link {
     int in, out; /* -1: unused; the same for sockets and devices */
     bool boundless;           /* no connection boundaries: lives on after errors */
     bool attached;
-    bool readable, writable;  /* as far as known; cleared by EAGAIN, set by the event loop, also for what is there at the beginning */
+    bool readable, writable;  /* as far as known, so true at first; cleared by EAGAIN, set by the event loop */
     uint32_t tag;
     uint64_t order; /* of opening */
     uint8_t *in_memory, *out_memory;
