@@ -5,7 +5,7 @@ Every call may be cancelled. What a backend cannot do its fingerprint says befor
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -227,9 +227,10 @@ class Assignable(Protocol):
 class Recordable(Protocol):
     """Optional power of a sandbox: what a command prints can be read beside whoever reads it. Without it nothing is recorded."""
 
-    async def record(self, exec_id: int, offsets: tuple[int, int], sink: Callable[[int, int, bytes], None]) -> ExitStatus:
-        """Gives `sink` the output of a command as (stream, offset, bytes) until it ends, from `offsets` (of stdout and stderr) on, or from
-        the oldest byte that is still kept. Its result stays for others to ask for. Raises NotFound, SandboxLost."""
+    def record(self, exec_id: int, offsets: tuple[int, int], sink: Callable[[int, int, bytes], None]) -> Awaitable[ExitStatus]:
+        """Gives `sink` the output of a command as (stream, offset, bytes), from `offsets` (of stdout and stderr) on, or from the oldest
+        byte that is still kept; what is returned waits for its end. From the call on nothing of it is forgotten, whoever has done with
+        the command, and its result stays for others to ask for. Raises NotFound, SandboxLost."""
         ...
 
 

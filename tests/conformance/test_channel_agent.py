@@ -114,6 +114,19 @@ async def test_a_slow_reader_slows_the_command_and_loses_nothing(sandbox: GuestS
     assert sum([len(data) async for _, data in process.output()]) == 20_000_000
 
 
+async def test_a_command_that_has_ended_is_not_forgotten_before_its_recording_has_read_it(sandbox: GuestSandbox) -> None:
+    process = await sandbox.start(shell("echo out", detached=True))
+    while any(record.running for record in await sandbox.processes()):
+        await asyncio.sleep(0.01)
+    read: list[tuple[int, int, bytes]] = []
+    ending = sandbox.record(process.exec_id, (0, 0), lambda *each: read.append(each))
+    await process.wait()  # and with it forgets
+    assert (await ending).exit_code == 0
+    assert read == [(1, 0, b"out\n")]
+    await sandbox.statistics()
+    assert list(await sandbox.processes()) == []
+
+
 async def test_survivors_of_a_command_are_told(sandbox: GuestSandbox) -> None:
     result = await sandbox.exec(shell("sleep 1 & echo started"))
     assert (result.stdout, result.status.survivors) == (b"started\n", True)

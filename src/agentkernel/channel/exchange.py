@@ -54,6 +54,7 @@ class Exchange:
         self._requests: dict[int, tuple[int, bytes, Callable[[Answer], None]]] = {}
         self._deadlines: dict[int, float] = {}  # in order: every answer has the same time
         self._forgotten: deque[int] = deque(maxlen=_FORGOTTEN)
+        self._forgotten_when_ended: set[int] = set()
         self._decoder: FrameDecoder | None = None
         self._tag = 0
         self._first = True
@@ -98,7 +99,10 @@ class Exchange:
         return execution
 
     def forget(self, ident: int) -> None:
-        """Tells the agent that a process's result is no longer needed."""
+        """Tells the agent that a process's result is no longer needed; while somebody here still reads it, as soon as that has ended."""
+        if ident in self.executions:
+            self._forgotten_when_ended.add(ident)
+            return
         self._forgotten.append(ident)
         if self.established:
             self._transmit_later(encode_frame(self._tag, FrameType.FORGET, ident))
@@ -214,6 +218,9 @@ class Exchange:
         if execution.phase is Phase.ENDED:
             self.executions.pop(execution.ident, None)
             self._deadlines.pop(execution.ident, None)
+            if execution.ident in self._forgotten_when_ended:
+                self._forgotten_when_ended.remove(execution.ident)
+                self.forget(execution.ident)
         elif not execution.end_is_due:
             self._deadlines.pop(execution.ident, None)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final
 
@@ -60,7 +60,7 @@ async def resume_relay(channel: Channel, boundary: Boundary, exec_id: int, offse
     return relay
 
 
-async def record(channel: Channel, boundary: Boundary, exec_id: int, offsets: tuple[int, int], sink: Sink) -> ExitStatus:
+def record(channel: Channel, boundary: Boundary, exec_id: int, offsets: tuple[int, int], sink: Sink) -> Awaitable[ExitStatus]:
     """See `abc.Recordable`. The agent's ring keeps what was recorded, as far as it can, for whoever attaches later."""
     reader = Reader(offsets, lambda stream, offset, data: sink(stream, offset, bytes(data)), releases=False)
     execution = channel.execution(exec_id)
@@ -68,7 +68,10 @@ async def record(channel: Channel, boundary: Boundary, exec_id: int, offsets: tu
         execution = _adopt(channel, exec_id, reader, offsets)
     else:
         execution.tap(reader)
-    process = process_of(channel, boundary, execution, _ADOPTED)
+    return _recorded(channel, execution, process_of(channel, boundary, execution, _ADOPTED), reader)
+
+
+async def _recorded(channel: Channel, execution: Execution, process: GuestProcess, reader: Reader) -> ExitStatus:
     try:
         return await _end_of(channel, execution, process)
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
@@ -152,9 +152,9 @@ class GuestSandbox:
         """Passes a request on to the agent, whose answer is returned as it is."""
         return await self._channel.request(kind, payload)
 
-    async def record(self, exec_id: int, offsets: tuple[int, int], sink: Callable[[int, int, bytes], None]) -> ExitStatus:
+    def record(self, exec_id: int, offsets: tuple[int, int], sink: Callable[[int, int, bytes], None]) -> Awaitable[ExitStatus]:
         """See `abc.Recordable`."""
-        return await late.record(self._channel, self._boundary, exec_id, offsets, sink)
+        return late.record(self._channel, self._boundary, exec_id, offsets, sink)
 
     def start_of(self, command: Command) -> Start:
         """What starts a command here; raises InvalidInput for what no sandbox can run."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from agentkernel.abc import Recordable
 from agentkernel.engine.core import Core
@@ -39,9 +39,18 @@ class Logs:
         if not isinstance(live.sandbox, Recordable):
             return
         live.recorded.add(exec_id)
-        task = asyncio.create_task(self._record(live, live.sandbox, exec_id))
-        self._recordings[key] = task
-        task.add_done_callback(lambda _: self._recorded(key))
+        try:
+            file = self._file(live.sandbox_id)
+            if not file.has_ended(exec_id):  # a client whose daemon died repeats its START, however long ago the command was
+                ending = live.sandbox.record(exec_id, file.position(exec_id), self._writer(live.sandbox_id, exec_id, file))
+                task = self._recordings[key] = asyncio.create_task(self._follow(live, exec_id, ending, file))
+                task.add_done_callback(lambda _: self._recorded(key))
+                return
+        except AgentKernelError as error:
+            self._ended(live, exec_id, None, error.code)
+        except OSError:
+            pass  # the disk takes no log at all
+        self._recorded(key)
 
     async def resume(self, live: Live) -> None:
         """Goes on with every detached command of an adopted sandbox that was not recorded to its end."""
@@ -100,9 +109,7 @@ class Logs:
         for sandbox_id in tuple(self._files):
             self._let_go(sandbox_id)
 
-    async def _record(self, live: Live, sandbox: Recordable, exec_id: int) -> None:
-        sandbox_id = live.sandbox_id
-
+    def _writer(self, sandbox_id: str, exec_id: int, file: LogFile) -> Callable[[int, int, bytes], None]:
         def write(stream: int, offset: int, data: bytes) -> None:
             try:
                 failpoint("engine.logs.write")
@@ -111,12 +118,11 @@ class Logs:
                 return  # no room: the log has a gap, the command goes on
             self._ring(sandbox_id)
 
+        return write
+
+    async def _follow(self, live: Live, exec_id: int, ending: Awaitable[ExitStatus], file: LogFile) -> None:
         try:
-            file = self._file(sandbox_id)
-            if file.has_ended(exec_id):
-                return  # a client whose daemon died repeats its START, however long ago the command was
-            status = await sandbox.record(exec_id, file.position(exec_id), write)
-            self._ended(live, exec_id, status, "")  # rather told twice, after a crash, than never
+            self._ended(live, exec_id, await ending, "")  # rather told twice, after a crash, than never
             file.end(self._core.clock(), exec_id)
         except AgentKernelError as error:
             self._ended(live, exec_id, None, error.code)
