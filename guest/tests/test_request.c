@@ -90,7 +90,7 @@ static void ranges_are_kept(void)
     CHECK(parse_with(3, "/a\0b", 4) == -EINVAL);
     CHECK(parse_number(4, UINT32_MAX, 4) == -EINVAL && parse_number(4, 0, 4) == 0);
     CHECK(parse_number(9, 4096, 4) == 0 && parse_number(9, 4u << 20, 4) == 0 && parse_number(9, (4u << 20) + 1, 4) == -EINVAL);
-    CHECK(parse_number(8, 3, 4) == 0 && parse_number(8, 4, 4) == -EINVAL);
+    CHECK(parse_number(8, 7, 4) == 0 && parse_number(8, 8, 4) == -EINVAL);
     CHECK(parse_number(11, 1, 2) == 0 && parse_number(11, 12, 2) == 0 && parse_number(11, 0, 2) == -EINVAL && parse_number(11, 13, 2) == -EINVAL);
     CHECK(parse_number(7, 1, 2) == -EINVAL && parse_number(10, 1, 4) == -EINVAL);
     CHECK(parse_with(2, "=x", 2) == -EINVAL && parse_with(2, "A=", 2) == 0 && parse_with(2, "A\0=", 3) == -EINVAL);
