@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from agentkernel.model.command import Command, ExecResult, ExitStatus, TerminalSize
     from agentkernel.model.inspection import FileRecord, ProcessRecord, SandboxStatistics, WatchEvent
     from agentkernel.model.isolation import Fingerprint, IsolationLevel
+    from agentkernel.model.network import Decision, EgressChange, EgressLimits, EgressRules, PortRule, PublishedPort
     from agentkernel.model.record import (
         CreateOptions,
         Event,
@@ -234,6 +235,77 @@ class Recordable(Protocol):
         ...
 
 
+class TunnelPeer(Protocol):
+    """One side of a sandbox's tunnels (docs/guest-protocol.md, section 5): it takes the frames that the other side sends."""
+
+    def take(self, kind: int, flags: int, ident: int, payload: bytes | memoryview) -> None:
+        """One frame; `payload` is valid during the call. Must not raise."""
+        ...
+
+    def reset(self) -> None:
+        """The attach is gone, and every tunnel with it; there may be another one later."""
+        ...
+
+
+@runtime_checkable
+class Tunnelled(Protocol):
+    """Optional power of a sandbox: its connections go through the stream. Without it there is no filtered network and no published port."""
+
+    def route(self, peer: TunnelPeer | None) -> TunnelPeer:
+        """Gives the tunnels that the agent begins to `peer` (None: they are closed). What is returned takes frames for the agent."""
+        ...
+
+    async def open_tunnel(self, port: int) -> Tunnel:
+        """Connects to a TCP port on the sandbox's loopback; raises ConnectionRefusedError and the like as connect(2) inside does."""
+        ...
+
+
+class Tunnel(Protocol):
+    """One connection to a port inside."""
+
+    async def read(self) -> bytes:
+        """The next bytes, at most 65,536; empty at the end. Reading is what lets the other end send more. Raises ConnectionResetError."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Sends, waiting while the other end does not read; raises ConnectionResetError."""
+        ...
+
+    async def end(self) -> None:
+        """Sends nothing more; reading goes on."""
+        ...
+
+    def close(self) -> None:
+        """Ends both directions; repeating it is fine."""
+        ...
+
+
+class EgressSession(TunnelPeer, Protocol):
+    """A sandbox's place at the egress proxy. Nothing is started for it before the first frame."""
+
+    def set_rules(self, rules: EgressRules) -> None:
+        """New connections go by these; open ones that they deny are closed."""
+        ...
+
+    def close(self) -> None:
+        """Ends every connection of the sandbox."""
+        ...
+
+
+class Egress(Protocol):
+    """The egress proxy, as an engine sees it; a process of its own that is started when it is needed and may die."""
+
+    def join(
+        self, sandbox_id: str, rules: EgressRules, limits: EgressLimits, agent: TunnelPeer, decided: Callable[[Decision], None]
+    ) -> EgressSession:
+        """Makes a session; `agent` takes its frames (its `reset` is not called), `decided` each decision."""
+        ...
+
+    async def close(self) -> None:
+        """Ends the process and every connection."""
+        ...
+
+
 class Backend(Protocol):
     """Makes sandboxes of one isolation technology; keeps no state that cannot be rebuilt from the host."""
 
@@ -406,6 +478,27 @@ class Kernel(Protocol):
 
     async def relabel(self, caller: Caller, name: str, labels: Labels) -> SandboxInfo:
         """Replaces its labels."""
+        ...
+
+    async def network(self, caller: Caller, name: str) -> EgressRules:
+        """Who it may talk to; raises Unsupported for one without filtered network."""
+        ...
+
+    async def change_network(self, caller: Caller, name: str, change: EgressChange) -> EgressRules:
+        """Changes that, also while it runs, and returns the new rules; raises InvalidInput, Unsupported. What was tried is told by `events`
+        of kind `network.allowed`, `network.denied` and `network.failed`."""
+        ...
+
+    async def publish(self, caller: Caller, name: str, rule: PortRule) -> PublishedPort:
+        """Listens on the host for a port inside of a running sandbox, until it stops; raises Conflict when the host's port is taken."""
+        ...
+
+    async def unpublish(self, caller: Caller, name: str, port: int) -> None:
+        """Ends that; one that is not published is fine."""
+        ...
+
+    async def ports(self, caller: Caller, name: str) -> Sequence[PublishedPort]:
+        """What is published of it, by port."""
         ...
 
     def logs(self, caller: Caller, name: str, *, exec_id: int = 0, since: float = 0.0, follow: bool = False) -> AsyncIterator[LogEntry]:

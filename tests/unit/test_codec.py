@@ -22,7 +22,10 @@ from agentkernel.model.spec import Bind, RootFile, SandboxSpec
 from agentkernel.model.status import Status
 
 MODULES = (command, inspection, isolation, record, request, spec)
-KINDS = sorted({kind for module in MODULES for kind in vars(module).values() if is_dataclass(kind)}, key=lambda kind: kind.__name__)
+KINDS = sorted(
+    {kind for module in MODULES for kind in vars(module).values() if isinstance(kind, type) and is_dataclass(kind)},
+    key=lambda kind: kind.__name__,
+)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 
 class Base(StrEnum):
@@ -42,6 +43,9 @@ class EgressRules:
     private: tuple[Rule, ...] = ()  # names whose addresses may be private ones: `--allow-host NAME` where the operator allows that
 
 
+NOTHING: Final = EgressRules(base=Base.NONE)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EgressLimits:
     """What one sandbox may use of the egress proxy."""
@@ -49,6 +53,15 @@ class EgressLimits:
     connections: int = 512  # at a time
     lookups_per_s: int = 100  # distinct names, averaged over ten seconds
     bytes_total: int | None = None  # both directions together, since the sandbox started
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressChange:
+    """What `network allow` and `network deny` do to a sandbox's rules: rules to add, and rules to drop wherever they stand."""
+
+    allow: tuple[Rule, ...] = ()
+    deny: tuple[Rule, ...] = ()
+    remove: tuple[Rule, ...] = ()
 
 
 class Verdict(StrEnum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from agentkernel.model.isolation import BackendKind, IsolationLevel
+from agentkernel.model.network import PortRule, Rule
 from agentkernel.model.spec import Bind, SandboxSpec, StorageKind
 
 
@@ -23,6 +24,11 @@ class SandboxRequest:
     image: str | None = None  # the absolute path of a directory or an archive; any other text is a name, whatever lies in `cwd`
     name: str | None = None
     network: bool | None = None
+    allow_hosts: tuple[Rule, ...] = ()  # beyond what the profile allows; with `only_hosts` nothing but these
+    deny_hosts: tuple[Rule, ...] = ()
+    only_hosts: bool = False  # [security.domains] allowlist_only
+    transparent_network: bool | None = None  # None: where the backend can
+    ports: tuple[PortRule, ...] = ()
     mount_cwd: bool | None = None
     mount_home: bool | None = None
     pass_environment: bool | None = None

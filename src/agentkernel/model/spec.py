@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agentkernel.model.isolation import IsolationLevel
+from agentkernel.model.network import NOTHING, EgressRules, PortRule
 
 
 class NetworkMode(StrEnum):
     """What the sandbox can reach."""
 
     NONE = "none"  # loopback only
+    FILTERED = "filtered"  # loopback, and through it what the egress rules allow
     HOST = "host"  # the host's own network, unfiltered
 
 
@@ -115,6 +117,9 @@ class SandboxSpec:
     home_source: str = ""  # host HOME shown read-only at user.home, without what home_denied lists; empty: a private empty HOME
     home_denied: tuple[str, ...] = ()  # relative to home_source
     network: NetworkMode = NetworkMode.NONE
+    egress: EgressRules = NOTHING  # FILTERED: who it may talk to, when it starts
+    transparent_network: bool = False  # FILTERED: also programs that know no proxy reach it
+    ports: tuple[PortRule, ...] = ()  # published while it runs
     resources: Resources = Resources()
     storage: StorageKind = StorageKind.MEMORY
     read_only_root: bool = False
