@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from agentkernel.config.directories import runtime_directory
+from agentkernel.config.directories import state_directory
 
 SETTLE_S = 5.0  # the kernel removes namespaces and cgroups after the last process, not with it
 
@@ -18,8 +18,8 @@ class Host:
     """Looks for state of sandboxes that nobody holds any more, and for mounts and cgroups that belong to no sandbox."""
 
     def __init__(self, state: Path | None = None) -> None:
-        """`state` is the runtime directory, by default the user's own."""
-        self._state = state or Path(runtime_directory(os.environ, os.geteuid()))
+        """`state` is where sandboxes are recorded, by default the user's own."""
+        self._state = state or Path(state_directory(os.environ, os.geteuid()))
 
     def leftovers(self, before: frozenset[str] = frozenset()) -> list[str]:
         """Waits a little for what is still going away; what comes and goes meanwhile, or was there before, belongs to other programs."""

@@ -10,7 +10,7 @@ from agentkernel.backends.namespaces.delegation import CgroupHost, find_host
 from agentkernel.backends.namespaces.facts import HostFacts, read_facts
 from agentkernel.backends.namespaces.kept import DataRoot, open_data_root
 from agentkernel.backends.namespaces.state import StateRoot, open_state_root
-from agentkernel.config.directories import data_directory, runtime_directory
+from agentkernel.config.directories import data_directory, runtime_directory, state_directory
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class Host:
         """Where sandboxes are recorded."""
         if self._state is None:
             uid = os.geteuid()
-            base = self.state_directory or Path(runtime_directory(os.environ, uid))
+            base = self.state_directory or Path(state_directory(os.environ, uid))
             self._state = open_state_root(base, uid)
         return self._state
 
@@ -63,7 +63,9 @@ class Host:
     def own_directories(self) -> tuple[str, ...]:
         """What no sandbox may see, as named and where it really is."""
         if not self._own:
-            named = (str(self.state.path), str(self._data_base()))
+            named = [str(self.state.path), str(self._data_base())]
+            if self.state_directory is None:
+                named.append(runtime_directory(os.environ, os.geteuid()))  # with the daemon's socket
             self._own = tuple(dict.fromkeys((*named, *map(os.path.realpath, named))))
         return self._own
 

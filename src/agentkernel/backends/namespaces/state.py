@@ -13,7 +13,7 @@
     <base>/ranges/<n>               a leased id range: a symlink that says the sandbox's id
     <base>/mount/                   an empty directory: where a sandbox's own mount namespace mounts its new root
 
-<base> is `config.directories.runtime_directory`, which is in memory as a rule: what it tells of is gone with the host's next start, too.
+<base> is `config.directories.state_directory`, which is in memory as a rule: what it tells of is gone with the host's next start, too.
 """
 
 from __future__ import annotations
