@@ -24,6 +24,7 @@ from agentkernel.config.directories import socket_path
 from agentkernel.errors import AgentKernelError, DaemonUnavailable, InvalidInput, NotFound, ProtocolViolation, SandboxFailed
 from agentkernel.model.codec import from_json, to_json
 from agentkernel.model.inspection import ProcessRecord
+from agentkernel.model.network import EgressChange, EgressRules, PortRule, PublishedPort
 from agentkernel.model.operation import OPERATIONS
 from agentkernel.model.record import CreateOptions, Event, EventFilter, KernelStatus, LogEntry, SandboxFilter, SandboxInfo
 from agentkernel.model.request import SandboxRequest
@@ -113,6 +114,30 @@ class Calls:
         """Lets it expire so many seconds from now; None: never."""
         info: SandboxInfo = self.call("extend", name=name, ttl_s=ttl_s)
         return info
+
+    def network(self, name: str) -> EgressRules:
+        """Who it may talk to."""
+        rules: EgressRules = self.call("network", name=name)
+        return rules
+
+    def network_changed(self, name: str, change: EgressChange) -> EgressRules:
+        """Changes that; the new rules."""
+        rules: EgressRules = self.call("change_network", name=name, change=change)
+        return rules
+
+    def published(self, name: str, rule: PortRule) -> PublishedPort:
+        """Listens on the host for a port inside."""
+        port: PublishedPort = self.call("publish", name=name, rule=rule)
+        return port
+
+    def unpublish(self, name: str, port: int) -> None:
+        """Ends that; one that is not published is fine."""
+        self.call("unpublish", name=name, port=port)
+
+    def ports(self, name: str) -> Sequence[PublishedPort]:
+        """What is published of it."""
+        ports: Sequence[PublishedPort] = self.call("ports", name=name)
+        return ports
 
     def collect_garbage(self, *, dry_run: bool) -> Sequence[str]:
         """Removes what has expired and what belongs to no sandbox."""

@@ -21,6 +21,7 @@ from agentkernel.client.sandbox import Door, open_behind_door
 from agentkernel.errors import Conflict, InvalidInput, NotFound, ProtocolViolation
 from agentkernel.model.codec import from_json, to_json
 from agentkernel.model.isolation import BackendKind, Fingerprint, IsolationLevel
+from agentkernel.model.network import EgressChange, EgressRules, PortRule, PublishedPort
 from agentkernel.model.operation import OPERATIONS
 from agentkernel.model.record import CreateOptions, Event, EventFilter, KernelStatus, Labels, LogEntry, SandboxFilter, SandboxInfo
 from agentkernel.model.request import Grant, Notice, SandboxRequest
@@ -154,6 +155,32 @@ class RemoteKernel:
     async def relabel(self, caller: Caller, name: str, labels: Labels) -> SandboxInfo:
         """See `abc.Kernel`."""
         return self._known(await self._call("relabel", name=name, labels=labels))
+
+    # -- its network
+
+    async def network(self, caller: Caller, name: str) -> EgressRules:
+        """See `abc.Kernel`."""
+        rules: EgressRules = await self._call("network", name=name)
+        return rules
+
+    async def change_network(self, caller: Caller, name: str, change: EgressChange) -> EgressRules:
+        """See `abc.Kernel`."""
+        rules: EgressRules = await self._call("change_network", name=name, change=change)
+        return rules
+
+    async def publish(self, caller: Caller, name: str, rule: PortRule) -> PublishedPort:
+        """See `abc.Kernel`."""
+        published: PublishedPort = await self._call("publish", name=name, rule=rule)
+        return published
+
+    async def unpublish(self, caller: Caller, name: str, port: int) -> None:
+        """See `abc.Kernel`."""
+        await self._call("unpublish", name=name, port=port)
+
+    async def ports(self, caller: Caller, name: str) -> Sequence[PublishedPort]:
+        """See `abc.Kernel`."""
+        ports: tuple[PublishedPort, ...] = await self._call("ports", name=name)
+        return ports
 
     # -- what is recorded
 

@@ -1,6 +1,6 @@
 """The operations of the door: what a client may CALL (docs/door-protocol.md), which method of `abc.Kernel` answers, and with what.
 
-Streams (exec, files, ports, terminals) are no calls; they are the guest protocol passed on.
+Streams (exec, files, connections to ports, terminals) are no calls; they are the guest protocol passed on.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentkernel.model.isolation import Fingerprint
+from agentkernel.model.network import EgressChange, EgressRules, PortRule, PublishedPort
 from agentkernel.model.record import CreateOptions, Event, EventFilter, KernelStatus, Labels, LogEntry, SandboxFilter, SandboxInfo
 from agentkernel.model.request import Grant, Notice, SandboxRequest
 from agentkernel.model.spec import SandboxSpec
@@ -45,6 +46,13 @@ OPERATIONS: Mapping[str, Operation] = {
     "rename": Operation(method="rename", parameters={"name": str, "new_name": str}, result=SandboxInfo, mutates=True),
     "extend": Operation(method="extend", parameters={"name": str, "ttl_s": float | None}, result=SandboxInfo, mutates=True),
     "relabel": Operation(method="relabel", parameters={"name": str, "labels": Labels}, result=SandboxInfo, mutates=True),
+    "network": Operation(method="network", parameters=_NAME, result=EgressRules),
+    "change_network": Operation(
+        method="change_network", parameters={"name": str, "change": EgressChange}, result=EgressRules, mutates=True
+    ),
+    "publish": Operation(method="publish", parameters={"name": str, "rule": PortRule}, result=PublishedPort, mutates=True),
+    "unpublish": Operation(method="unpublish", parameters={"name": str, "port": int}, result=None, mutates=True),
+    "ports": Operation(method="ports", parameters=_NAME, result=tuple[PublishedPort, ...]),
     "logs": Operation(
         method="logs",
         parameters={"name": str, "exec_id": int, "since": float},

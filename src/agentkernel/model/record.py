@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agentkernel.model.isolation import IsolationLevel
+from agentkernel.model.network import PublishedPort
 from agentkernel.model.request import Notice
-from agentkernel.model.spec import SandboxSpec
+from agentkernel.model.spec import NetworkMode, SandboxSpec
 from agentkernel.model.status import Status
 
 Labels = tuple[tuple[str, str], ...]  # sorted by key, keys unique
@@ -38,8 +39,8 @@ class SandboxRecord:
     reason: str = ""  # why it is not running, when that was nobody's wish
     request_key: str = ""  # of the request that made it: repeated, that request finds it
 
-    def info(self, status: Status | None = None) -> SandboxInfo:
-        """What users see of it."""
+    def info(self, status: Status | None = None, ports: tuple[PublishedPort, ...] = ()) -> SandboxInfo:
+        """What users see of it; `ports` are those that are listened on."""
         return SandboxInfo(
             sandbox_id=self.sandbox_id,
             name=self.name,
@@ -57,6 +58,8 @@ class SandboxRecord:
             expires_at=self.expires_at,
             idle_s=self.idle_s,
             reason=self.reason,
+            network=self.spec.network,
+            ports=ports,
         )
 
 
@@ -80,6 +83,8 @@ class SandboxInfo:
     expires_at: float | None = None
     idle_s: float | None = None
     reason: str = ""
+    network: NetworkMode = NetworkMode.NONE
+    ports: tuple[PublishedPort, ...] = ()  # listened on now, by the port inside
     notices: tuple[Notice, ...] = ()  # what policy had to say; only in the answer to `create`
 
 
