@@ -9,6 +9,7 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agentkernel.channel.messages import NetworkPorts
 from agentkernel.model.command import LimitHit
 from agentkernel.model.spec import RootFilesystem, RootKind, SandboxSpec, User
 
@@ -32,6 +33,7 @@ class AgentProcess:
     home: Path
     seccomp: bytes = b""
     rlimits: tuple[tuple[int, int, int], ...] = ()
+    network: NetworkPorts | None = None
     backend: str = "process"
     sandbox_id: str = "0" * 16
     connects: int = 0

@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from agentkernel.channel.frames import HOST_TYPES, Frame, FrameDecoder, FrameType, HelloReply, decode_hello, encode_hello_reply
+from agentkernel.channel.messages import NetworkPorts
 from agentkernel.channel.mux import Deadlines
 from agentkernel.channel.wire import encode_frame, tag_of
 from agentkernel.model.command import LimitHit
@@ -120,6 +121,7 @@ class FakeBoundary:
     sandbox_id: str = "0" * 16
     seccomp: bytes = b""
     rlimits: tuple[tuple[int, int, int], ...] = ()
+    network: NetworkPorts | None = None
     attaches: asyncio.Queue[Peer] = field(default_factory=asyncio.Queue)
     dead: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     limits: tuple[LimitHit, ...] = ()

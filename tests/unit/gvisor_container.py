@@ -146,6 +146,7 @@ class GvisorBoundary:
     backend: str = "gvisor"
     seccomp: bytes = compile_filter("restrictive", ARCHITECTURE)
     rlimits: tuple[tuple[int, int, int], ...] = ((7, 256, 256),)
+    network: None = None
     connects: int = 0
     stream: socket.socket | None = None
     near: list[socket.socket] = field(default_factory=list)

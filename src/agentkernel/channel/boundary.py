@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Protocol
 
+from agentkernel.channel.messages import NetworkPorts
 from agentkernel.model.command import LimitHit
 from agentkernel.model.spec import SandboxSpec
 
@@ -52,6 +53,11 @@ class Boundary(Reachable, Protocol):
     @property
     def rlimits(self) -> tuple[tuple[int, int, int], ...]:
         """(resource, soft, hard) for every process of the workload."""
+        ...
+
+    @property
+    def network(self) -> NetworkPorts | None:
+        """Where the agent takes the workload's connections; None: nowhere, the sandbox reaches nothing."""
         ...
 
     async def limits_hit(self) -> tuple[LimitHit, ...]:

@@ -15,6 +15,7 @@ from agentkernel.channel.execution import Execution, Phase
 from agentkernel.channel.frames import Frame, FrameDecoder, FrameType, HelloReply
 from agentkernel.channel.messages import Failure, Payload
 from agentkernel.channel.streams import InputWindow, OutputQueue
+from agentkernel.channel.tunnels import FIRST_TYPE, Tunnels
 from agentkernel.channel.wire import VERSION, encode_frame, encode_hello, tag_of
 from agentkernel.errors import AgentKernelError, InvalidInput, ProtocolViolation, SandboxLost
 
@@ -33,6 +34,7 @@ class Exchange:
         clock: seconds, monotonic.
         answer_s: how long the agent may take to answer anything.
         dialect: how failed requests are told.
+        tunnels: who gets the frames of tunnels; None: there may be none.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Exchange:
         clock: Callable[[], float],
         answer_s: float,
         dialect: Dialect = AGENT,
+        tunnels: Tunnels | None = None,
     ) -> None:
         self.executions: dict[int, Execution] = {}
         self.hello: HelloReply | None = None  # of the latest attach that was answered
@@ -51,6 +54,7 @@ class Exchange:
         self._clock = clock
         self._answer_s = answer_s
         self._dialect = dialect
+        self._tunnels = tunnels
         self._requests: dict[int, tuple[int, bytes, Callable[[Answer], None]]] = {}
         self._deadlines: dict[int, float] = {}  # in order: every answer has the same time
         self._forgotten: deque[int] = deque(maxlen=_FORGOTTEN)
@@ -69,13 +73,17 @@ class Exchange:
         self._transmit(encode_hello(epoch))
         self.established = self._first
         self._first = False
+        if self.established and self._tunnels is not None:
+            self._tunnels.begin()
 
     def detach(self) -> None:
         """The stream is gone; what is sent from now on is repeated by the next attach."""
         self._decoder = None
         self.established = False
+        if self._tunnels is not None:
+            self._tunnels.reset()
 
-    def send(self, kind: int, ident: int, payload: bytes = b"", flags: int = 0) -> None:
+    def send(self, kind: int, ident: int, payload: Payload = b"", flags: int = 0) -> None:
         """Sends a frame on the current attach, or drops it."""
         if self.established:
             self._transmit(encode_frame(self._tag, kind, ident, payload, flags))
@@ -187,6 +195,8 @@ class Exchange:
             self.send(kind, ident, payload)
         for ident in self._forgotten:
             self.send(FrameType.FORGET, ident)
+        if self._tunnels is not None:
+            self._tunnels.begin()
         for ident, execution in self.executions.items():
             execution.subscribe()
             if ident not in self._deadlines:  # an agent that drops each attach gains no time by it
@@ -194,6 +204,11 @@ class Exchange:
 
     def _dispatch(self, frame: Frame) -> None:
         kind, flags, ident, payload = frame
+        if kind >= FIRST_TYPE:
+            if self._tunnels is None:
+                raise ProtocolViolation(f"unknown frame type {kind}")
+            self._tunnels.received(kind, flags, ident, payload)
+            return
         execution = self.executions.get(ident)
         if execution is None:
             self._answer(kind, ident, payload)

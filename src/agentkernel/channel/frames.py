@@ -43,7 +43,12 @@ class FrameType(IntEnum):
     STATS = 11
     PING = 12
     SHUTDOWN = 13
-    CALL = 14  # only at the daemon's door
+    TUNNEL_OPEN = 14
+    TUNNEL_SEND = 15
+    TUNNEL_CREDIT = 16
+    TUNNEL_CLOSE = 17
+    ANSWER = 18
+    CALL = 14  # at the daemon's door, which has no tunnels
     REPLY = 128
     FAILED = 129
     STARTED = 130
@@ -51,10 +56,16 @@ class FrameType(IntEnum):
     STDIN_CONSUMED = 132
     EXITED = 133
     RESUMED = 134
+    TUNNEL_ACCEPTED = 135
+    TUNNEL_OPENED = 136
+    TUNNEL_DATA = 137
+    TUNNEL_GRANT = 138
+    TUNNEL_CLOSED = 139
+    QUERY = 140
 
 
-HOST_TYPES: Final = frozenset(int(kind) for kind in FrameType if kind < FrameType.CALL)
-CLIENT_TYPES: Final = HOST_TYPES - {FrameType.CONFIGURE, FrameType.SHUTDOWN} | {int(FrameType.CALL)}
+HOST_TYPES: Final = frozenset(int(kind) for kind in FrameType if kind < 128)
+CLIENT_TYPES: Final = frozenset(range(FrameType.START, FrameType.SHUTDOWN)) | {int(FrameType.CALL)}
 AGENT_TYPES: Final = frozenset(int(kind) for kind in FrameType if kind >= 128)
 
 

@@ -28,13 +28,14 @@ TWO_OFFSETS: Final = struct.Struct("<QQ")
 SIGNAL: Final = struct.Struct("<QII")
 RESIZE: Final = struct.Struct("<HH")
 WORD: Final = struct.Struct("<I")
-_SHORT = struct.Struct("<H")
+SHORT: Final = struct.Struct("<H")
+_NETWORK_PORTS = struct.Struct("<HHH")
 _RLIMIT = struct.Struct("<IQQ")
 _FAILED = struct.Struct("<II")
 _EXITED = struct.Struct("<IIIIQQQQQQ")
 _RESUMED = struct.Struct("<IIQQQQ")
 
-_SECCOMP, _ORPHAN_MS, _RLIMITS, _LINGER_MS = 1, 2, 3, 4
+_SECCOMP, _ORPHAN_MS, _RLIMITS, _LINGER_MS, _NETWORK = 1, 2, 3, 4, 5
 _ARGV, _ENV, _CWD, _UID, _GID, _GROUP, _TERMINAL, _FLAGS, _RING, _TIMEOUT_MS, _BUILTIN = range(1, 12)
 _REPLY_ECHO = 3  # 1 and 2: see `replies`
 
@@ -105,6 +106,14 @@ class Start:
     builtin: Builtin | None = None
 
 
+class NetworkPorts(NamedTuple):
+    """NETWORK: where inside, on loopback, the agent takes connections that go on through the stream."""
+
+    proxy: int  # HTTP and SOCKS
+    resolver: int  # DNS
+    transparent: int  # what programs connect to that know no proxy; 0: there is none
+
+
 class Failure(NamedTuple):
     """FAILED: why the agent did not do it."""
 
@@ -154,7 +163,13 @@ class Resumed(NamedTuple):
     stdin_limit: int
 
 
-def encode_configure(seccomp: bytes, rlimits: tuple[Rlimit, ...], orphan_ms: int = ORPHAN_MS, linger_ms: int = 0) -> bytes:
+def encode_configure(
+    seccomp: bytes,
+    rlimits: tuple[Rlimit, ...],
+    orphan_ms: int = ORPHAN_MS,
+    linger_ms: int = 0,
+    network: NetworkPorts | None = None,
+) -> bytes:
     """The payload of CONFIGURE."""
     fields = [(_SECCOMP, seccomp)] if seccomp else []
     if orphan_ms != ORPHAN_MS:
@@ -162,6 +177,8 @@ def encode_configure(seccomp: bytes, rlimits: tuple[Rlimit, ...], orphan_ms: int
     if linger_ms:
         fields.append((_LINGER_MS, WORD.pack(linger_ms)))
     fields += [(_RLIMITS, _RLIMIT.pack(*limit)) for limit in rlimits]
+    if network is not None:
+        fields.append((_NETWORK, _NETWORK_PORTS.pack(*network)))
     return encode_fields(fields)
 
 
@@ -186,7 +203,7 @@ def encode_start(start: Start) -> bytes:
     if start.timeout_ms:
         fields.append((_TIMEOUT_MS, OFFSET.pack(start.timeout_ms)))
     if start.builtin is not None:
-        fields.append((_BUILTIN, _SHORT.pack(start.builtin)))
+        fields.append((_BUILTIN, SHORT.pack(start.builtin)))
     payload = encode_fields(fields)
     if len(payload) > MAX_PAYLOAD:
         raise InvalidInput(
@@ -214,7 +231,7 @@ def decode_start(payload: Payload) -> Start:
             flags=number.get(_FLAGS, 0),
             ring_bytes=number.get(_RING, DEFAULT_RING_BYTES),
             timeout_ms=OFFSET.unpack(values[_TIMEOUT_MS][0])[0] if _TIMEOUT_MS in values else 0,
-            builtin=Builtin(_SHORT.unpack(values[_BUILTIN][0])[0]) if _BUILTIN in values else None,
+            builtin=Builtin(SHORT.unpack(values[_BUILTIN][0])[0]) if _BUILTIN in values else None,
         )
     except (ProtocolViolation, ValueError, struct.error) as error:
         raise InvalidInput(f"malformed START: {error}") from error

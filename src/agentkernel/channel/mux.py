@@ -16,8 +16,9 @@ from agentkernel.channel.exchange import Answer, Exchange
 from agentkernel.channel.execution import Execution
 from agentkernel.channel.frames import FrameType, HelloReply
 from agentkernel.channel.link import Link
-from agentkernel.channel.messages import Failure, encode_configure, parse_echo
+from agentkernel.channel.messages import Failure, Payload, encode_configure, parse_echo
 from agentkernel.channel.streams import InputWindow, OutputQueue
+from agentkernel.channel.tunnels import Tunnels
 from agentkernel.errors import AgentKernelError, ProtocolViolation, SandboxFailed, SandboxLost
 
 HIGH_WATER_BYTES: Final = 256 * 1024  # above it whoever sends much waits
@@ -44,7 +45,9 @@ class Channel:
         self._reachable = reachable
         self._deadlines = deadlines
         self._loop = asyncio.get_running_loop()
-        self._exchange = Exchange(self._transmit, self._transmit_later, self._loop.time, deadlines.answer_s, dialect)
+        self.tunnels = Tunnels(self._send_tunnelled, self._has_room, self.check, self._fail_soon)
+        tunnels = self.tunnels if dialect is AGENT else None
+        self._exchange = Exchange(self._transmit, self._transmit_later, self._loop.time, deadlines.answer_s, dialect, tunnels)
         self._link: Link | None = None
         self._drained = Bell()
         self._configured = Bell()
@@ -191,6 +194,7 @@ class Channel:
     def drained(self) -> None:
         """See `link.Reader`."""
         self._drained.ring()
+        self.tunnels.drained()
 
     def lost(self, reason: str) -> None:
         """See `link.Reader`."""
@@ -262,7 +266,21 @@ class Channel:
         if self._link is not None:
             self._link.send(data)
             if self._link.backlog_bytes > BACKLOG_LIMIT_BYTES:
-                self._loop.call_soon(self.fail, ProtocolViolation("the sandbox's agent does not read what it is sent"))
+                self._fail_soon(ProtocolViolation("the sandbox's agent does not read what it is sent"))
+
+    def _send_tunnelled(self, kind: int, ident: int, payload: Payload, flags: int) -> None:
+        self._exchange.send(kind, ident, payload, flags)
+
+    def _has_room(self) -> bool:
+        """Whether the kernel takes what it is given, or nearly so: what tunnels send shall not hold up commands."""
+        link = self._link
+        if link is None or link.backlog_bytes <= HIGH_WATER_BYTES:
+            return True
+        link.flush(at_once=True)  # if not all is written now, `drained` follows
+        return link.backlog_bytes <= HIGH_WATER_BYTES
+
+    def _fail_soon(self, error: AgentKernelError) -> None:
+        self._loop.call_soon(self.fail, error)
 
     def _transmit_later(self, data: bytes) -> None:
         if self._link is not None:
@@ -300,7 +318,7 @@ def copy_of(error: AgentKernelError) -> AgentKernelError:
 
 def configuration_of(boundary: Boundary, linger_s: float | None) -> bytes:
     """What the agent of a boundary is told about its workload."""
-    return encode_configure(boundary.seccomp, boundary.rlimits, linger_ms=int((linger_s or 0) * 1000))
+    return encode_configure(boundary.seccomp, boundary.rlimits, linger_ms=int((linger_s or 0) * 1000), network=boundary.network)
 
 
 def _current_task() -> asyncio.Task[object] | None:

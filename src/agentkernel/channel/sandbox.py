@@ -18,11 +18,13 @@ from agentkernel.channel.frames import FrameType
 from agentkernel.channel.messages import SIGNAL, Builtin, Failure, Start, StartFlag
 from agentkernel.channel.mux import Channel, Deadlines, configuration_of, open_channel
 from agentkernel.channel.process import GuestProcess, adopt, launch
+from agentkernel.channel.tunnel import HostTunnel
 from agentkernel.errors import InvalidInput, ProtocolViolation, SandboxFailed, TimedOut
 from agentkernel.model.command import Cause, Command, ExecResult, ExitStatus
 from agentkernel.model.spec import SandboxSpec
 
 if TYPE_CHECKING:
+    from agentkernel.abc import TunnelPeer
     from agentkernel.channel.files import GuestFiles
     from agentkernel.channel.relay import Client, Relay
     from agentkernel.model.inspection import ProcessRecord, SandboxStatistics
@@ -139,6 +141,14 @@ class GuestSandbox:
                 )
             )
         )
+
+    def route(self, peer: TunnelPeer | None) -> TunnelPeer:
+        """See `abc.Tunnelled`."""
+        return self._channel.tunnels.route(peer)
+
+    async def open_tunnel(self, port: int) -> HostTunnel:
+        """See `abc.Tunnelled`; also raises InvalidInput for what is no port, and SandboxLost."""
+        return await self._channel.tunnels.open(port)
 
     def relay(self, exec_id: int, start: Start, client: Client, opening: Callable[[int], bytes]) -> Relay:
         """Starts a command for a client of the daemon, under an id of its own; see `channel.relay`."""

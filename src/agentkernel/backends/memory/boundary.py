@@ -12,6 +12,7 @@ from agentkernel.backends._agent import SOCKET_NAME, connect
 from agentkernel.backends._configuration import Configuration, Rlimits
 from agentkernel.backends._records import LEFT_HINT, failing_as
 from agentkernel.backends.memory.place import Place, find_place
+from agentkernel.channel.messages import NetworkPorts
 from agentkernel.errors import SandboxFailed, SandboxLost, Unsupported
 from agentkernel.model.command import LimitHit
 from agentkernel.model.spec import SandboxSpec, StorageKind
@@ -26,6 +27,7 @@ class MemoryBoundary:
         self.spec = spec
         self.seccomp = configuration.seccomp
         self.rlimits = configuration.rlimits
+        self.network: NetworkPorts | None = None
         self.sandbox_id = place.sandbox_id
         self._place: Place | None = place
         self._path = place.path
