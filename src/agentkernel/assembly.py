@@ -177,6 +177,7 @@ def _image_parts(parts: Any) -> Any:
         host_root=_late("agentkernel.images.hostroot:discover"),
         is_project=_late("agentkernel.images.detect:is_project_directory"),
         image_for=_late("agentkernel.images.detect:detect_image"),
+        certificates=_late("agentkernel.images.hostetc:certificates"),
         unpack_argv=_late("agentkernel.images.unpack:arguments"),
     )
 

@@ -10,6 +10,7 @@ from policy_examples import SURROUNDINGS, fingerprint, granted
 
 from agentkernel.errors import BackendUnavailable, UnknownKey, Unsupported
 from agentkernel.model.isolation import BackendKind, Feature, Fingerprint, IsolationLevel
+from agentkernel.model.network import PortRule
 from agentkernel.policy.choose import ORDER
 
 LEVELS = {
@@ -166,7 +167,10 @@ def test_a_feature_that_is_not_declared_is_not_there() -> None:
         ({}, Feature.SECCOMP),
         ({}, Feature.DISK_LIMIT),
         ({}, Feature.HOST_ROOT),
-        ({}, Feature.NETWORK_NONE),
+        ({"network": False}, Feature.NETWORK_NONE),
+        ({"network": True}, Feature.NETWORK_FILTERED),
+        ({"transparent_network": True}, Feature.TRANSPARENT_NETWORK),
+        ({"ports": (PortRule(port=80),)}, Feature.PUBLISHED_PORTS),
         ({}, Feature.WORKSPACE_COPY_ON_WRITE),
         ({"profile": "permissive"}, Feature.NETWORK_HOST),
         ({"profile": "permissive"}, Feature.MOUNTS),
@@ -188,6 +192,9 @@ def test_what_a_request_needs_a_backend_must_have(changes: dict[str, object], fe
     ("changes", "feature"),
     [
         ({}, Feature.NETWORK_HOST),
+        ({}, Feature.NETWORK_NONE),
+        ({}, Feature.TRANSPARENT_NETWORK),
+        ({}, Feature.PUBLISHED_PORTS),
         ({}, Feature.READ_ONLY_ROOT),
         ({}, Feature.MOUNTS),
         ({}, Feature.USER_SWITCH),

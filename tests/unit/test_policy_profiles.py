@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from policy_examples import codes, granted
+from policy_examples import granted
 
-from agentkernel.errors import InvalidInput, UnknownKey, Unsupported
+from agentkernel.errors import InvalidInput, UnknownKey
 from agentkernel.model.request import Grant
 from agentkernel.model.spec import NetworkMode, StorageKind, WorkspaceMode
 from agentkernel.policy.profiles import PROFILES, profile
@@ -16,7 +16,7 @@ HOST_ENVIRONMENT = {"EDITOR_COLOUR": "green", "GITHUB_TOKEN": "secret", "HOME": 
 
 # A column's name in a request, and how its yes shows in a grant.
 COLUMNS: dict[str, Callable[[Grant], bool]] = {
-    "network": lambda grant: grant.spec.network is NetworkMode.HOST or "network-filtered-unavailable" in codes(grant),
+    "network": lambda grant: grant.spec.network is not NetworkMode.NONE,
     "mount_cwd": lambda grant: grant.spec.workspace.mode is WorkspaceMode.WRITABLE,
     "mount_home": lambda grant: grant.spec.home_source == "/home/ada",
     "pass_environment": lambda grant: dict(grant.spec.environment).get("EDITOR_COLOUR") == "green",
@@ -42,8 +42,6 @@ def test_a_cell_of_the_table_is_what_users_were_promised(name: str, column: str)
 @pytest.mark.parametrize(("name", "column"), CELLS)
 @pytest.mark.parametrize("switch", [True, False])
 def test_a_request_switches_one_cell_and_no_other(name: str, column: str, switch: bool) -> None:
-    if column == "network" and switch and name != "permissive":
-        return  # refused: see below
     grant = granted(profile=name, host_environment=HOST_ENVIRONMENT, **{column: switch})
     assert {each: shows(grant) for each, shows in COLUMNS.items()} == PROMISED[name] | {column: switch}
 
@@ -52,19 +50,6 @@ def test_a_request_switches_one_cell_and_no_other(name: str, column: str, switch
 def test_the_hosts_network_is_permissives_alone(name: str) -> None:
     assert (granted(profile=name).spec.network is NetworkMode.HOST) is (name == "permissive")
     assert granted(profile=name, network=False).spec.network is NetworkMode.NONE
-
-
-def test_a_network_that_is_not_there_yet_is_said_once_and_only_to_who_wants_it() -> None:
-    assert codes(granted()) == ["network-filtered-unavailable"]
-    assert codes(granted(network=False)) == []
-    assert codes(granted(profile="permissive")) == []
-    assert codes(granted(profile="restrictive")) == []
-
-
-@pytest.mark.parametrize("name", ["moderate", "restrictive"])
-def test_who_asks_by_name_for_a_network_that_is_not_there_yet_is_refused(name: str) -> None:
-    with pytest.raises(Unsupported, match="not part of this version"):
-        granted(profile=name, network=True)
 
 
 def test_secrets_are_not_passed_even_when_the_environment_is() -> None:

@@ -61,6 +61,9 @@ MAX_COPY_BYTES = 64 * 1024
 # Where a link out of /etc may lead for its target to be shown in its place.
 LINKED_FROM = ("/etc/", "/usr/", "/nix/store/", "/gnu/store/", "/var/lib/ca-certificates")
 
+# The system's file of the certificates that it trusts: Debian, Alpine and Arch; Fedora; SUSE.
+CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem")
+
 NSSWITCH = b"passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\nprotocols: files\nservices: files\n"
 HOSTS = b"127.0.0.1 localhost sandbox\n::1 localhost ip6-localhost ip6-loopback\n"
 SHELLS = b"/bin/sh\n/bin/bash\n"
@@ -117,6 +120,17 @@ def synthetic(resolv_conf: str = "/etc/resolv.conf") -> tuple[RootFile, ...]:
         RootFile(path="/etc/resolv.conf", content=_resolvers(resolv_conf)),
         RootFile(path="/etc/shells", content=SHELLS),
     )
+
+
+def certificates() -> str:
+    """The file of certificates that this host's programs trust, without links; empty where there is none that everybody may read."""
+    for path in CERTIFICATES:
+        try:
+            if _is_public(os.stat(path)):
+                return os.path.realpath(path)
+        except OSError:
+            continue
+    return ""
 
 
 def _resolvers(path: str) -> bytes:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from agentkernel.errors import CommandNotFound, InvalidInput, NotFound, Unsupported
-from agentkernel.model.isolation import Fingerprint
+from agentkernel.model.isolation import BackendKind, Feature, Fingerprint, Support
 from agentkernel.model.names import random_name, validate_name
+from agentkernel.model.network import NOTHING
 from agentkernel.model.request import Grant, Notice, SandboxRequest
-from agentkernel.model.spec import NetworkMode, RootFilesystem, RootKind, SandboxSpec, StorageKind, User
+from agentkernel.model.spec import Bind, NetworkMode, RootFilesystem, RootKind, SandboxSpec, StorageKind, User
 from agentkernel.policy.choose import choose, emulations
 from agentkernel.policy.deny import denied_in_home
 from agentkernel.policy.environment import environment
 from agentkernel.policy.exposure import mounts, require_shown
+from agentkernel.policy.inside import CERTIFICATES
 from agentkernel.policy.needs import needs
-from agentkernel.policy.profiles import Profile, Reach, profile
+from agentkernel.policy.network import UNAVAILABLE, Network, asks_for_network, network, ports
+from agentkernel.policy.profiles import Profile, profile
 from agentkernel.policy.resources import resources
 from agentkernel.policy.surroundings import Surroundings
 from agentkernel.policy.workspace import named_file_binds, workspace
@@ -34,18 +38,57 @@ def decide(request: SandboxRequest, surroundings: Surroundings, fingerprints: Se
         CommandNotFound: the host does not have the command, and no image was given.
         Unsupported, BackendUnavailable: no backend, or not the one asked for, can do it here.
     """
-    chosen_profile = profile(request.profile)
+    row = profile(request.profile)
     root, tar = _root(request, surroundings)
-    spec, notices = _spec(request, chosen_profile, root, surroundings)
-    needed = needs(spec, from_tar=tar is not None, user_asked=request.user is not None)
-    backend, kind = choose(request, needed, fingerprints)
+    spec, notices = _spec(request, row, root, surroundings)
+    spec, placed, more = _placed(request, spec, fingerprints, from_tar=tar is not None)
+    backend = placed.backend
+    spec = replace(spec, level=backend.level, transparent_network=_transparent(request, spec, backend))
     return Grant(
-        spec=replace(spec, level=backend.level),
+        spec=replace(spec, environment=_environment(request, row, spec, surroundings)),
         backend=backend.backend,
-        chosen=kind,
-        notices=(*notices, *emulations(backend, needed)),
+        chosen=placed.kind,
+        notices=(*notices, *more, *emulations(backend, placed.needed)),
         tar_image=tar,
     )
+
+
+class _Placed(NamedTuple):
+    """The backend that a sandbox gets, how it came to be chosen, and what it was chosen for."""
+
+    backend: Fingerprint
+    kind: BackendKind
+    needed: tuple[Feature, ...]
+
+
+def _placed(
+    request: SandboxRequest, spec: SandboxSpec, fingerprints: Sequence[Fingerprint], *, from_tar: bool
+) -> tuple[SandboxSpec, _Placed, tuple[Notice, ...]]:
+    """The backend. Where none can filter the network, and only the profile wants one, the sandbox has none, and a notice says so."""
+
+    def place(wanted: SandboxSpec) -> _Placed:
+        needed = needs(wanted, from_tar=from_tar, user_asked=request.user is not None)
+        return _Placed(*choose(request, needed, fingerprints), needed)
+
+    try:
+        return spec, place(spec), ()
+    except Unsupported:
+        if spec.network is not NetworkMode.FILTERED or asks_for_network(request):
+            raise
+    without = replace(spec, network=NetworkMode.NONE, egress=NOTHING)
+    return without, place(without), (UNAVAILABLE,)
+
+
+def _transparent(request: SandboxRequest, spec: SandboxSpec, backend: Fingerprint) -> bool:
+    """Whether programs that know no proxy reach the network, too: where that is asked for, or had by the way."""
+    if spec.network is not NetworkMode.FILTERED or request.transparent_network is False:
+        return False
+    return spec.transparent_network or backend.support(Feature.TRANSPARENT_NETWORK) is Support.NATIVE
+
+
+def _environment(request: SandboxRequest, row: Profile, spec: SandboxSpec, surroundings: Surroundings) -> tuple[tuple[str, str], ...]:
+    passes = _switched(request.pass_environment, row.pass_environment)
+    return environment(request, spec, passes=passes, certificates=surroundings.certificates)
 
 
 def _spec(
@@ -53,47 +96,39 @@ def _spec(
 ) -> tuple[SandboxSpec, tuple[Notice, ...]]:
     user = _user(request.user)
     view, view_notices = workspace(request, row, surroundings)
-    network, network_notices = _network(request, row)
+    reach = network(request, row)
     home, home_notices = _home(_switched(request.mount_home, row.mount_home), surroundings)
-    passes = _switched(request.pass_environment, row.pass_environment)
+    shown = (*named_file_binds(request, row, view, surroundings), *mounts(request, view, user, surroundings))
     spec = SandboxSpec(
         name=validate_name(request.name) if request.name is not None else random_name(),
         root=root,
         profile=row.name,
         workspace=view,
-        mounts=(*named_file_binds(request, row, view, surroundings), *mounts(request, view, user, surroundings)),
+        mounts=(*shown, *_certificates(root, reach, surroundings)),
         home_source=home,
         home_denied=denied_in_home() if home else (),
-        network=network,
+        network=reach.mode,
+        egress=reach.rules,
+        transparent_network=reach.mode is NetworkMode.FILTERED and bool(request.transparent_network),
+        ports=ports(request),
         resources=resources(request, row),
         storage=request.storage or StorageKind.MEMORY,
         read_only_root=_switched(request.read_only_root, row.read_only_root),
         user=user,
         seccomp=row.seccomp,
-        environment=environment(request, root, user, passes=passes, home_shown=bool(home)),
     )
-    return spec, (*view_notices, *home_notices, *network_notices)
+    return spec, (*view_notices, *home_notices)
+
+
+def _certificates(root: RootFilesystem, reach: Network, surroundings: Surroundings) -> tuple[Bind, ...]:
+    """An image is shown whom this host trusts: a company's proxy, say, which the image has never heard of."""
+    if reach.mode is not NetworkMode.FILTERED or root.kind is RootKind.HOST or not surroundings.certificates:
+        return ()
+    return (Bind(source=surroundings.certificates, target=CERTIFICATES, executable=False),)
 
 
 def _switched(switch: bool | None, column: bool) -> bool:
     return column if switch is None else switch
-
-
-def _network(request: SandboxRequest, row: Profile) -> tuple[NetworkMode, tuple[Notice, ...]]:
-    """HOST is permissive's alone: on every other profile the network means the filtered one."""
-    if not _switched(request.network, row.network):
-        return NetworkMode.NONE, ()
-    if row.reach is Reach.HOST:
-        return NetworkMode.HOST, ()
-    if request.network:
-        message = f"profile {row.name!r} would give filtered network access, which is not part of this version"
-        raise Unsupported(message, hint="--profile permissive gives the host's own network; --no-network runs without")
-    notice = Notice(
-        code="network-filtered-unavailable",
-        message="the sandbox has no network: filtered access is not available in this version",
-        hint="--profile permissive gives the host's own network; --no-network silences this",
-    )
-    return NetworkMode.NONE, (notice,)
 
 
 def _home(shown: bool, surroundings: Surroundings) -> tuple[str, tuple[Notice, ...]]:

@@ -1,7 +1,7 @@
 """The base environment of every command in a sandbox.
 
-Later layers win: the sandbox's own variables, the toolchains' (from the root), what a profile passes of the host's, and what
-the user sets with -e.
+Later layers win: the sandbox's own variables, those of the filtered network, the toolchains' (from the root), what a profile
+passes of the host's, and what the user sets with -e.
 
 Installers write to HOME, because the system's directories are read-only inside. `PIP_USER` is deliberately not among the
 variables: with it pip refuses every virtual environment ("Can not perform a '--user' install"), whether that is the toolchain
@@ -13,19 +13,25 @@ from __future__ import annotations
 
 from agentkernel.model.names import validate_environment_name, validate_environment_value
 from agentkernel.model.request import SandboxRequest
-from agentkernel.model.spec import RootFilesystem, User
+from agentkernel.model.spec import NetworkMode, RootFilesystem, SandboxSpec, User
 from agentkernel.policy.deny import filter_environment
+from agentkernel.policy.inside import variables
 
 STANDARD_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 READ_ONLY_HOME_INSTALLS = "/tmp/home"  # noqa: S108 - inside; where installers write when HOME shows the host's, read-only
 
 
-def environment(
-    request: SandboxRequest, root: RootFilesystem, user: User, *, passes: bool, home_shown: bool
-) -> tuple[tuple[str, str], ...]:
-    """Name and value of each variable, sorted. `passes`: the profile's column; `home_shown`: HOME is the host's, read-only."""
-    installs = READ_ONLY_HOME_INSTALLS if home_shown else user.home
-    own = _own(root, user, installs)
+def environment(request: SandboxRequest, spec: SandboxSpec, *, passes: bool, certificates: str) -> tuple[tuple[str, str], ...]:
+    """Name and value of each variable, sorted.
+
+    `passes`: the profile's column; `certificates`: the bundle that the host trusts, see `inside.variables`.
+    """
+    root, user = spec.root, spec.user
+    own = _own(root, user, READ_ONLY_HOME_INSTALLS if spec.home_source else user.home)
+    if spec.network is NetworkMode.FILTERED:
+        given = {name.upper() for name in request.environment}  # who sets http_proxy means HTTP_PROXY as well
+        added = variables(root, transparent=spec.transparent_network, certificates=certificates)
+        own.update({name: value for name, value in added.items() if name.upper() not in given})
     result = {**own, **_locale(), **dict(root.environment)}
     if passes:
         kept = own.keys() | dict(root.environment).keys()  # the host's would point to places that are not inside

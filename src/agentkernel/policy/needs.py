@@ -5,6 +5,11 @@ from __future__ import annotations
 from agentkernel.model.isolation import Feature
 from agentkernel.model.spec import NetworkMode, RootKind, SandboxSpec, StorageKind, WorkspaceMode
 
+_NETWORKS = {
+    NetworkMode.NONE: Feature.NETWORK_NONE,
+    NetworkMode.FILTERED: Feature.NETWORK_FILTERED,
+    NetworkMode.HOST: Feature.NETWORK_HOST,
+}
 LIMITS = (Feature.MEMORY_LIMIT, Feature.CPU_LIMIT, Feature.PIDS_LIMIT, Feature.DISK_LIMIT)
 
 
@@ -21,10 +26,12 @@ def needs(spec: SandboxSpec, *, from_tar: bool, user_asked: bool) -> tuple[Featu
     if spec.workspace.mode is WorkspaceMode.COPY_ON_WRITE:
         wanted.add(Feature.WORKSPACE_COPY_ON_WRITE)
     binds = spec.mounts or spec.home_source or spec.workspace.mode in (WorkspaceMode.WRITABLE, WorkspaceMode.FILES)
-    wanted.add(Feature.NETWORK_HOST if spec.network is NetworkMode.HOST else Feature.NETWORK_NONE)
+    wanted.add(_NETWORKS[spec.network])
     limits = spec.resources
     optional = {
         Feature.MOUNTS: bool(binds),
+        Feature.TRANSPARENT_NETWORK: spec.transparent_network,
+        Feature.PUBLISHED_PORTS: bool(spec.ports),
         Feature.READ_ONLY_ROOT: spec.read_only_root,
         Feature.MEMORY_LIMIT: limits.memory_bytes is not None,
         Feature.CPU_LIMIT: limits.cpus is not None,

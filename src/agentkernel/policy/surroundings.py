@@ -21,4 +21,5 @@ class Surroundings:
     protected_present: tuple[str, ...] = ()  # those of deny.protected_paths() that exist in the workspace's source
     protected_in_mounts: tuple[tuple[str, str], ...] = ()  # (source of a writable mount, protected path in it, relative)
     credentials_found: tuple[tuple[str, str], ...] = ()  # (directory to be shown, what deny.holds_credentials found in it)
+    certificates: str = ""  # the file of certificates that this host trusts
     detected_image: str | None = None  # what the language table would pick for the command

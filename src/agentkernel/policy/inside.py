@@ -1,0 +1,68 @@
+"""What a sandbox with filtered network needs inside, so that ordinary programs find their way: variables and small files.
+
+The agent listens on these ports of the sandbox's loopback (docs/guest-protocol.md, section 5); what it accepts goes to the egress proxy.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agentkernel.model.spec import NetworkMode, RootFile, RootFilesystem, RootKind, SandboxSpec
+
+PROXY_PORT: Final = 3128
+RESOLVER_PORT: Final = 53
+TRANSPARENT_PORT: Final = 3129
+
+CERTIFICATES: Final = "/etc/agentkernel/certificates.pem"  # in an image: the bundle of the host
+_APT: Final = "/etc/agentkernel/apt.conf"
+_RESOLVERS: Final = "/etc/resolv.conf"
+_PROXY: Final = f"http://127.0.0.1:{PROXY_PORT}"
+
+# ALL_PROXY is no SOCKS URL: httpx, and so the SDKs of the models' makers, would refuse to work without another package. Whoever speaks
+# another protocol than HTTP through a proxy asks an HTTP proxy for a tunnel (CONNECT), as curl does.
+_PROXY_VARIABLES: Final = {"HTTP_PROXY": _PROXY, "HTTPS_PROXY": _PROXY, "ALL_PROXY": _PROXY, "NO_PROXY": "localhost,127.0.0.1,::1"}
+_OTHERS: Final = {
+    "NODE_USE_ENV_PROXY": "1",  # Node's own fetch and http look at the variables only if they are told to
+    "CARGO_HTTP_PROXY": _PROXY,  # else a proxy in git's settings counts more
+}
+# Java prints a line about this variable each time that it starts; where every connection is redirected it needs none.
+_JAVA: Final = (
+    f"-Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort={PROXY_PORT} -Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort={PROXY_PORT}"
+    " -Dhttp.nonProxyHosts=localhost|127.*|[::1]"
+)
+# Who brings certificates of their own and would not look at the system's. The others are for images, whose system's are not the host's.
+_OWN_CERTIFICATES: Final = ("NODE_EXTRA_CA_CERTS", "PIP_CERT", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")
+_CERTIFICATE_VARIABLES: Final = (*_OWN_CERTIFICATES, "SSL_CERT_FILE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "CARGO_HTTP_CAINFO")
+
+
+def variables(root: RootFilesystem, *, transparent: bool, certificates: str) -> dict[str, str]:
+    """The variables of a sandbox with filtered network.
+
+    `transparent`: programs that know no proxy are redirected; `certificates`: the bundle that the host trusts, as a path of the host; empty
+    when there is none.
+    """
+    result = {**_PROXY_VARIABLES, **{name.lower(): value for name, value in _PROXY_VARIABLES.items()}, **_OTHERS}
+    if not transparent:
+        result["JAVA_TOOL_OPTIONS"] = _JAVA
+    if root.kind is not RootKind.HOST:
+        result["APT_CONFIG"] = _APT
+        if certificates:
+            result.update(dict.fromkeys(_CERTIFICATE_VARIABLES, CERTIFICATES))
+    elif any(certificates.startswith(f"{bind.target}/") for bind in root.binds):
+        result.update(dict.fromkeys(_OWN_CERTIFICATES, certificates))
+    return result
+
+
+def files(spec: SandboxSpec) -> tuple[RootFile, ...]:
+    """The small files of the root that a backend has to make: the spec's own, and those that the filtered network adds or changes."""
+    if spec.network is not NetworkMode.FILTERED:
+        return spec.root.files
+    kept = tuple(file for file in spec.root.files if file.path != _RESOLVERS)
+    added = [RootFile(path=_RESOLVERS, content=b"nameserver 127.0.0.1\n")]
+    if spec.root.kind is not RootKind.HOST:
+        added.append(RootFile(path=_APT, content=_APT_SETTINGS))
+    return (*kept, *added)
+
+
+# apt would become its own user to fetch, which nothing in a sandbox may.
+_APT_SETTINGS: Final = f'Acquire::http::Proxy "{_PROXY}";\nAcquire::https::Proxy "{_PROXY}";\nAPT::Sandbox::User "root";\n'.encode()

@@ -1,0 +1,73 @@
+"""What network a request comes to: none, the host's own, or the filtered one, and by which rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agentkernel import policy as late  # what only requests with ports need
+from agentkernel.errors import InvalidInput
+from agentkernel.model.network import NOTHING, Base, EgressRules, PortRule
+from agentkernel.model.request import Notice, SandboxRequest
+from agentkernel.model.spec import NetworkMode
+from agentkernel.policy.profiles import Profile, Reach
+
+MAX_RULES = 1000  # allowed and denied ones together: each is compared with each connection
+MAX_PORTS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """A mode; of the filtered one also the rules."""
+
+    mode: NetworkMode = NetworkMode.NONE
+    rules: EgressRules = NOTHING
+
+
+NO_NETWORK = Network()
+UNAVAILABLE = Notice(
+    code="network-filtered-unavailable",
+    message="the sandbox has no network: its backend cannot filter it here; `agentkernel doctor` says why",
+    hint="--no-network silences this",
+)
+
+
+def network(request: SandboxRequest, row: Profile) -> Network:
+    """The network that a request gets.
+
+    A profile without network gives the named hosts to who names some, and nothing else. HOST is permissive's alone, and only as long as no
+    rule narrows it. An empty list of allowed hosts, and nothing beside it, is no network.
+
+    Raises InvalidInput for more than `MAX_RULES` rules.
+    """
+    if len(request.allow_hosts) + len(request.deny_hosts) > MAX_RULES:
+        raise InvalidInput(f"more than {MAX_RULES} hosts are allowed and denied", hint="name address ranges, or *.SUFFIX")
+    named_only = request.network is None and not row.network
+    if request.network is False or (named_only and not request.allow_hosts):
+        return NO_NETWORK
+    if row.reach is Reach.HOST and not (request.allow_hosts or request.deny_hosts or request.only_hosts):
+        return Network(mode=NetworkMode.HOST)
+    if not (named_only or request.only_hosts):
+        return Network(mode=NetworkMode.FILTERED, rules=EgressRules(base=Base.PUBLIC, allow=request.allow_hosts, deny=request.deny_hosts))
+    if not request.allow_hosts:
+        return NO_NETWORK
+    return Network(mode=NetworkMode.FILTERED, rules=EgressRules(base=Base.NONE, allow=request.allow_hosts, deny=request.deny_hosts))
+
+
+def asks_for_network(request: SandboxRequest) -> bool:
+    """Whether the request itself wants a network, and not only its profile; then none is no answer."""
+    return bool(request.network or request.allow_hosts or request.transparent_network)
+
+
+def ports(request: SandboxRequest) -> tuple[PortRule, ...]:
+    """The ports to publish; raises InvalidInput for what is no port or there twice, Refused for an address that others reach."""
+    if len(request.ports) > MAX_PORTS:
+        raise InvalidInput(f"more than {MAX_PORTS} ports are to be published")
+    taken = set()
+    for rule in request.ports:
+        late.checked_port(rule)
+        if rule.host_port and (rule.host_address, rule.host_port) in taken:
+            raise InvalidInput(f"the host's port {rule.host_port} is published twice", hint="choose another one, or 0 for any")
+        taken.add((rule.host_address, rule.host_port))
+    if len({rule.port for rule in request.ports}) < len(request.ports):
+        raise InvalidInput("a port inside is published twice", hint="publish each port once")
+    return request.ports
