@@ -65,15 +65,17 @@ static _Noreturn void fail(const struct sandbox *sandbox, uint32_t index, sysret
     ak_exit(1);
 }
 
-/* Steps that build the root do not touch the network, and are done while it is being made. */
-static bool needs_network(uint32_t op)
+/* Steps that build the root and the limits of the user namespace do not touch the network, and are done while it is being made. */
+static bool needs_network(const struct plan_step *step)
 {
-    return op > PLAN_REMOUNT_ROOT;
+    if (step->op == PLAN_SYSCTL)
+        return memcmp(step->arguments[0].text, "net/", 4) == 0;
+    return step->op > PLAN_REMOUNT_ROOT;
 }
 
 static void do_inside(struct sandbox *sandbox, const struct plan_step *step)
 {
-    sysret result = needs_network(step->op) ? network_join(sandbox) : 0;
+    sysret result = needs_network(step) ? network_join(sandbox) : 0;
     if (result < 0)
         fail(sandbox, sandbox->clone_index, result, 1);
     result = functions[step->op](sandbox, step);
