@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from agentkernel.model.inspection import ProcessRecord as ProcessRecord
     from agentkernel.model.inspection import SandboxStatistics as SandboxStatistics
     from agentkernel.model.inspection import WatchEvent as WatchEvent
+    from agentkernel.model.network import Decision as Decision
+    from agentkernel.model.network import EgressRules as EgressRules
+    from agentkernel.model.network import PublishedPort as PublishedPort
     from agentkernel.model.record import Event as Event
     from agentkernel.model.record import LogEntry as LogEntry
     from agentkernel.model.record import SandboxInfo as SandboxInfo
@@ -49,6 +52,8 @@ _PUBLIC = {
     "CommandFailed": "errors",
     "Connection": "sdk.sync.process",
     "Copied": "client.transfer",
+    "Decision": "model.network",
+    "EgressRules": "model.network",
     "Event": "model.record",
     "ExitStatus": "model.command",
     "FileRecord": "model.inspection",
@@ -56,6 +61,7 @@ _PUBLIC = {
     "LogEntry": "model.record",
     "Process": "sdk.sync.process",
     "ProcessRecord": "model.inspection",
+    "PublishedPort": "model.network",
     "Result": "sdk.result",
     "Sandbox": "sdk.sync.sandbox",
     "SandboxInfo": "model.record",

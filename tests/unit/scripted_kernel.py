@@ -18,9 +18,12 @@ from typing import Any
 from agentkernel.abc import Caller
 from agentkernel.errors import BackendUnavailable, CommandNotExecutable, CommandNotFound, SandboxLost
 from agentkernel.model.command import Cause, Command, ExitStatus, LimitHit, TerminalSize
+from agentkernel.model.decisions import details_of, kind_of
 from agentkernel.model.isolation import BackendKind, Feature, Fingerprint, IsolationLevel, Provision, Support
+from agentkernel.model.network import Decision, PublishedPort
+from agentkernel.model.record import Event, EventFilter
 from agentkernel.model.request import Grant, Notice, SandboxRequest
-from agentkernel.model.spec import RootFilesystem, RootKind, SandboxSpec
+from agentkernel.model.spec import NetworkMode, RootFilesystem, RootKind, SandboxSpec
 
 Chunks = AsyncIterator[tuple[int, bytes]]
 
@@ -187,6 +190,7 @@ class ScriptedSandbox:
     spec: SandboxSpec
     log: Callable[[str], None]
     backend: str = "namespaces"
+    sandbox_id: str = "0123456789abcdef"
 
     async def start(self, command: Command) -> ScriptedProcess:
         name = os.fsdecode(command.argv[0])
@@ -200,17 +204,18 @@ class ScriptedSandbox:
 
 @dataclass
 class ScriptedKernel:
-    """Implements `abc.Kernel`; `events` says what happened, also in a file when the process is another one."""
+    """Implements `abc.Kernel`; `happened` says what happened, also in a file when the process is another one."""
 
     fingerprints_found: Sequence[Fingerprint] = FINGERPRINTS
     notices: tuple[Notice, ...] = ()
     slow_to_build: bool = False
-    events: list[str] = field(default_factory=list)
+    happened: list[str] = field(default_factory=list)
+    denied: tuple[Decision, ...] = ()  # while a command runs
     requests: list[SandboxRequest] = field(default_factory=list)
     log_path: str = ""
 
     def log(self, event: str) -> None:
-        self.events.append(event)
+        self.happened.append(event)
         if self.log_path:
             with open(self.log_path, "a") as file:
                 file.write(event + "\n")
@@ -223,6 +228,7 @@ class ScriptedKernel:
         if request.backend == "docker":
             raise BackendUnavailable("backend 'docker' cannot run here", hint="start dockerd")
         spec = SandboxSpec(name=request.name or "run-1", root=RootFilesystem(kind=RootKind.HOST), profile=request.profile)
+        spec = replace(spec, ports=request.ports, network=NetworkMode.NONE if request.network is False else NetworkMode.FILTERED)
         if request.memory_bytes is not None:
             spec = replace(spec, resources=replace(spec.resources, memory_bytes=request.memory_bytes))
         return Grant(spec=spec, backend="namespaces", chosen=BackendKind.CHOSEN, notices=self.notices)
@@ -241,6 +247,16 @@ class ScriptedKernel:
 
     async def aftermath(self, caller: Caller, grant: Grant) -> tuple[Notice, ...]:
         return ()
+
+    async def ports(self, caller: Caller, name: str) -> tuple[PublishedPort, ...]:
+        wanted = self.requests[-1].ports
+        return tuple(PublishedPort(port=one.port, host_address=one.host_address, host_port=one.host_port or 40000) for one in wanted)
+
+    async def events(self, caller: Caller, wanted: EventFilter) -> AsyncIterator[Event]:
+        for decision in self.denied:
+            if kind_of(decision) in wanted.kinds:
+                details = details_of(decision)
+                yield Event(kind=kind_of(decision), at=decision.at, principal="ann", sandbox_id=wanted.sandbox, details=details)
 
     async def close(self) -> None:
         """Nothing is held."""

@@ -12,6 +12,7 @@ from unit.scripted_kernel import ScriptedKernel
 
 from agentkernel import assembly
 from agentkernel.cli.main import main
+from agentkernel.model.network import Decision, Verdict
 from agentkernel.model.request import Notice
 
 NOTICE = Notice(code="no-network", message="the sandbox has no network", hint="--network")
@@ -76,7 +77,7 @@ def test_an_unknown_profile_is_an_error_and_nothing_is_built(run: Run, kernel: S
     status, _, err = run("--profile", "moderat", "echo")
     assert status == 2
     assert "moderate" in err
-    assert kernel.events == []
+    assert kernel.happened == []
 
 
 @pytest.mark.parametrize("bad", [["--memory", "much"], ["--timeout", "soon"], ["--cpus", "-1"], ["-e", "=x"], ["--dir", "/does/not/exist"]])
@@ -84,7 +85,7 @@ def test_a_bad_value_is_an_error_and_nothing_is_built(bad: list[str], run: Run, 
     status, _, err = run(*bad, "echo")
     assert status == 2
     assert err.startswith("error: ")
-    assert kernel.events == []
+    assert kernel.happened == []
 
 
 def test_the_exit_code_is_the_commands(run: Run) -> None:
@@ -97,7 +98,7 @@ def test_a_command_that_does_not_run_has_a_status_of_its_own(command: str, statu
     found, _, err = run(command)
     assert found == status
     assert err.startswith("error: ")
-    assert kernel.events[-1] == "destroyed"
+    assert kernel.happened[-1] == "destroyed"
 
 
 def test_a_backend_that_is_not_there_is_an_error_with_a_remedy(run: Run, kernel: ScriptedKernel) -> None:
@@ -214,3 +215,37 @@ def test_a_removed_working_directory_is_an_error(run: Run, tmp_path: Path, monke
     status, _, err = run("echo")
     assert (status, "no longer exists" in err) == (2, True)
     monkeypatch.chdir(tmp_path)
+
+
+def _denied(host: str, port: int, rule: str) -> Decision:
+    return Decision(at=5.0, verdict=Verdict.DENIED, protocol="connect", host=host, port=port, rule=rule)
+
+
+def test_a_command_that_failed_after_refusals_says_how_many_and_what_would_help(run: Run, kernel: ScriptedKernel) -> None:
+    kernel.denied = (_denied("db.example.com", 5432, "none"), _denied("other.example", 443, "none"))
+    status, _, err = run("ended", "itself", "3")
+    assert (status, err) == (
+        3,
+        "note: 2 attempts to reach the network were refused, the first to db.example.com:5432 (rule: none)\n"
+        "hint: --allow-host db.example.com:5432 allows it; `agentkernel network log run-1` tells all\n",
+    )
+    kernel.denied = (_denied("fd00::1", 0, "deny fd00::/8"),)
+    assert run("ended", "itself", "3")[2] == (
+        "note: an attempt to reach the network was refused, to fd00::1 (rule: deny fd00::/8)\n"
+        "hint: `agentkernel network log run-1` tells all\n"
+    )
+
+
+def test_refusals_are_not_mentioned_when_the_command_succeeded_or_when_nothing_is_to_be_said(run: Run, kernel: ScriptedKernel) -> None:
+    kernel.denied = (_denied("example.com", 443, "none"),)
+    assert run("echo", "x") == (0, "x\n", "")
+    assert run("--quiet", "ended", "itself", "3") == (3, "", "")
+    assert run("--no-network", "ended", "itself", "3") == (3, "", "")
+
+
+def test_refusals_are_in_the_json_report(run: Run, kernel: ScriptedKernel) -> None:
+    kernel.denied = (_denied("example.com", 443, "none"),)
+    out = run("--json", "ended", "itself", "3")[1]
+    record = json.loads(out)
+    assert (record["ports"], [each["host"] for each in record["denied"]]) == ([], ["example.com"])
+    assert json.loads(run("--json", "echo")[1])["denied"] == []

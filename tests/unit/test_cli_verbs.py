@@ -183,6 +183,10 @@ def test_bash_completes_sandboxes_and_places(bash_script: Path) -> None:
     assert _complete(script, "agentkernel cp b") == {"bin", "box:/"}
     assert _complete(script, "agentkernel exec --det") == {"--detach"}
     assert _complete(script, "agentkernel daemon st") == {"start", "stop", "status"}
+    assert _complete(script, "agentkernel network al") == {"allow"}
+    assert _complete(script, "agentkernel network show ") == {"box", "other"}
+    assert _complete(script, "agentkernel network log --den") == {"--denied"}
+    assert _complete(script, "agentkernel ports o") == {"other"}
     assert _complete(script, "agentkernel create ") & {"box", "other"} == set()
 
 

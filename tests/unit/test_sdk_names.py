@@ -13,7 +13,7 @@ from agentkernel import sdk
 
 NAMES = {
     "AgentKernelError", "AsyncClient", "AsyncConnection", "AsyncFiles", "AsyncProcess", "AsyncSandbox", "AsyncStream", "Chunk", "Client",
-    "CommandFailed", "Connection", "Copied", "Event", "ExitStatus", "FileRecord", "Files", "LogEntry", "Process", "ProcessRecord", "Result",
+    "CommandFailed", "Connection", "Copied", "Decision", "EgressRules", "Event", "ExitStatus", "FileRecord", "Files", "LogEntry", "Process", "ProcessRecord", "PublishedPort", "Result",
     "Sandbox", "SandboxInfo", "SandboxStatistics", "Status", "Stream", "WatchEvent",
 }  # fmt: skip
 TWINS = ("Client", "Connection", "Files", "Process", "Sandbox", "Stream")

@@ -10,12 +10,13 @@ import pytest
 from agentkernel.errors import AgentKernelError, CommandFailed, InvalidInput, UnknownKey
 from agentkernel.model.command import Command, ExitStatus, TerminalSize
 from agentkernel.model.isolation import IsolationLevel
+from agentkernel.model.network import EgressChange, PortRule, Rule
 from agentkernel.model.record import CreateOptions
 from agentkernel.model.request import SandboxRequest
 from agentkernel.model.spec import Bind, StorageKind
 from agentkernel.model.status import Status
 from agentkernel.sdk import options
-from agentkernel.sdk.options import command_of, create_options, request_of, seconds, statuses_of
+from agentkernel.sdk.options import change_of, command_of, create_options, port_of, request_of, seconds, statuses_of
 from agentkernel.sdk.result import Chunk, Result
 
 ENVIRONMENT = {"PATH": "/usr/bin", "TOKEN": "value", "MY_SETTING": "vi", "AWS_SECRET_ACCESS_KEY": "hidden"}
@@ -41,7 +42,12 @@ def test_every_option_reaches_the_request(tmp_path: Path) -> None:
         "directory": tmp_path,
         "mounts": [f"{tmp_path}:/data:ro"],
         "environment": {"A": "1", "TOKEN": None},
-        "network": False,
+        "network": True,
+        "allow_hosts": ["Example.com", "10.0.0.0/8:22"],
+        "deny_hosts": ("*.tracker.example",),
+        "only_hosts": True,
+        "transparent_network": False,
+        "ports": [80, "8080:81", "127.0.0.1:0:82"],
         "mount_home": False,
         "pass_environment": True,
         "read_only": True,
@@ -61,7 +67,12 @@ def test_every_option_reaches_the_request(tmp_path: Path) -> None:
         directory=str(tmp_path),
         mounts=(Bind(source=str(tmp_path), target="/data"),),
         environment={"A": "1", "TOKEN": "value"},
-        network=False,
+        network=True,
+        allow_hosts=(Rule(host="example.com"), Rule(host="10.0.0.0/8", ports=(22,))),
+        deny_hosts=(Rule(host="*.tracker.example"),),
+        only_hosts=True,
+        transparent_network=False,
+        ports=(PortRule(port=80), PortRule(port=81, host_port=8080), PortRule(port=82)),
         mount_home=False,
         pass_environment=True,
         read_only_root=True,
@@ -91,11 +102,35 @@ def test_paths_are_relative_to_the_working_directory(tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize(
     ("given", "place"),
-    [({"memory": "much"}, "memory"), ({"cpus": "x"}, "cpus"), ({"mounts": ["nothing"]}, "mounts"), ({"directory": "/no/such"}, "/no/such")],
+    [
+        ({"memory": "much"}, "memory"),
+        ({"cpus": "x"}, "cpus"),
+        ({"mounts": ["nothing"]}, "mounts"),
+        ({"directory": "/no/such"}, "/no/such"),
+        ({"allow_hosts": "example.com"}, "allow_hosts"),
+        ({"allow_hosts": ["http://x/"]}, "allow_hosts"),
+        ({"deny_hosts": [5]}, "deny_hosts"),
+        ({"only_hosts": "no"}, "only_hosts"),
+        ({"ports": [0]}, "ports"),
+        ({"ports": [True]}, "port"),
+        ({"ports": ["80/tcp"]}, "port"),
+    ],
 )
 def test_a_wrong_value_names_its_option(given: dict[str, object], place: str) -> None:
     with pytest.raises(InvalidInput, match=place):
         request_of(given, {})
+
+
+def test_a_change_of_rules_and_a_port_are_read_as_options_are() -> None:
+    assert change_of(allow=["A.example:8443"]) == EgressChange(allow=(Rule(host="a.example", ports=(8443,)),))
+    assert change_of(deny=("b.example",), forget=["c.example"]) == EgressChange(
+        deny=(Rule(host="b.example"),), remove=(Rule(host="c.example"),)
+    )
+    assert port_of(80, 8080) == port_of("8080:80") == PortRule(port=80, host_port=8080)
+    with pytest.raises(InvalidInput, match="allow"):
+        change_of(allow=["a b"])
+    with pytest.raises(InvalidInput):
+        port_of(80, 70000)
 
 
 def test_an_unknown_option_suggests_the_nearest() -> None:

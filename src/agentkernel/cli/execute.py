@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 
 from agentkernel.abc import Kernel
 from agentkernel.cli.caller import local_caller
@@ -16,7 +17,9 @@ from agentkernel.cli.streams import Writer
 from agentkernel.config.invocation import Invocation
 from agentkernel.errors import AgentKernelError
 from agentkernel.model.command import DEFAULT_OUTPUT_LIMIT_BYTES
+from agentkernel.model.network import PublishedPort
 from agentkernel.model.request import Grant
+from agentkernel.text.network import denials, listening
 from agentkernel.text.said import state_directory, unsaid
 
 
@@ -35,9 +38,9 @@ def execute(wanted: Invocation, place: Place, context: Context, kernel: Kernel) 
 
 
 def _run(wanted: Invocation, place: Place, context: Context, kernel: Kernel, sink: Sink) -> Outcome:
-    def granted(grant: Grant) -> None:
+    def granted(grant: Grant, ports: Sequence[PublishedPort]) -> None:
         if not wanted.quiet and not wanted.json:
-            for notice in unsaid(grant.notices, state_directory(context.environment)):
+            for notice in (*unsaid(grant.notices, state_directory(context.environment)), *map(listening, ports)):
                 say("note", notice.message, notice.hint, context.environment)
 
     job = Job(
@@ -50,6 +53,9 @@ def _run(wanted: Invocation, place: Place, context: Context, kernel: Kernel, sin
     )
     outcome = asyncio.run(_closing(kernel, job, sink))
     say_why(outcome, wanted.command.timeout_s, context.environment)
+    if not wanted.quiet and outcome.grant is not None:
+        for line in denials(outcome.denied, outcome.grant.spec.name):
+            say(line.kind, line.message, line.hint, context.environment)
     return outcome
 
 

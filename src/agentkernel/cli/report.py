@@ -9,9 +9,12 @@ from collections.abc import Mapping
 
 from agentkernel.cli.output import say
 from agentkernel.cli.session import Outcome
+from agentkernel.cli.show import decision_record, port_record
 from agentkernel.errors import AgentKernelError
 from agentkernel.model.request import Grant
 from agentkernel.text.outcome import why
+
+_DENIALS = 100  # that are shown in full; `network log` has all
 
 
 class Collector:
@@ -57,6 +60,8 @@ def print_outcome(outcome: Outcome, output: Collector) -> None:
         record |= {name: text, f"{name}_encoding": encoding, f"{name}_truncated": output.truncated[stream]}
     if outcome.grant is not None:
         record |= _grant(outcome.grant)
+        record["ports"] = [port_record(port) for port in outcome.ports]
+        record["denied"] = [decision_record(decision) for decision in outcome.denied[:_DENIALS]]
         record["aftermath"] = [{"code": notice.code, "message": notice.message, "hint": notice.hint} for notice in outcome.aftermath]
     record["durations"] = {"create_s": round(outcome.create_s, 6), "total_s": round(outcome.total_s, 6)} | (
         {"command_s": status.wall_s, "user_cpu_s": status.user_cpu_s, "system_cpu_s": status.system_cpu_s} if status else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -17,7 +17,10 @@ from agentkernel.cli.streams import feed, is_gone
 from agentkernel.cli.terminal import terminal_size
 from agentkernel.errors import AgentKernelError
 from agentkernel.model.command import Command, ExitStatus
+from agentkernel.model.decisions import decision_of, denials_of
+from agentkernel.model.network import Decision, PublishedPort
 from agentkernel.model.request import Grant, Notice
+from agentkernel.model.spec import NetworkMode
 from agentkernel.text.outcome import exit_status
 
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE: what a program in a pipeline ends with when its reader goes away
@@ -40,8 +43,8 @@ class Job:
     place: Callable[[Kernel, Caller], AbstractAsyncContextManager[tuple[Sandbox, Grant]]]  # the sandbox, for as long as the command runs
     command: Command
     raw: bool  # put the user's terminal into raw mode
-    granted: Callable[[Grant], None]  # told before the command starts
-    looks_after: bool = True  # whether to say what the sandbox left on the host
+    granted: Callable[[Grant, Sequence[PublishedPort]], None]  # told before the command starts
+    looks_after: bool = True  # the sandbox was made for it: whether to say what it left on the host, and what it was refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,8 @@ class Outcome:
     total_s: float = 0.0
     interrupted_by: int | None = None
     aftermath: tuple[Notice, ...] = ()
+    ports: tuple[PublishedPort, ...] = ()
+    denied: tuple[Decision, ...] = ()  # by its network's rules, when the command failed
 
 
 @dataclass(slots=True)
@@ -62,6 +67,8 @@ class _Progress:
     """How far a run has come."""
 
     grant: Grant | None = None
+    sandbox_id: str = ""
+    ports: tuple[PublishedPort, ...] = ()
     status: ExitStatus | None = None
     create_s: float = 0.0
     broken_pipe: bool = False
@@ -84,24 +91,34 @@ async def run(kernel: Kernel, job: Job, sink: Sink) -> Outcome:
             if interrupts.number is None:
                 raise
     aftermath: tuple[Notice, ...] = ()
+    denied: tuple[Decision, ...] = ()
+    status = _exit_status(progress, interrupts)
     if job.looks_after and progress.grant is not None:
         aftermath = tuple(await kernel.aftermath(job.caller, progress.grant))
+        if status and interrupts.number is None and progress.grant.spec.network is NetworkMode.FILTERED:
+            wanted = denials_of(progress.sandbox_id)
+            denied = tuple([decision_of(event) async for event in kernel.events(job.caller, wanted)])
     return Outcome(
-        exit_status=_exit_status(progress, interrupts),
+        exit_status=status,
         grant=progress.grant,
         status=progress.status,
         create_s=progress.create_s,
         total_s=time.monotonic() - progress.started_at,
         interrupted_by=interrupts.number,
         aftermath=aftermath,
+        ports=progress.ports,
+        denied=denied,
     )
 
 
 async def _work(kernel: Kernel, job: Job, sink: Sink, interrupts: Interrupts, progress: _Progress) -> None:
     async with job.place(kernel, job.caller) as (sandbox, grant):
         progress.grant = grant
+        progress.sandbox_id = sandbox.sandbox_id
         progress.create_s = time.monotonic() - progress.started_at
-        job.granted(grant)
+        if grant.spec.ports:
+            progress.ports = tuple(await kernel.ports(job.caller, sandbox.sandbox_id))
+        job.granted(grant, progress.ports)
         process = await sandbox.start(job.command)
         async with interrupts.passed_to(process):
             await _attend(process, job, sink, progress)

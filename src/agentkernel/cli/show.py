@@ -6,9 +6,11 @@ import json
 import re
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from agentkernel.errors import InvalidInput
+from agentkernel.model.network import Base, Decision, EgressRules, PublishedPort
 from agentkernel.model.record import Labels, SandboxInfo
 from agentkernel.units import parse_duration
 
@@ -39,6 +41,43 @@ def sandbox_record(info: SandboxInfo) -> dict[str, object]:
         "expires_at": info.expires_at,
         "idle_s": info.idle_s,
         "reason": info.reason,
+        "network": info.network.value,
+        "ports": [port_record(port) for port in info.ports],
+    }
+
+
+def ports_text(ports: Sequence[PublishedPort]) -> str:
+    """Published ports in short: `8080:80`, the host's first, as they are typed."""
+    return ",".join(f"{port.host_port}:{port.port}" for port in ports)
+
+
+def port_record(port: PublishedPort) -> dict[str, object]:
+    """A published port as JSON."""
+    return {"port": port.port, "host_address": port.host_address, "host_port": port.host_port}
+
+
+def base_text(base: Base) -> str:
+    """What is allowed where no rule says anything, in words."""
+    return "the public internet" if base is Base.PUBLIC else "nothing"
+
+
+def rules_record(rules: EgressRules) -> dict[str, object]:
+    """A sandbox's egress rules as JSON: each rule as it is typed."""
+    lists = {"allow": rules.allow, "deny": rules.deny, "private": rules.private}
+    return {"default": rules.base.value} | {name: [str(rule) for rule in found] for name, found in lists.items()}
+
+
+def decision_record(decision: Decision) -> dict[str, object]:
+    """An attempt to reach something as JSON."""
+    return {
+        "at": decision.at,
+        "verdict": decision.verdict.value,
+        "protocol": decision.protocol,
+        "host": decision.host,
+        "port": decision.port or None,
+        "address": decision.address,
+        "rule": decision.rule,
+        "reason": decision.reason,
     }
 
 

@@ -40,6 +40,7 @@ class Door:
     on_destroy: Callable[[], Awaitable[object]]
     seccomp: bytes = b""  # it is the daemon that configures the agent
     rlimits: tuple[tuple[int, int, int], ...] = ()
+    network: None = None
 
     async def connect(self) -> socket.socket:
         """Connects to the daemon."""

@@ -17,7 +17,10 @@ from agentkernel.daemon.words import Words
 from agentkernel.errors import AgentKernelError, InvalidInput
 from agentkernel.model.codec import from_json, to_json
 from agentkernel.model.command import Command, ExitStatus
+from agentkernel.model.decisions import decision_of, denials_of
+from agentkernel.model.network import Decision, PublishedPort
 from agentkernel.model.request import Grant, Notice, SandboxRequest
+from agentkernel.model.spec import NetworkMode
 from agentkernel.text.outcome import exit_status
 
 
@@ -29,6 +32,7 @@ class Opened:
     start: Start | None
     command: Command
     grant: Grant | None = None  # of a sandbox that was made for the command
+    ports: Sequence[PublishedPort] = ()  # of such a one, as its user is told
     words: Words | None = None
 
     @property
@@ -48,16 +52,19 @@ class Opened:
         if self.words is None:
             return None, ""
         aftermath: Sequence[Notice] = ()
+        denied: Sequence[Decision] = ()
         if self.grant is not None:
             try:
                 aftermath = await host.aftermath(caller, self.grant)
+                if exit_status(status) and self.grant.spec.network is NetworkMode.FILTERED:
+                    denied = [decision_of(event) async for event in host.events(caller, denials_of(self.sandbox.sandbox_id))]
             except AgentKernelError as error:  # how the command ended is told in any case
-                aftermath = (Notice(code=error.code, message=error.message, hint=error.hint),)
-        return exit_status(status), self.words.message(status, self.sandbox.spec, aftermath)
+                aftermath = (*aftermath, Notice(code=error.code, message=error.message, hint=error.hint))
+        return exit_status(status), self.words.message(status, self.sandbox.spec, aftermath, denied)
 
     def _notices(self, notices: Sequence[Notice]) -> list[bytes]:
         if self.words is not None:
-            return self.words.notices(notices)
+            return self.words.notices(notices, self.ports)
         return [json.dumps(to_json(notice)).encode() for notice in notices]
 
 
@@ -78,15 +85,18 @@ async def open_sandbox(host: Host, caller: Caller, fields: door.Fields, exec_id:
 async def _of_words(host: Host, caller: Caller, typed: Words, exec_id: int) -> Opened:
     found = typed.invocation
     grant: Grant | None = None
+    ports: Sequence[PublishedPort] = ()
     command = found.command
     if found.request is not None:
         sandbox, grant = await host.ephemeral(caller, found.request, exec_id)
         command = replace(command, ends_tree=True)  # the client returns before the sandbox is gone: nothing may run on
+        if found.request.ports:
+            ports = await host.ports(caller, sandbox.sandbox_id)
     else:
         sandbox = await host.open(caller, found.sandbox)
         check_backend(found.backend, sandbox.backend, found.sandbox)
     start = relaying(sandbox).start_of(command)
-    return Opened(sandbox=sandbox, start=start, command=command, grant=grant, words=typed)
+    return Opened(sandbox=sandbox, start=start, command=command, grant=grant, ports=ports, words=typed)
 
 
 async def _of_request(host: Host, caller: Caller, fields: door.Fields, exec_id: int) -> Opened:

@@ -14,8 +14,10 @@ from agentkernel.config.invocation import Invocation, read_words
 from agentkernel.errors import DaemonUnavailable, InvalidInput
 from agentkernel.model.codec import to_json
 from agentkernel.model.command import ExitStatus, TerminalSize
+from agentkernel.model.network import Decision, PublishedPort
 from agentkernel.model.request import Notice
 from agentkernel.model.spec import SandboxSpec
+from agentkernel.text.network import denials, listening
 from agentkernel.text.outcome import why
 from agentkernel.text.said import state_directory, unsaid
 from agentkernel.text.style import colourful, line
@@ -28,17 +30,20 @@ class Words:
     invocation: Invocation
     console: Console
 
-    def notices(self, notices: Sequence[Notice]) -> list[bytes]:
-        """Those to be shown now, as JSON; they count as shown."""
+    def notices(self, notices: Sequence[Notice], ports: Sequence[PublishedPort]) -> list[bytes]:
+        """Those to be shown now, as JSON, which count as shown; and where the ports of this sandbox are."""
         if self.invocation.quiet:
             return []
-        return [json.dumps(to_json(notice)).encode() for notice in unsaid(notices, state_directory(self.console.environment))]
+        said = (*unsaid(notices, state_directory(self.console.environment)), *map(listening, ports))
+        return [json.dumps(to_json(notice)).encode() for notice in said]
 
-    def message(self, status: ExitStatus, spec: SandboxSpec, aftermath: Sequence[Notice]) -> str:
+    def message(self, status: ExitStatus, spec: SandboxSpec, aftermath: Sequence[Notice], denied: Sequence[Decision]) -> str:
         """What is said on stderr at the command's end, complete with colours."""
         colours = colourful(self.console.terminals[2], self.console.environment)
         said = [line("warning", notice.message, notice.hint, colours=colours) for notice in aftermath]
         said += [line(*each, colours=colours) for each in why(status, spec, self.invocation.command.timeout_s)]
+        if not self.invocation.quiet:
+            said += [line(*each, colours=colours) for each in denials(denied, spec.name)]
         return "".join(said)
 
 

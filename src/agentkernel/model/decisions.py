@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from agentkernel.model.network import Decision, Verdict
-from agentkernel.model.record import Event
+from agentkernel.model.record import Event, EventFilter
 
 KINDS: Final = tuple(f"network.{verdict.value}" for verdict in Verdict)
+MAX_DENIALS: Final = 1000  # of one command that are counted
 _PREFIX: Final = "network."
 _TEXTS: Final = ("protocol", "host", "address", "rule", "reason")
 
@@ -21,6 +22,11 @@ def details_of(decision: Decision) -> tuple[tuple[str, str], ...]:
     """The details of its event; what is empty is left out."""
     texts = [(name, str(getattr(decision, name))) for name in _TEXTS]
     return tuple((name, text) for name, text in (*texts, ("port", str(decision.port or ""))) if text)
+
+
+def denials_of(sandbox_id: str) -> EventFilter:
+    """Finds what a sandbox was refused; the first `MAX_DENIALS` of it."""
+    return EventFilter(sandbox=sandbox_id, kinds=(_PREFIX + Verdict.DENIED.value,), limit=MAX_DENIALS)
 
 
 def decision_of(event: Event) -> Decision:

@@ -16,8 +16,11 @@ from agentkernel.errors import InvalidInput, UnknownKey
 from agentkernel.images.toolchains import HOME_VARIABLES, MANAGERS
 from agentkernel.model.command import DEFAULT_OUTPUT_LIMIT_BYTES, Command, TerminalSize
 from agentkernel.model.names import suggest, validate_environment_name, validate_environment_value
+from agentkernel.model.network import EgressChange, PortRule, Rule
+from agentkernel.model.ports import checked_port, parse_port
 from agentkernel.model.record import CreateOptions, Labels
 from agentkernel.model.request import SandboxRequest
+from agentkernel.model.rules import parse_rule
 from agentkernel.model.status import Status
 from agentkernel.policy.deny import filter_environment
 
@@ -34,7 +37,12 @@ class SandboxOptions(TypedDict, total=False):
     directory: str  # of the host, shown at /workspace: a private copy, unless the profile shows the real one
     mounts: Sequence[str]  # "SOURCE:DESTINATION[:ro]"
     environment: Mapping[str, str | None]  # of every command; None: the caller's own value
-    network: bool
+    network: bool  # False: none at all; True: filtered by the profile's rules and the following, or the host's where the profile says so
+    allow_hosts: Sequence[str]  # beyond what the profile allows: "example.com", "*.example.com", "db.example.com:5432", "10.0.0.0/8:22"
+    deny_hosts: Sequence[str]  # likewise; a denial wins over a permission
+    only_hosts: bool  # nothing but `allow_hosts`
+    transparent_network: bool  # also for programs that know no proxy; without it where the backend can
+    ports: Sequence[int | str]  # inside, published on the host's loopback: 80 (any host port), "8080:80"
     mount_home: bool
     pass_environment: bool
     read_only: bool
@@ -87,6 +95,7 @@ _SETTINGS: Mapping[str, str] = {
     "user": "user",
     "name": "sandbox.name",
 }
+_NETWORK = ("allow_hosts", "deny_hosts", "only_hosts", "transparent_network", "ports")
 _FINDS_TOOLCHAINS = frozenset(
     {"PATH", "HOME", "GOPATH", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", *HOME_VARIABLES}
     | {variable for root, others in MANAGERS.values() for variable in (root, *others)}
@@ -106,10 +115,10 @@ def request_of(options: Mapping[str, object], environment: Mapping[str, str]) ->
     cwd = os.getcwd()
     values: dict[str, Given] = {}
     for option, value in options.items():
-        if option in _LASTING or value is None:
+        if option in _LASTING or option in _NETWORK or value is None:
             continue
         if option not in _SETTINGS:
-            raise UnknownKey(f"a sandbox has no option {option!r}", hint=suggest(option, (*_SETTINGS, *_LASTING)))
+            raise UnknownKey(f"a sandbox has no option {option!r}", hint=suggest(option, (*_SETTINGS, *_NETWORK, *_LASTING)))
         key = _SETTINGS[option]
         given = os.fspath(value) if isinstance(value, os.PathLike) else value
         values[key] = Given(value=_read(option, BY_KEY[key].type.read, given, cwd), where=option)
@@ -117,9 +126,28 @@ def request_of(options: Mapping[str, object], environment: Mapping[str, str]) ->
     request = request_from_settings(settings, argv=(), cwd="/", environment=environment)
     return replace(
         request,
+        allow_hosts=_rules("allow_hosts", options.get("allow_hosts")),
+        deny_hosts=_rules("deny_hosts", options.get("deny_hosts")),
+        only_hosts=_switch("only_hosts", options.get("only_hosts")) or False,
+        transparent_network=_switch("transparent_network", options.get("transparent_network")),
+        ports=tuple(port_of(port) for port in _several("ports", options.get("ports"))),
         mount_cwd=None if request.directory is not None else False,  # the directory that a program happens to be in is no wish
         host_environment=_told(request, environment),
     )
+
+
+def change_of(*, allow: Sequence[str] = (), deny: Sequence[str] = (), forget: Sequence[str] = ()) -> EgressChange:
+    """A change of a sandbox's rules; raises InvalidInput for what is no host."""
+    return EgressChange(allow=_rules("allow", allow), deny=_rules("deny", deny), remove=_rules("forget", forget))
+
+
+def port_of(port: object, host_port: int = 0) -> PortRule:
+    """A port to publish: a number, or text such as `8080:80`; raises InvalidInput, Refused."""
+    if isinstance(port, str):
+        return parse_port(port)
+    if not isinstance(port, int) or isinstance(port, bool) or not isinstance(host_port, int):
+        raise InvalidInput(f"{port!r} is no port to publish", hint='for example: 80, or "8080:80"')
+    return checked_port(PortRule(port=port, host_port=host_port))
 
 
 def create_options(options: Mapping[str, object]) -> CreateOptions:
@@ -202,6 +230,33 @@ def _told(request: SandboxRequest, environment: Mapping[str, str]) -> dict[str, 
     passed = request.pass_environment or (request.pass_environment is None and request.profile == "permissive")
     shown = filter_environment(environment) if passed else {}
     return {name: value for name, value in environment.items() if name in shown or name in _FINDS_TOOLCHAINS}
+
+
+def _several(option: str, value: object) -> Sequence[object]:
+    if value is None:
+        return ()
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence | frozenset | set):
+        raise InvalidInput(f"{option} wants a list, not {value!r}")
+    return tuple(value)
+
+
+def _rules(option: str, value: object) -> tuple[Rule, ...]:
+    return tuple(_rule(option, host) for host in _several(option, value))
+
+
+def _rule(option: str, host: object) -> Rule:
+    if not isinstance(host, str):
+        raise InvalidInput(f"{option}: {host!r} is no host", hint='for example: "example.com"')
+    try:
+        return parse_rule(host)
+    except InvalidInput as error:
+        raise InvalidInput(f"{option}: {error.message}", hint=error.hint) from None
+
+
+def _switch(option: str, value: object) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise InvalidInput(f"{option} wants True or False, not {value!r}")
+    return value
 
 
 def _text(option: str, value: object) -> str | None:

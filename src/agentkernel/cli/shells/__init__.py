@@ -44,13 +44,14 @@ class Flag:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verb:
-    """One verb; every operand is of the same kind, `values` those of a list."""
+    """One verb; every operand is of the same kind, `values` those of a list, and `then` is what follows one of these."""
 
     name: str
     summary: str
     flags: tuple[Flag, ...]
     operand: Kind = Kind.NONE
     values: tuple[str, ...] = ()
+    then: Kind = Kind.NONE
     rest: Rest = Rest.NONE
 
 

@@ -82,6 +82,9 @@ def _operands(verb: Verb) -> str:
             return f'if (( named )); then {commands}; else COMPREPLY=($(_agentkernel_sandboxes "")); fi'
         case _, Kind.SANDBOX:
             return 'COMPREPLY=($(_agentkernel_sandboxes ""))'
+        case _ if verb.then is Kind.SANDBOX:
+            first = f'COMPREPLY=($(compgen -W "{" ".join(verb.values)}" -- "$cur"))'
+            return f'if (( COMP_CWORD == 2 )); then {first}; else COMPREPLY=($(_agentkernel_sandboxes "")); fi'
         case _, Kind.PLACE:
             return 'COMPREPLY=($(compgen -f -- "$cur") $(_agentkernel_sandboxes :/)); compopt -o nospace 2> /dev/null'
         case _:

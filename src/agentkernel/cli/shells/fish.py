@@ -30,7 +30,8 @@ def _operands(verb: Verb) -> list[str]:
         case _, Kind.PLACE:
             return ["-F", f"-a '({SANDBOXES} | string replace -r $ :/)'"]
         case _, Kind.CHOICE:
-            return [f"-a {quoted(' '.join(verb.values))}"]
+            chosen = f"-n '__fish_seen_subcommand_from {verb.name}; and __fish_seen_subcommand_from {' '.join(verb.values)}' {sandboxes}"
+            return [f"-a {quoted(' '.join(verb.values))}", *([chosen] if verb.then is Kind.SANDBOX else [])]
         case _:
             return []
 

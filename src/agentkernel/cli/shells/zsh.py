@@ -68,7 +68,8 @@ def _operands(verb: Verb) -> list[str]:
         case _, Kind.PLACE:
             return ["*:place:_agentkernel_places"]
         case _, Kind.CHOICE:
-            return [f"1:{verb.name}:({' '.join(verb.values)})"]
+            then = ["*:sandbox:_agentkernel_sandboxes"] if verb.then is Kind.SANDBOX else []
+            return [f"1:{verb.name}:({' '.join(verb.values)})", *then]
         case _:
             return []
 

@@ -32,6 +32,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "ps": ("agentkernel.cli.verbs.ps", "list the commands in a sandbox"),
     "logs": ("agentkernel.cli.verbs.logs", "show the output of background commands"),
     "kill": ("agentkernel.cli.verbs.kill", "signal a command in a sandbox"),
+    "network": ("agentkernel.cli.verbs.network", "show and change who a sandbox may talk to, and see whom it tried to reach"),
+    "ports": ("agentkernel.cli.verbs.ports", "show, publish and remove ports of a sandbox"),
     "rename": ("agentkernel.cli.verbs.rename", "give a sandbox another name"),
     "extend-ttl": ("agentkernel.cli.verbs.extend_ttl", "let a sandbox live longer, or shorter"),
     "gc": ("agentkernel.cli.verbs.gc", "remove what has expired and what belongs to nothing"),

@@ -53,8 +53,9 @@ def _verb(name: str, summary: str) -> Verb:
     operand = Kind.CHOICE if values else Kind.NONE
     if operands and not values and name not in _NAMES_NEW:
         operand = _OPERANDS.get(str(operands[0].metavar), Kind.NONE)
+    then = _OPERANDS.get(str(operands[1].metavar), Kind.NONE) if values and operands[1:] else Kind.NONE
     flags = tuple(_flag(action) for action in actions if action.option_strings)
-    return Verb(name=name, summary=summary, flags=flags, operand=operand, values=values, rest=_RESTS.get(name, Rest.NONE))
+    return Verb(name=name, summary=summary, flags=flags, operand=operand, values=values, then=then, rest=_RESTS.get(name, Rest.NONE))
 
 
 def _flag(action: Action) -> Flag:

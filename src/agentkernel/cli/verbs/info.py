@@ -6,8 +6,11 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from agentkernel.cli.context import Context
-from agentkernel.cli.show import age, moment, print_json, sandbox_record
+from agentkernel.cli.show import age, base_text, moment, print_json, rules_record, sandbox_record
+from agentkernel.model.network import EgressRules
+from agentkernel.model.ports import address_text
 from agentkernel.model.record import SandboxInfo
+from agentkernel.model.spec import NetworkMode
 from agentkernel.text.style import printable
 from agentkernel.units import format_duration
 
@@ -29,10 +32,11 @@ def main(args: Namespace, context: Context) -> int:
     """Describes it."""
     with context.calls("info") as calls:
         info = calls.info(args.name)
+        rules = calls.network(info.sandbox_id) if info.network is NetworkMode.FILTERED else None
     if args.json:
-        print_json(sandbox_record(info))
+        print_json(sandbox_record(info) | {"rules": None if rules is None else rules_record(rules)})
         return 0
-    lines = [(name, printable(value)) for name, value in _lines(info) if value]
+    lines = [(name, printable(value)) for name, value in [*_lines(info), *_network(info, rules)] if value]
     width = max(len(name) for name, _ in lines)
     sys.stdout.write("".join(f"{name.ljust(width)}  {value}\n" for name, value in lines))
     return 0
@@ -55,6 +59,17 @@ def _lines(info: SandboxInfo) -> list[tuple[str, str]]:
         ("expires", moment(info.expires_at) if info.expires_at is not None else ""),
         ("stops after", f"{format_duration(info.idle_s)} without use" if info.idle_s is not None else ""),
     ]
+
+
+def _network(info: SandboxInfo, rules: EgressRules | None) -> list[tuple[str, str]]:
+    mode = info.network.value if rules is None else f"{info.network.value}, by default {base_text(rules.base)}"
+    lines = [("network", mode)]
+    if rules is not None:
+        lines += [
+            (name, " ".join(map(str, found)))
+            for name, found in (("allowed", rules.allow), ("denied", rules.deny), ("private", rules.private))
+        ]
+    return [*lines, ("ports", ", ".join(f"{port.port} at {address_text(port)}" for port in info.ports))]
 
 
 def _time(at: float | None) -> str:

@@ -7,7 +7,7 @@ from argparse import SUPPRESS, ArgumentParser, Namespace
 
 from agentkernel.cli.context import Context
 from agentkernel.cli.output import table
-from agentkernel.cli.show import age, parse_labels, print_json, sandbox_record
+from agentkernel.cli.show import age, parse_labels, ports_text, print_json, sandbox_record
 from agentkernel.errors import DaemonUnavailable
 from agentkernel.model.record import SandboxFilter, SandboxInfo
 from agentkernel.model.status import Status
@@ -67,9 +67,19 @@ def main(args: Namespace, context: Context) -> int:
 
 def _table(found: list[SandboxInfo], colours: bool) -> str:
     rows = [
-        (info.name, info.status.value, info.backend, info.isolation.label, printable(info.image), age(info.created_at)) for info in found
+        (
+            info.name,
+            info.status.value,
+            info.backend,
+            info.isolation.label,
+            info.network.value,
+            ports_text(info.ports),
+            printable(info.image),
+            age(info.created_at),
+        )
+        for info in found
     ]
-    lines = table(("NAME", "STATUS", "BACKEND", "ISOLATION", "IMAGE", "AGE"), rows).splitlines(keepends=True)
+    lines = table(("NAME", "STATUS", "BACKEND", "ISOLATION", "NETWORK", "PORTS", "IMAGE", "AGE"), rows).splitlines(keepends=True)
     start = max(len("NAME"), *(len(info.name) for info in found)) + 2
     for at, info in enumerate(found, 1):  # painted when the columns stand, for colours have no width
         status, colour = info.status.value, _COLOURS.get(info.status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
 from typing import Unpack
@@ -10,14 +11,18 @@ from typing import Unpack
 from agentkernel.abc import Caller, Kernel, Process, Sandbox
 from agentkernel.errors import Conflict
 from agentkernel.model.command import Command
+from agentkernel.model.decisions import KINDS, decision_of
 from agentkernel.model.inspection import ProcessRecord, SandboxStatistics
-from agentkernel.model.record import LogEntry, SandboxInfo
+from agentkernel.model.network import Decision, EgressRules, PublishedPort
+from agentkernel.model.record import EventFilter, LogEntry, SandboxInfo
 from agentkernel.model.request import Notice
 from agentkernel.sdk.aio.files import AsyncFiles
 from agentkernel.sdk.aio.live import Live
 from agentkernel.sdk.aio.process import AsyncConnection, AsyncProcess, AsyncStream, Input, collect, raise_timeout
-from agentkernel.sdk.options import Argument, CommandOptions, command_of, labels_of, seconds
+from agentkernel.sdk.options import Argument, CommandOptions, change_of, command_of, labels_of, port_of, seconds
 from agentkernel.sdk.result import Result
+
+_EVENTS = 100  # at a time
 
 
 class AsyncSandbox:
@@ -128,6 +133,60 @@ class AsyncSandbox:
         """Connects to a TCP port (1-65535) on the sandbox's loopback; a refused connection shows at the first `receive`."""
         async with self._live.use() as sandbox:
             return AsyncConnection(await sandbox.connect(port), port)
+
+    # -- its network
+
+    async def network(self) -> EgressRules:
+        """Who it may talk to; raises Unsupported when its network is not filtered: it has none, or the host's."""
+        return await self._kernel.network(self._caller, self.id)
+
+    async def allow(self, *hosts: str) -> EgressRules:
+        """Lets it talk to more: `example.com`, `*.example.com`, `db.example.com:5432`, `10.0.0.0/8:22`. Without ports 80 and 443 are meant.
+
+        Holds for new connections, at once and for as long as the sandbox exists. A rule that denies wins. Raises InvalidInput, Unsupported.
+        """
+        return await self._kernel.change_network(self._caller, self.id, change_of(allow=hosts))
+
+    async def deny(self, *hosts: str) -> EgressRules:
+        """Forbids destinations (without ports: all ports); open connections to them end. Raises InvalidInput, Unsupported."""
+        return await self._kernel.change_network(self._caller, self.id, change_of(deny=hosts))
+
+    async def forget(self, *hosts: str) -> EgressRules:
+        """Drops rules, written as they were made, wherever they stand; one that is not there is fine. Raises InvalidInput, Unsupported."""
+        return await self._kernel.change_network(self._caller, self.id, change_of(forget=hosts))
+
+    async def network_log(self, *, since: float = 0.0, follow: bool = False) -> AsyncIterator[Decision]:
+        """What it tried to reach, from the Unix time `since` on, oldest first, and what became of it; with `follow` it goes on."""
+        wanted = EventFilter(sandbox=self.id, kinds=KINDS, since=since, limit=_EVENTS)
+        while True:
+            count = 0
+            async for event in self._kernel.events(self._caller, wanted, follow=follow):
+                count += 1
+                wanted = replace(wanted, after=event.event_id)
+                yield decision_of(event)
+            if count < _EVENTS:
+                return
+
+    async def publish(self, port: int | str, host_port: int = 0) -> PublishedPort:
+        """Listens on this host's loopback for a port inside, until it is unpublished or the sandbox stops.
+
+        Args:
+            port: inside, on its loopback; or all of it as text, such as `8080:80`.
+            host_port: on the host; 0: one that is free, see what is returned.
+
+        Raises:
+            InvalidInput, Refused: there is no such port, or others than this host could reach it.
+            Conflict: the host's port is taken, or the sandbox does not run.
+        """
+        return await self._kernel.publish(self._caller, self.id, port_of(port, host_port))
+
+    async def unpublish(self, port: int) -> None:
+        """Ends that, with its connections; a port inside that is not published is fine."""
+        await self._kernel.unpublish(self._caller, self.id, port)
+
+    async def ports(self) -> Sequence[PublishedPort]:
+        """What is published of it, by the port inside."""
+        return await self._kernel.ports(self._caller, self.id)
 
     # -- life
 

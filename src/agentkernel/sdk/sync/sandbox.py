@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Unpack
 
 from agentkernel.model.inspection import ProcessRecord, SandboxStatistics
+from agentkernel.model.network import Decision, EgressRules, PublishedPort
 from agentkernel.model.record import LogEntry, SandboxInfo
 from agentkernel.model.request import Notice
 from agentkernel.sdk.aio import process as aio
@@ -104,6 +105,52 @@ class Sandbox:
     def connect(self, port: int) -> Connection:
         """Connects to a TCP port (1-65535) on the sandbox's loopback; a refused connection shows at the first `receive`."""
         return Connection(self._portal, self._portal.call(lambda: self._async.connect(port)))
+
+    # -- its network
+
+    def network(self) -> EgressRules:
+        """Who it may talk to; raises Unsupported when its network is not filtered: it has none, or the host's."""
+        return self._portal.call(self._async.network)
+
+    def allow(self, *hosts: str) -> EgressRules:
+        """Lets it talk to more: `example.com`, `*.example.com`, `db.example.com:5432`, `10.0.0.0/8:22`. Without ports 80 and 443 are meant.
+
+        Holds for new connections, at once and for as long as the sandbox exists. A rule that denies wins. Raises InvalidInput, Unsupported.
+        """
+        return self._portal.call(lambda: self._async.allow(*hosts))
+
+    def deny(self, *hosts: str) -> EgressRules:
+        """Forbids destinations (without ports: all ports); open connections to them end. Raises InvalidInput, Unsupported."""
+        return self._portal.call(lambda: self._async.deny(*hosts))
+
+    def forget(self, *hosts: str) -> EgressRules:
+        """Drops rules, written as they were made, wherever they stand; one that is not there is fine. Raises InvalidInput, Unsupported."""
+        return self._portal.call(lambda: self._async.forget(*hosts))
+
+    def network_log(self, *, since: float = 0.0, follow: bool = False) -> Iterator[Decision]:
+        """What it tried to reach, from the Unix time `since` on, oldest first, and what became of it; with `follow` it goes on."""
+        return self._portal.iterate(lambda: self._async.network_log(since=since, follow=follow))
+
+    def publish(self, port: int | str, host_port: int = 0) -> PublishedPort:
+        """Listens on this host's loopback for a port inside, until it is unpublished or the sandbox stops.
+
+        Args:
+            port: inside, on its loopback; or all of it as text, such as `8080:80`.
+            host_port: on the host; 0: one that is free, see what is returned.
+
+        Raises:
+            InvalidInput, Refused: there is no such port, or others than this host could reach it.
+            Conflict: the host's port is taken, or the sandbox does not run.
+        """
+        return self._portal.call(lambda: self._async.publish(port, host_port))
+
+    def unpublish(self, port: int) -> None:
+        """Ends that, with its connections; a port inside that is not published is fine."""
+        self._portal.call(lambda: self._async.unpublish(port))
+
+    def ports(self) -> Sequence[PublishedPort]:
+        """What is published of it, by the port inside."""
+        return self._portal.call(self._async.ports)
 
     # -- life
 
