@@ -82,6 +82,10 @@ static void take_event(struct agent *agent, const struct epoll_event *event)
         read_signals(agent);
     else if (source == SOURCE_LINK)
         take_link_event(agent, &agent->links[slot % LINKS], event->events);
+    else if (source == SOURCE_TUNNEL)
+        tunnel_event(agent, slot, event->events);
+    else if (source == SOURCE_INLET)
+        inlet_event(agent, slot);
     else
         take_process_event(agent, source, slot, event->events);
 }
@@ -101,6 +105,15 @@ static bool step_active(struct agent *agent)
             break;
     }
     return agent->active_first != NULL;
+}
+
+/* Commands and tunnels share a part of the output buffer: who had the last of it lets the others go first. */
+static bool step_all(struct agent *agent)
+{
+    bool tunnels_first = agent->tunnels_first;
+    bool more = tunnels_first && tunnels_step(agent);
+    more = step_active(agent) || more;
+    return (!tunnels_first && tunnels_step(agent)) || more;
 }
 
 static void check_deadlines(struct agent *agent)
@@ -161,7 +174,7 @@ static void run(struct agent *agent)
             children_reap(agent);
         check_deadlines(agent);
         more = hosts_serve(agent);
-        more = step_active(agent) || more;
+        more = step_all(agent) || more;
     }
 }
 

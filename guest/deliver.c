@@ -114,20 +114,15 @@ static bool tell_output(struct agent *agent, struct process *p, unsigned index)
     outlet->sent += n;
     if (outlet->sent > outlet->sent_most)
         outlet->sent_most = outlet->sent;
+    agent->tunnels_first = true;
     return link_send(agent->current, parts, count);
-}
-
-/* Output is sent only when nothing waits before it, so that a slow host costs no memory beyond the rings. */
-static bool can_send_output(const struct link *link)
-{
-    return link->writable && link->out_start == link->out_end;
 }
 
 static void tell_outputs(struct agent *agent, struct process *p)
 {
     for (unsigned turn = 0; turn < FRAMES_PER_TURN; turn++)
         for (unsigned i = 0; i < 2; i++)
-            if (has_output(p, &p->outlets[i]) && can_send_output(agent->current) && !tell_output(agent, p, i)) {
+            if (has_output(p, &p->outlets[i]) && link_takes_output(agent->current) && !tell_output(agent, p, i)) {
                 agent_drop(agent, agent->current);
                 return;
             }
@@ -182,5 +177,5 @@ bool deliver_has_work(const struct agent *agent, const struct process *p)
         return false;
     if (p->owed || p->state == PROCESS_FAILED || (p->state == PROCESS_ENDED && is_all_told(p)))
         return true;
-    return can_send_output(agent->current) && (has_output(p, &p->outlets[0]) || has_output(p, &p->outlets[1]));
+    return link_takes_output(agent->current) && (has_output(p, &p->outlets[0]) || has_output(p, &p->outlets[1]));
 }

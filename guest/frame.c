@@ -22,7 +22,7 @@ enum frame_state frame_parse(const uint8_t *data, size_t n, uint32_t tag, struct
     frame->type = data[4];
     frame->flags = data[5];
     frame->id = ak_get_u64(data + 8);
-    if (ak_get_u16(data + 6) != 0 || frame->type < FRAME_CONFIGURE || frame->type > FRAME_SHUTDOWN)
+    if (ak_get_u16(data + 6) != 0 || frame->type < FRAME_CONFIGURE || frame->type > FRAME_ANSWER)
         return FRAME_BAD_HEADER;
     if (n < FRAME_HEADER + frame->length + FRAME_TAG)
         return FRAME_PARTIAL;

@@ -22,6 +22,8 @@ static void detach(struct agent *agent)
         return;
     agent->current->attached = false;
     agent->current = NULL;
+    tunnels_reset(agent);
+    inlets_reset(agent);
     hosts_await(agent);
     for (unsigned i = 0; i < agent->table.used; i++)
         if (agent->table.slots[i])
@@ -171,6 +173,7 @@ void hosts_accept(struct agent *agent)
 void hosts_retry(struct agent *agent)
 {
     agent->retry_ms = 0;
+    inlets_retry(agent);
     if (agent->listen >= 0)
         (void)agent_watch(agent, agent->listen, SOURCE_LISTEN, 0, EPOLLIN);
     for (unsigned i = 0; i < LINKS; i++)

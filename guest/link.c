@@ -103,7 +103,7 @@ enum link_event link_next(struct link *link, struct frame *frame, struct hello *
 
 void link_drop_output(struct link *link)
 {
-    link->out_start = link->out_end = 0;
+    link->out_start = link->out_end = link->tunnel_left = 0;
 }
 
 size_t link_room(const struct link *link)
@@ -123,12 +123,37 @@ void link_commit(struct link *link, size_t n)
     link->out_end += n;
 }
 
+size_t link_tunnel_room(const struct link *link)
+{
+    size_t queued = link->out_end - link->out_start;
+    return queued < LINK_SHARED ? LINK_SHARED - queued : 0;
+}
+
+void link_commit_tunnel(struct link *link, size_t n)
+{
+    link_commit(link, n);
+    link->tunnel_left = link->out_end - link->out_start;
+}
+
+bool link_takes_output(const struct link *link)
+{
+    if (link->tunnel_left)
+        return link_tunnel_room(link) >= FRAME_HEADER + sizeof(uint64_t) + MAX_OUTPUT + FRAME_TAG;
+    return link->writable && link->out_start == link->out_end;
+}
+
+static void mark_sent(struct link *link, size_t n)
+{
+    link->out_start += n;
+    link->tunnel_left -= n < link->tunnel_left ? n : link->tunnel_left;
+}
+
 bool link_flush(struct link *link)
 {
     while (link->writable && link->out_start < link->out_end) {
         sysret n = SYS(write, link->out, link->out_memory + link->out_start, link->out_end - link->out_start);
         if (n > 0)
-            link->out_start += (size_t)n;
+            mark_sent(link, (size_t)n);
         else if (n == -EAGAIN)
             link->writable = false;
         else if (n != -EINTR)

@@ -8,6 +8,7 @@
 
 #define LINK_IN (2u * MAX_FRAME)
 #define LINK_OUT (4u * MAX_FRAME)
+#define LINK_SHARED (LINK_OUT / 2) /* tunnels, and commands' output that waits behind theirs, fill no more: the rest is for answers */
 
 struct link {
     int in, out; /* -1: unused; the same for sockets and devices */
@@ -18,6 +19,7 @@ struct link {
     uint64_t order; /* of opening */
     uint8_t *in_memory, *out_memory;
     size_t in_start, in_end, out_start, out_end;
+    size_t tunnel_left; /* queued bytes up to the end of the last frame of a tunnel */
 };
 
 enum link_event { LINK_NOTHING, LINK_FRAME, LINK_ATTACH, LINK_BROKEN, LINK_LOST };
@@ -34,6 +36,11 @@ size_t link_room(const struct link *link);
 /* Memory for a frame of at most `n` bytes, or NULL; link_commit() then queues what was built there. */
 uint8_t *link_reserve(struct link *link, size_t n);
 void link_commit(struct link *link, size_t n);
+/* How many bytes of tunnels' frames may be queued now; link_commit_tunnel() queues them. */
+size_t link_tunnel_room(const struct link *link);
+void link_commit_tunnel(struct link *link, size_t n);
+/* Whether a command's output may be sent: where it needs no memory, or where it would else stand back behind tunnels. */
+bool link_takes_output(const struct link *link);
 /* Writes queued bytes; false when the stream is lost. */
 bool link_flush(struct link *link);
 /* Writes `parts` at once if nothing is queued, queues what did not go out; false when the stream is lost. Needs link_room() for all of it. */

@@ -96,6 +96,14 @@ static void raise_file_limit(struct agent *agent)
         (void)SYS(prlimit64, 0, RLIMIT_NOFILE, &raised, NULL);
 }
 
+/* At most half of the descriptors: commands need theirs. */
+static unsigned most_tunnels(void)
+{
+    struct resource_limit files = {.soft = 2 * TUNNELS_MAX};
+    (void)SYS(prlimit64, 0, RLIMIT_NOFILE, NULL, &files);
+    return files.soft < 2 * TUNNELS_MAX ? (unsigned)files.soft / 2 : TUNNELS_MAX;
+}
+
 static sysret open_null_device(void)
 {
     struct stat status;
@@ -143,6 +151,7 @@ bool agent_prepare(struct agent *agent, const struct agent_cgroups *cgroups)
     agent->now_ms = agent->started_ms = monotonic_ms();
     make_boot_id(agent);
     raise_file_limit(agent);
+    agent->tunnels.most = most_tunnels();
     if (!open_null(agent))
         return false;
     agent->proc = process_table_open();

@@ -3,7 +3,7 @@
 
 #include "builtin.h"
 
-enum configure_key { CONFIGURE_SECCOMP = 1, CONFIGURE_ORPHAN_MS, CONFIGURE_RLIMIT, CONFIGURE_LINGER_MS };
+enum configure_key { CONFIGURE_SECCOMP = 1, CONFIGURE_ORPHAN_MS, CONFIGURE_RLIMIT, CONFIGURE_LINGER_MS, CONFIGURE_NETWORK };
 enum start_key {
     KEY_ARGV = 1,
     KEY_ENV,
@@ -46,6 +46,17 @@ static int configure_limit(struct configuration *out, const struct field *field)
     return 0;
 }
 
+static int configure_network(struct configuration *out, const struct field *field)
+{
+    if (out->has_network || field->length != 6)
+        return -EINVAL;
+    out->has_network = true;
+    out->network.proxy = ak_get_u16(field->bytes);
+    out->network.resolver = ak_get_u16(field->bytes + 2);
+    out->network.transparent = ak_get_u16(field->bytes + 4);
+    return 0;
+}
+
 static int configure_field(struct configuration *out, const struct field *field)
 {
     switch (field->key) {
@@ -63,6 +74,8 @@ static int configure_field(struct configuration *out, const struct field *field)
         return 0;
     case CONFIGURE_RLIMIT:
         return configure_limit(out, field);
+    case CONFIGURE_NETWORK:
+        return configure_network(out, field);
     default:
         return unknown_field(field);
     }

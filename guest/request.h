@@ -19,12 +19,19 @@ struct limit {
     uint64_t soft, hard;
 };
 
+/* Of the listeners inside, on the loopback addresses; 0: none. */
+struct network_ports {
+    uint16_t proxy, resolver, transparent;
+};
+
 struct configuration {
     uint8_t filter[MAX_FILTER * 8u];
     uint32_t filter_length; /* instructions */
     uint32_t orphan_ms;
     uint32_t limit_count;
     uint32_t linger_ms; /* without a host; 0: for ever */
+    bool has_network;
+    struct network_ports network;
     struct limit limits[MAX_LIMITS];
 };
 

@@ -87,6 +87,8 @@ static void handle_configure(struct agent *agent, const struct frame *frame)
     int error = configuration_parse(&agent->candidate, frame->payload, frame->length);
     if (!error && agent->configured && !is_known_configuration(agent))
         error = -EEXIST;
+    if (!error && !agent->configured)
+        error = (int)inlets_open(agent, &agent->candidate.network);
     if (!error) {
         memcpy(&agent->configuration, &agent->candidate, sizeof agent->configuration);
         agent->configured = true;
@@ -270,7 +272,8 @@ void handle_frame(struct agent *agent, const struct frame *frame)
         [FRAME_CONSUMED] = handle_consumed, [FRAME_SIGNAL] = handle_signal, [FRAME_RESIZE] = handle_resize,
         [FRAME_KILL] = handle_kill, [FRAME_RESUME] = handle_resume, [FRAME_FORGET] = handle_empty,
         [FRAME_LIST] = handle_empty, [FRAME_STATS] = handle_empty, [FRAME_PING] = handle_ping,
-        [FRAME_SHUTDOWN] = handle_empty,
+        [FRAME_SHUTDOWN] = handle_empty, [FRAME_TUNNEL_OPEN] = handle_tunnel, [FRAME_TUNNEL_SEND] = handle_tunnel,
+        [FRAME_TUNNEL_CREDIT] = handle_tunnel, [FRAME_TUNNEL_CLOSE] = handle_tunnel, [FRAME_ANSWER] = handle_tunnel,
     };
     if (frame->id == 0)
         reply_invalid(agent, frame, "id");

@@ -3,15 +3,17 @@
 #define AK_STATE_H
 
 #include "agent.h"
+#include "inlet.h"
 #include "link.h"
 #include "result.h"
 #include "table.h"
 #include "tree.h"
+#include "tunnel.h"
 
 #define RETRY_MS 1000u
 #define LINKS 4u /* the attached one, and connections that have not said HELLO yet */
 
-enum source { SOURCE_LISTEN, SOURCE_SIGNALS, SOURCE_LINK, SOURCE_CONTROL, SOURCE_STDOUT, SOURCE_STDERR, SOURCE_STDIN };
+enum source { SOURCE_LISTEN, SOURCE_SIGNALS, SOURCE_LINK, SOURCE_CONTROL, SOURCE_STDOUT, SOURCE_STDERR, SOURCE_STDIN, SOURCE_INLET, SOURCE_TUNNEL };
 
 struct agent {
     int epoll, listen, signals;
@@ -32,6 +34,9 @@ struct agent {
     struct table table;
     struct results results;
     struct process *active_first, *active_last;
+    struct inlets inlets;
+    struct tunnels tunnels;
+    bool tunnels_first; /* commands had the last frame of the part of the output buffer that they share */
 
     uint64_t now_ms, started_ms;
     uint64_t earliest_ms; /* no deadline is before it; 0: none */
