@@ -51,6 +51,7 @@ static step_function *const functions[PLAN_OPS] = {
     [PLAN_LOOPBACK] = step_loopback,
     [PLAN_RLIMIT] = step_rlimit,
     [PLAN_SYSCTL] = step_sysctl,
+    [PLAN_TRANSPARENT] = step_transparent,
     [PLAN_CAPABILITIES] = step_capabilities,
     [PLAN_NO_NEW_PRIVS] = step_no_new_privs,
     [PLAN_LANDLOCK] = step_landlock,

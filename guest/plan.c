@@ -12,7 +12,7 @@ static const char magic[8] = {'A', 'K', 'P', 'L', 'A', 'N', '1', '\n'};
 
 /*
  * The kinds of each op's arguments, a letter each:
- * integers: n any, f flag (0 or 1), o flag or 2 (where possible), l slot, m mode, i uid or gid, t mount attributes, c clone flags, k cgroup kind, r resource, d descriptor;
+ * integers: n any, f flag (0 or 1), o flag or 2 (where possible), l slot, m mode, i uid or gid, t mount attributes, c clone flags, k cgroup kind, r resource, d descriptor, x port;
  * texts: s any string, a absolute path, p path relative to the new root, b bytes.
  */
 static const char *const kinds[PLAN_OPS] = {
@@ -47,6 +47,7 @@ static const char *const kinds[PLAN_OPS] = {
     [PLAN_LOOPBACK] = "",
     [PLAN_RLIMIT] = "rnn",
     [PLAN_SYSCTL] = "ps",
+    [PLAN_TRANSPARENT] = "xx",
     [PLAN_CAPABILITIES] = "n",
     [PLAN_NO_NEW_PRIVS] = "",
     [PLAN_LANDLOCK] = "nnn",
@@ -72,6 +73,7 @@ static bool is_number_legal(char kind, uint64_t value)
     case 'k': return value >= 1 && value <= 3;
     case 'r': return value < 16;
     case 'd': return value > 2 && value <= INT32_MAX;
+    case 'x': return value >= 1 && value <= UINT16_MAX;
     case 'c':
         return only_bits(value, CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET);
     case 't':

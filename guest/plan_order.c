@@ -55,6 +55,7 @@ static const struct rule rules[PLAN_OPS] = {
     [PLAN_LOOPBACK] = {INSIDE, CLONE_NEWNET},
     [PLAN_RLIMIT] = {INSIDE, 0},
     [PLAN_SYSCTL] = {OLD_ROOT, 0},
+    [PLAN_TRANSPARENT] = {INSIDE, CLONE_NEWNET},
     [PLAN_CAPABILITIES] = {INSIDE, 0},
     [PLAN_NO_NEW_PRIVS] = {INSIDE, 0},
     [PLAN_LANDLOCK] = {SETTLED, 0},

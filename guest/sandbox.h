@@ -44,6 +44,8 @@ step_function step_bind, step_attach, step_bind_within, step_mask, step_read_onl
 step_function step_mkdir, step_file, step_symlink;
 /* step_system.c */
 step_function step_hostname, step_loopback, step_rlimit, step_sysctl;
+/* step_transparent.c */
+step_function step_transparent;
 /* step_identity.c */
 step_function step_setid, step_capabilities, step_no_new_privs;
 /* step_landlock.c */

@@ -127,6 +127,7 @@ static void full_plan(struct draft *draft)
     add(draft, PLAN_PIVOT, "");
     add(draft, PLAN_HOSTNAME, "s", "box");
     add(draft, PLAN_LOOPBACK, "");
+    add(draft, PLAN_TRANSPARENT, "nn", N(3129), N(65535));
     add(draft, PLAN_RLIMIT, "nnn", N(7), N(1024), N(UINT64_MAX));
     add(draft, PLAN_CAPABILITIES, "n", N(0xe1));
     add(draft, PLAN_NO_NEW_PRIVS, "");
@@ -329,6 +330,10 @@ static void test_nothing_reaches_the_host(void)
     CHECK(!TAKES(begin_inside(&draft, ALL & ~CLONE_NEWNS), PLAN_PRIVATE, ""));
     CHECK(!TAKES(begin_inside(&draft, ALL & ~CLONE_NEWUTS), PLAN_HOSTNAME, "s", "box"));
     CHECK(!TAKES(begin_inside(&draft, ALL & ~CLONE_NEWNET), PLAN_LOOPBACK, ""));
+    CHECK(!TAKES(begin_inside(&draft, ALL & ~CLONE_NEWNET), PLAN_TRANSPARENT, "nn", N(3129), N(53)));
+    CHECK(TAKES(begin_inside(&draft, CLONE_NEWNET), PLAN_TRANSPARENT, "nn", N(3129), N(53)));
+    CHECK(!TAKES(begin_inside(&draft, CLONE_NEWNET), PLAN_TRANSPARENT, "nn", N(0), N(53)));
+    CHECK(!TAKES(begin_inside(&draft, CLONE_NEWNET), PLAN_TRANSPARENT, "nn", N(3129), N(65536)));
     CHECK(!TAKES(begin_root(&draft, ALL & ~CLONE_NEWPID), PLAN_PROC, "ssn", "proc", "", N(0)));
     CHECK(!TAKES(begin_root(&draft, ALL & ~CLONE_NEWIPC), PLAN_MQUEUE, "sn", "mqueue", N(0)));
     CHECK(!TAKES((begin(&draft), add(&draft, PLAN_CLONE, "n", N(CLONE_NEWNS))), PLAN_IDMAP, "ssn", "", "", N(0)));

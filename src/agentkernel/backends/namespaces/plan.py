@@ -46,6 +46,7 @@ class Op(IntEnum):
     LOOPBACK = 42
     RLIMIT = 43
     SYSCTL = 44
+    TRANSPARENT = 45
     CAPABILITIES = 50
     NO_NEW_PRIVS = 51
     LANDLOCK = 52
