@@ -109,7 +109,8 @@ LOOSENING = {
     "[resources]\npids = 513": "resources.pids",
     '[resources]\ndisk = "2GiB"': "resources.disk",
     '[security]\nprofile = "permissive"': "security.profile",
-    "[security]\nnetwork = true": "security.network",
+    '[security.domains]\nallow = ["example.com"]': "security.domains.allow",
+    '[network]\nports = ["8080:80"]': "network.ports",
     "[security]\nmount_cwd = true": "security.mount_cwd",
     "[security]\nmount_home = true": "security.mount_home",
     "[security]\npass_env = true": "security.pass_env",
@@ -143,6 +144,9 @@ TIGHTENING = [
     '[security]\nprofile = "moderate"',
     "[security]\nnetwork = false\nmount_cwd = false\nmount_home = false\npass_env = false\nread_only = true",
     "[security]\nread_only = false",
+    "[security]\nnetwork = true",  # as moderate gives it: by the user's rules
+    '[security.domains]\nallow = []\nblock = ["example.com"]\nallowlist_only = true',
+    "[network]\nports = []\ntransparent = false",
     "mounts = []\nfiles = []\n[environment]\n",
 ]
 
@@ -161,6 +165,10 @@ def test_every_setting_is_in_one_of_the_two_lists_above() -> None:
         "sandbox.runtime",
         "agent.preferred",
         "daemon",
+        "security.network",
+        "security.domains.block",
+        "security.domains.allowlist_only",
+        "network.transparent",
         "security.read_only",
     }
 
@@ -183,9 +191,25 @@ def test_what_the_user_set_is_the_bar_for_the_project(host: Host) -> None:
             host.load()
 
 
+def test_a_project_may_keep_to_fewer_hosts_and_never_open_what_the_user_has_closed(host: Host) -> None:
+    host.write("user", '[security.domains]\nallow = ["a.example"]\nallowlist_only = true\n')
+    host.write("project", '[security.domains]\nallow = ["a.example"]\nblock = ["b.example"]\n')
+    settings = host.load()
+    assert [str(rule) for rule in settings.get("security.domains.block")] == ["b.example"]
+    for loose in ('allow = ["a.example", "b.example"]', "allowlist_only = false"):
+        host.write("project", f"[security.domains]\n{loose}\n")
+        with pytest.raises(NotTrusted):
+            host.load()
+    path = host.write("project", '[network]\nupstream_proxy = "http://evil.example:1"\n')
+    with pytest.raises(InvalidInput, match="not a project's to set"):
+        host.load()
+    with pytest.raises(InvalidInput, match="not a project's to set"):
+        host.trust(path)
+
+
 def test_the_bar_is_the_profile_that_holds_without_the_project(host: Host) -> None:
-    host.write("project", '[resources]\nmemory = "400MiB"\n[security]\nmount_cwd = true\n')
-    with pytest.raises(NotTrusted, match=r"resources\.memory, security\.mount_cwd"):
+    host.write("project", '[resources]\nmemory = "400MiB"\n[security]\nmount_cwd = true\nnetwork = true\n')
+    with pytest.raises(NotTrusted, match=r"resources\.memory, security\.mount_cwd, security\.network"):
         host.load(security__profile="restrictive")
     assert host.load(security__profile="permissive").get("security.mount_cwd") is True
 
@@ -335,12 +359,12 @@ def test_an_unknown_key_is_an_error_with_line_and_suggestion(host: Host) -> None
 @pytest.mark.parametrize(
     ("text", "line", "key"),
     [
-        ('[security.domains]\nallow = ["x"]\n', 1, "security.domains"),
+        ('[security.commands]\nallow = ["x"]\n', 1, "security.commands"),
         ("[security]\nseccomp = 'x'\n", 2, "security.seccomp"),
         ('[build]\ndockerfile = "Dockerfile"\n', 1, "build"),
         ('[orchestrator]\nprovider = "kubernetes"\n', 1, "orchestrator"),
         ('[[schedule]]\nid = "x"\n', 1, "schedule"),
-        ('[network]\nports = ["80"]\n', 1, "network"),
+        ("[network]\nvsock_cid = 3\n", 2, "network.vsock_cid"),
         ('[agent]\ncompatibility_mode = "claude"\n', 2, "agent.compatibility_mode"),
     ],
 )
@@ -380,6 +404,11 @@ def test_two_names_of_one_setting_in_one_file_contradict(host: Host) -> None:
         "[resources]\ncpus = 0",
         "[resources]\ncpus = inf",
         '[security]\nnetwork = "perhaps"',
+        "[security.domains]\nallow = 1",
+        '[security.domains]\nblock = ["a b"]',
+        "[security.domains]\nblock = [1]",
+        '[network]\nports = ["80:http"]',
+        "[network]\nports = [70000]",
         "[security]\nprofile = 1",
         '[security]\nprofile = "custom"',
         '[sandbox]\nname = "-x"',
@@ -459,6 +488,7 @@ def test_every_variable_is_read(host: Host) -> None:
         "resources.pids": "9",
     }
     samples |= {"resources.disk": "1g", "security.profile": "permissive"}
+    samples |= {"security.domains.allow": "a.example", "security.domains.block": "a.example:443 b.example", "network.ports": "80 81:82"}
     for setting in SETTINGS:
         if setting.environment:
             value = samples.get(setting.key, "on")

@@ -12,8 +12,9 @@ from agentkernel.config.request import request_from_settings
 from agentkernel.config.table import BY_KEY, SETTINGS, add_arguments, flags_given
 from agentkernel.config.unsupported import UNSUPPORTED, UNSUPPORTED_FLAGS
 from agentkernel.config.values import SWITCH
-from agentkernel.errors import InvalidInput
+from agentkernel.errors import AgentKernelError, InvalidInput
 from agentkernel.model.isolation import IsolationLevel
+from agentkernel.model.network import PortRule, Rule
 from agentkernel.model.request import SandboxRequest
 from agentkernel.model.spec import Bind, StorageKind
 
@@ -66,6 +67,7 @@ def test_a_default_is_what_its_own_type_would_read() -> None:
 def test_every_option_of_run_is_there() -> None:
     wanted = (
         "--image --backend --profile --no-network --network --mount-cwd --no-mount-cwd --mount-home --no-mount-home --pass-env --no-pass-env "
+        "--allow-host --deny-host --only-hosts --no-only-hosts -p --publish --transparent-network --no-transparent-network "
         "--read-only --no-read-only -e --env --dir --mount --memory --cpus --pids --disk --storage --timeout --min-isolation --config --user --name"
     )
     parser = argparse.ArgumentParser()
@@ -88,9 +90,7 @@ def test_the_last_of_two_opposite_switches_wins() -> None:
     assert flags_given(parse("--no-network", "--network")) == {"security.network": True}
 
 
-@pytest.mark.parametrize(
-    "words", [["--allow-host", "example.com"], ["--allow-host=x"], ["--secret", "K=V"], ["-p", "80"], ["--publish", "80:80"]]
-)
+@pytest.mark.parametrize("words", [["--secret", "K=V"], ["--secret=x"], ["-S", "K=V"]])
 def test_an_option_of_other_versions_is_refused_by_name(words: list[str]) -> None:
     with pytest.raises(InvalidInput, match="is not part of this version") as caught:
         parse(*words, "ls")
@@ -110,6 +110,9 @@ def test_a_request_carries_every_setting(tmp_path: Path) -> None:
     words += (
         "--memory 64m --cpus 1.5 --pids 9 --disk 1g --storage disk --min-isolation container --user 5:6 --dir src --image alpine:3 -e A=1"
     )
+    words += (
+        " --allow-host example.com --allow-host 10.0.0.0/8:5432 --deny-host *.example.org --only-hosts -p 8080:80 --no-transparent-network"
+    )
     request = request_for(tmp_path, *words.split(), "--mount", "src:/data:ro", environment={"LANG": "C"})
     assert request == SandboxRequest(
         argv=(b"true",),
@@ -120,6 +123,11 @@ def test_a_request_carries_every_setting(tmp_path: Path) -> None:
         image="alpine:3",
         name="box",
         network=False,
+        allow_hosts=(Rule(host="example.com"), Rule(host="10.0.0.0/8", ports=(5432,))),
+        deny_hosts=(Rule(host="*.example.org"),),
+        only_hosts=True,
+        transparent_network=False,
+        ports=(PortRule(port=80, host_port=8080),),
         mount_cwd=False,
         mount_home=False,
         pass_environment=False,
@@ -149,6 +157,55 @@ def test_a_variable_without_a_value_is_taken_from_the_caller(tmp_path: Path) -> 
 def test_a_variable_that_the_caller_does_not_have_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="-e TOKEN"):
         request_for(tmp_path, "-e", "TOKEN")
+
+
+def test_a_rule_of_the_command_line_adds_to_those_of_the_users_file(tmp_path: Path) -> None:
+    user_file = (
+        '[security.domains]\nallow = ["a.example:443"]\nblock = ["b.example"]\nallowlist_only = true\n[network]\nports = [80, "81:82"]\n'
+    )
+    settings = settings_for(tmp_path, "--allow-host", "c.example", "--no-only-hosts", "-p", "83", user_file=user_file)
+    request = request_from_settings(settings, argv=(b"true",), cwd=str(tmp_path), environment={})
+    assert request.allow_hosts == (Rule(host="a.example", ports=(443,)), Rule(host="c.example"))
+    assert (request.deny_hosts, request.only_hosts) == ((Rule(host="b.example"),), False)
+    assert [(rule.host_port, rule.port) for rule in request.ports] == [(0, 80), (81, 82), (0, 83)]
+
+
+def test_variables_hold_rules_and_ports_between_blanks(tmp_path: Path) -> None:
+    environment = {"AGENTKERNEL_ALLOW_HOSTS": " a.example:80,443  b.example", "AGENTKERNEL_PUBLISH": "80", "AGENTKERNEL_ONLY_HOSTS": "yes"}
+    places = Places(operator=str(tmp_path / "none"), user=str(tmp_path / "none"), trusted=str(tmp_path / "none"))
+    settings = load_settings(cwd=str(tmp_path), config_path=None, environment=environment, flags={}, places=places)
+    assert settings.get("security.domains.allow") == (Rule(host="a.example", ports=(80, 443)), Rule(host="b.example"))
+    assert (settings.get("network.ports"), settings.get("security.domains.allowlist_only")) == ((PortRule(port=80),), True)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--allow-host", "https://example.com/"), "https://example.com/"),
+        (("--deny-host", "exa mple.com"), "exa mple.com"),
+        (("--allow-host", "example.com:99999"), "example.com:99999"),
+        (("-p", "80:http"), "80:http"),
+        (("-p", "0.0.0.0:80:80"), "0.0.0.0"),
+    ],
+)
+def test_a_wrong_rule_or_port_is_named_with_its_option(tmp_path: Path, words: tuple[str, str], named: str) -> None:
+    with pytest.raises(AgentKernelError) as wrong:
+        settings_for(tmp_path, *words)
+    assert wrong.value.hint
+    assert named in wrong.value.message and wrong.value.message.startswith(words[0].replace("-p", "--publish") + ": ")
+
+
+def test_the_proxy_of_a_company_stands_in_files_alone_and_its_password_is_never_shown(tmp_path: Path) -> None:
+    setting = BY_KEY["network.upstream_proxy"]
+    assert not (setting.environment or setting.flags)
+    settings = settings_for(tmp_path, user_file='[network]\nupstream_proxy = "http://ann:secret@proxy.example:3128/"\n')
+    value = settings.get("network.upstream_proxy")
+    assert value == "http://ann:secret@proxy.example:3128"
+    assert setting.type.write(value) == "http://...@proxy.example:3128"
+    for wrong in ("https://ann:secret@proxy.example:1", "proxy.example:3128", "http://proxy.example", "http://proxy.example:0"):
+        with pytest.raises(InvalidInput, match="no address of a proxy") as refused:
+            settings_for(tmp_path, user_file=f'[network]\nupstream_proxy = "{wrong}"\n')
+        assert "secret" not in refused.value.message
 
 
 def test_host_paths_are_resolved_before_policy_sees_them(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Settings: one table (`table`), the files and variables they come from (`load`), and the request that they make (`request`).
 
-The names below are loaded when they are first used: a run without configuration files needs no TOML.
+The names below are loaded when they are first used: a run without configuration files needs no TOML, one without rules no addresses.
 """
 
 from __future__ import annotations
@@ -12,11 +12,21 @@ if TYPE_CHECKING:
     from agentkernel.config.document import parse as parse
     from agentkernel.config.loosening import loosenings as loosenings
     from agentkernel.config.trusted import TrustStore as TrustStore
+    from agentkernel.model.ports import parse_port as parse_port
+    from agentkernel.model.ports import port_text as port_text
+    from agentkernel.model.rules import parse_rule as parse_rule
 
-_LATE = {"parse": "document", "loosenings": "loosening", "TrustStore": "trusted"}
+_LATE = {
+    "parse": "agentkernel.config.document",
+    "loosenings": "agentkernel.config.loosening",
+    "TrustStore": "agentkernel.config.trusted",
+    "parse_port": "agentkernel.model.ports",
+    "port_text": "agentkernel.model.ports",
+    "parse_rule": "agentkernel.model.rules",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
+    return getattr(import_module(_LATE[name]), name)

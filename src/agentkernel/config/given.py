@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agentkernel.config.values import Read
-from agentkernel.errors import InvalidInput
+from agentkernel.errors import InvalidInput, Refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,5 +20,5 @@ def read_value(name: str, read: Read, value: object, *, base: str, where: str) -
     """Reads one value; errors say which and where."""
     try:
         return read(value, base)
-    except InvalidInput as error:
+    except (InvalidInput, Refused) as error:
         raise type(error)(f"{where}: {name}: {error.message}", hint=error.hint) from None

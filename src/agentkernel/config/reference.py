@@ -47,12 +47,16 @@ name = "my-project"
 
 [security]
 profile = "moderate"
-network = false
+
+[security.domains]
+block = ["*.tracker.example"]
 
 [resources]
 memory = "512MiB"
 cpus = 1
 ```
+
+Who a sandbox may talk to, and how the rules are written: [network.md](network.md).
 
 ## Settings
 
@@ -81,10 +85,12 @@ def _row(setting: Setting) -> str:
 
 
 def _default(setting: Setting) -> str:
+    if setting.default is None and setting.key.startswith("network."):
+        return "*backend*"
     if setting.default is None:
         return "*profile*" if setting.key.startswith(("security.", "resources.")) else "none"
-    if setting.default is True:
-        return "`true`"
+    if isinstance(setting.default, bool):
+        return f"`{str(setting.default).lower()}`"
     return f"`{setting.type.write(setting.default)}`" if setting.default else "none"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from agentkernel.config import arguments, tighten
 from agentkernel.config.compound import ENVIRONMENT, FILES, MOUNTS
+from agentkernel.config.reach import HOSTS, PORTS, PROXY
 from agentkernel.config.setting import MAKES_SANDBOX, Setting
 from agentkernel.config.unsupported import UNSUPPORTED_FLAGS
 from agentkernel.config.values import (
@@ -200,6 +201,62 @@ SETTINGS: tuple[Setting, ...] = (
         environment="AGENTKERNEL_NETWORK",
         flags=("--network",),
         off_flags=("--no-network",),
+    ),
+    Setting(
+        key="security.domains.allow",
+        type=HOSTS,
+        help="destination to allow beyond what the profile gives, such as example.com, *.example.com:8443 or 10.0.0.0/8:5432 (repeatable)",
+        project=tighten.NOTHING,
+        default=(),
+        environment="AGENTKERNEL_ALLOW_HOSTS",
+        flags=("--allow-host",),
+        metavar="HOST[:PORT,...]",
+    ),
+    Setting(
+        key="security.domains.block",
+        type=HOSTS,
+        help="destination to refuse, whatever allows it (repeatable)",
+        project=tighten.ANYTHING,
+        default=(),
+        environment="AGENTKERNEL_DENY_HOSTS",
+        flags=("--deny-host",),
+        metavar="HOST[:PORT,...]",
+    ),
+    Setting(
+        key="security.domains.allowlist_only",
+        type=SWITCH,
+        help="nothing but the allowed destinations",
+        project=tighten.ON,
+        default=False,
+        environment="AGENTKERNEL_ONLY_HOSTS",
+        flags=("--only-hosts",),
+        off_flags=("--no-only-hosts",),
+    ),
+    Setting(
+        key="network.ports",
+        type=PORTS,
+        help="port inside to publish on this host's loopback, such as 8080:80 (repeatable)",
+        project=tighten.NOTHING,
+        default=(),
+        environment="AGENTKERNEL_PUBLISH",
+        flags=("-p", "--publish"),
+        metavar="[HOST-PORT:]PORT",
+    ),
+    Setting(
+        key="network.transparent",
+        type=SWITCH,
+        help="whether programs that know no proxy reach the network, too; without it where the backend can",
+        project=tighten.ANYTHING,
+        environment="AGENTKERNEL_TRANSPARENT_NETWORK",
+        flags=("--transparent-network",),
+        off_flags=("--no-transparent-network",),
+    ),
+    Setting(
+        key="network.upstream_proxy",
+        type=PROXY,
+        help="the proxy of a company's network, through which sandboxes reach what they may; addresses are then its to judge, names yours",
+        project=tighten.NEVER,
+        default="",
     ),
     Setting(
         key="security.mount_cwd",

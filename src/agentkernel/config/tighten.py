@@ -40,7 +40,7 @@ UNSET: Mapping[str, Mapping[str, object]] = {
         "resources.disk": 256 * MIB,
     },
     "moderate": {
-        "security.network": False,  # the profile gives a filtered network: a plain yes from a project is more than that
+        "security.network": True,
         "security.mount_cwd": False,
         "security.mount_home": False,
         "security.pass_env": False,

@@ -11,9 +11,8 @@ UNSUPPORTED = (
     "agent.compatibility_mode",
     "agent.git_name",
     "agent.git_email",
-    "network",
+    "network.vsock_cid",
     "security.seccomp",
-    "security.domains",
     "security.commands",
     "security.transport",
     "build",
@@ -35,9 +34,7 @@ UNSUPPORTED = (
 
 # Options of later versions: option -> what it would do.
 UNSUPPORTED_FLAGS: Mapping[tuple[str, ...], str] = {
-    ("--allow-host",): "network access to named hosts only",
     ("-S", "--secret"): "secrets that the sandbox uses without seeing them",
-    ("-p", "-P", "--publish"): "publishing ports of the sandbox",
 }
 
 # Variables that other parts read; every other AGENTKERNEL_ variable that nearly is a setting's name is taken for a slip.
