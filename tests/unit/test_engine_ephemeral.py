@@ -150,3 +150,33 @@ async def test_its_life_is_told(world: World) -> None:
     assert dict(events[1].details) == {"argv": "echo 'a b'", "env": "TOKEN"}
     assert dict(events[2].details)["exit_code"] == "3"
     assert "hunter2" not in repr(events)
+
+
+async def test_values_that_a_caller_gave_are_never_stored(world: World) -> None:
+    engine = world.engine()
+    request = world.request(
+        environment={"TOKEN": "s3cret", "PATH": "/mine"}, pass_environment=True, host_environment={"MY_SETTING": "s3cret-vi"}
+    )
+    sandbox, grant = await engine.ephemeral(ANN, request, EXEC)
+    given = dict(world.machines[sandbox.sandbox_id].spec.environment)
+    assert (
+        (given["TOKEN"], given["PATH"], given["MY_SETTING"])
+        == ("s3cret", "/mine", "s3cret-vi")
+        == tuple(dict(grant.spec.environment)[name] for name in ("TOKEN", "PATH", "MY_SETTING"))
+    )
+    (row,) = world.store.sandboxes()
+    assert "s3cret" not in repr(row)
+    assert dict(row.spec.environment)["HOME"] == given["HOME"]
+
+
+async def test_a_command_that_is_asked_for_again_after_a_crash_has_its_variables(world: World) -> None:
+    request = world.request(environment={"TOKEN": "s3cret"})
+    sandbox, _ = await world.engine().ephemeral(ANN, request, EXEC)
+    (row,) = world.store.sandboxes()
+    world.machines[sandbox.sandbox_id].spec = row.spec  # as a backend takes it up
+    after = world.engine()
+    await after.recover()
+    again, grant = await after.ephemeral(ANN, request, EXEC)
+    assert (again.sandbox_id, world.boots) == (sandbox.sandbox_id, 1)
+    assert dict(again.spec.environment)["TOKEN"] == dict(grant.spec.environment)["TOKEN"] == "s3cret"
+    assert "s3cret" not in repr(world.store.sandboxes())

@@ -122,7 +122,12 @@ class RemoteKernel:
 
     async def open(self, caller: Caller, name: str) -> Sandbox:
         """See `abc.Kernel`."""
+        return await self._opened(caller, name, {})
+
+    async def _opened(self, caller: Caller, name: str, given: Mapping[str, str]) -> Sandbox:
+        """`given`: variables that a daemon which has taken the sandbox up by its row no longer knows."""
         info, spec = await asyncio.gather(self.info(caller, name), self.spec(caller, name))
+        spec = replace(spec, environment=tuple(sorted({**dict(spec.environment), **given}.items())))
         if info.status is not Status.RUNNING:
             raise Conflict(f"the sandbox {info.name!r} is {info.status}", hint=f"run `agentkernel start {info.name}`")
         ident = info.sandbox_id
@@ -234,7 +239,7 @@ class RemoteKernel:
     @asynccontextmanager
     async def _sandbox(self, caller: Caller, request: SandboxRequest) -> AsyncIterator[tuple[Sandbox, Grant]]:
         async with held(self._daemon, request) as (ident, notices):
-            sandbox = await self.open(caller, ident)
+            sandbox = await self._opened(caller, ident, request.environment)
             chosen = BackendKind.CHOSEN if request.backend is None else BackendKind.ASKED
             try:
                 yield sandbox, Grant(spec=sandbox.spec, backend=sandbox.backend, chosen=chosen, notices=notices)

@@ -15,6 +15,7 @@ from agentkernel.engine.ending import let_go_unless
 from agentkernel.engine.hostfiles import without_root
 from agentkernel.engine.reconcile import CLAIM_S, Reconciler
 from agentkernel.engine.registry import Live
+from agentkernel.engine.variables import give_again, without_given
 from agentkernel.errors import NotFound
 from agentkernel.failpoints import failpoint
 from agentkernel.model.isolation import BackendKind
@@ -64,7 +65,7 @@ class Ephemerals:
         async with core.locks.hold(f"exec {exec_id}"):
             live = await self._found(caller, exec_id)
             if live is not None:
-                return live, live.grant or Grant(spec=live.record.spec, backend=live.record.backend, chosen=BackendKind.CHOSEN)
+                return live, live.grant or await self._granted_again(live, request)
             check_quota(core.parts.limits, caller.principal, core.census.count(caller.principal))
             grant = await core.granting.prepared(await core.granting.grant(request))
             grant = replace(grant, spec=replace(grant.spec, linger_s=LINGER_S))
@@ -82,7 +83,7 @@ class Ephemerals:
             status=Status.CREATING,
             backend=grant.backend,
             isolation=grant.spec.level,
-            spec=without_root(grant.spec),
+            spec=without_given(without_root(grant.spec), request),
             created_at=now,
             ephemeral=True,
             exec_id=exec_id,
@@ -99,6 +100,13 @@ class Ephemerals:
         async with core.locks.hold(record.sandbox_id):
             record, sandbox = await self._booted(record, grant.spec, event)
             return core.registry.add(Live(record=record, sandbox=sandbox, used_at=now, grant=grant))
+
+    async def _granted_again(self, live: Live, request: SandboxRequest) -> Grant:
+        """Of one that an earlier engine made: its client does not know whether that has passed the command on, and asks once more."""
+        grant = await self._core.granting.grant(request)
+        give_again(live.sandbox, grant.spec)
+        live.grant = Grant(spec=live.sandbox.spec, backend=live.record.backend, chosen=BackendKind.CHOSEN)
+        return live.grant
 
     async def _take_over(self, record: SandboxRecord, pooled: Sandbox, event: Event) -> None:
         """Stores the row of a sandbox that was made beforehand: until then no sweep knows that it is not garbage."""
