@@ -23,6 +23,7 @@ Make a sandbox that lives on: its files stay when it is stopped, and until it is
   agentkernel create --profile restrictive --memory 1g  a name is made up
   agentkernel create ci --label job=7 --ttl 1h          removed an hour from now
   agentkernel create dev --idle 30m                     stopped after half an hour without use
+  agentkernel create web -p 8080:80 --start             port 80 inside at 127.0.0.1:8080, whenever it runs
 
 Without NAME the project's sandbox.name is taken. The other options are those of `run`, and hold for every command in it.
 """

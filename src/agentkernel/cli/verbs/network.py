@@ -34,7 +34,7 @@ Show and change who a sandbox may talk to, and see whom it has tried to reach.
 
 Rules hold at once, for new connections, and stay with the sandbox; open connections that are denied end. Where no rule says
 anything, the default holds: the public internet, or nothing (--only-hosts). --no-network gives a sandbox none at all, and
-for good. `log` also knows sandboxes of `run` that are gone. docs/command-line.md has the details.
+for good. `log` also knows sandboxes of `run` that are gone. docs/network.md has the details.
 """
 
 _CHANGES = ("allow", "deny", "forget")

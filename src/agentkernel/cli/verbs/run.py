@@ -26,6 +26,8 @@ Run one command in a sandbox of its own; the sandbox is gone when the command en
   make report | agentkernel run -- jq .name > name.txt  works in pipelines
   agentkernel run bash                                  an interactive shell
   agentkernel run --json -- ls -la                      the result as one JSON object
+  agentkernel run --allow-host 10.1.2.3:5432 psql       what it may reach besides; also --deny-host, --only-hosts
+  agentkernel run -p 8080:8000 python3 -m http.server   a port inside at 127.0.0.1:8080 of this host
   agentkernel run --keep --name box make                the sandbox stays: agentkernel exec box ...
 
 Options end at the first word that is not one: what follows is the command and its own arguments. `--` makes that plain.
