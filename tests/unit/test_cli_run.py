@@ -249,3 +249,23 @@ def test_refusals_are_in_the_json_report(run: Run, kernel: ScriptedKernel) -> No
     record = json.loads(out)
     assert (record["ports"], [each["host"] for each in record["denied"]]) == ([], ["example.com"])
     assert json.loads(run("--json", "echo")[1])["denied"] == []
+
+
+def test_published_ports_are_told_before_the_command_runs_each_time(run: Run, kernel: ScriptedKernel) -> None:
+    told = "note: port 80 of the sandbox is at 127.0.0.1:8080\nnote: port 81 of the sandbox is at 127.0.0.1:40000\n"
+    for _ in range(2):
+        assert run("-p", "8080:80", "--publish", "81", "echo", "x") == (0, "x\n", told)
+    assert run("--quiet", "-p", "80", "echo", "x") == (0, "x\n", "")
+    record = json.loads(run("--json", "-p", "8080:80", "echo", "x")[1])
+    assert record["ports"] == [{"port": 80, "host_address": "127.0.0.1", "host_port": 8080}]
+
+
+def test_network_flags_reach_the_request(run: Run, kernel: ScriptedKernel) -> None:
+    run("--allow-host", "Example.com:8443", "--allow-host", "*.a.example", "--deny-host", "10.0.0.0/8", "--only-hosts", "echo")
+    request = kernel.requests[-1]
+    assert [str(rule) for rule in (*request.allow_hosts, *request.deny_hosts)] == ["example.com:8443", "*.a.example", "10.0.0.0/8"]
+    assert request.only_hosts
+    for words in (["--allow-host", "http://a/"], ["-p", "0"], ["-p", "8080:80:90"]):
+        status, _, err = run(*words, "echo")
+        assert (status, "hint: " in err) == (2, True)
+    assert run("-p", "0.0.0.0:80:80", "echo")[0] == 125
