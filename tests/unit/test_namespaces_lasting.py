@@ -10,6 +10,7 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from agentkernel.backends.namespaces import ranges
 from agentkernel.backends.namespaces.backend import NamespacesBackend
 from agentkernel.backends.namespaces.kept import make_kept, open_data_root
 from agentkernel.backends.namespaces.watch import DiskGauge
+from agentkernel.channel.messages import NetworkPorts
 from agentkernel.errors import LaunchFailed, Unsupported
 from agentkernel.model.command import Command
 from agentkernel.model.isolation import IsolationLevel
@@ -205,7 +207,10 @@ async def test_a_home_with_a_long_path_has_room_for_its_sockets(monkeypatch: pyt
 def test_a_configuration_is_read_as_it_was_written() -> None:
     written = Configuration(seccomp=bytes(range(256)) * 8, rlimits=((4, 0, 0), (7, 1024, -1)), level="container")
     assert Configuration.decode(written.encode()) == written
+    networked = replace(written, network=NetworkPorts(3128, 53, 0), level="vm-emulated")
+    assert Configuration.decode(networked.encode()) == networked
     assert Configuration.decode(b"") == Configuration()
+    assert Configuration.decode(b"container\n4 0 0\n\0") == Configuration(level="container", rlimits=((4, 0, 0),), seccomp=b"\0")
 
 
 async def test_what_was_over_the_limit_before_is_no_news(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from agentkernel.backends.namespaces.cgroups import CgroupPlan
 from agentkernel.backends.namespaces.facts import HostFacts
 from agentkernel.backends.namespaces.layout import Surroundings, build_plan
 from agentkernel.backends.namespaces.plan import CloneFlag, MountAttr, Op, Step, Text, encode
+from agentkernel.model.network import EgressRules, PortRule, Rule
 from agentkernel.model.spec import (
     Bind,
     NetworkMode,
@@ -69,6 +70,38 @@ def test_every_namespace_is_new_and_the_network_only_without_one():
     open_network = steps(dataclasses.replace(SPEC, network=NetworkMode.HOST))
     assert not CloneFlag(the(open_network, Op.CLONE).arguments[0]) & CloneFlag.NEWNET
     assert Op.LOOPBACK not in {step.op for step in open_network}
+
+
+def test_a_filtered_network_is_a_namespace_in_which_the_agent_may_listen_as_resolver():
+    plan = steps(dataclasses.replace(SPEC, network=NetworkMode.FILTERED))
+    assert CloneFlag(the(plan, Op.CLONE).arguments[0]) & CloneFlag.NEWNET
+    port = next(step for step in plan if step.op is Op.SYSCTL and step.arguments[0] == Text("net/ipv4/ip_unprivileged_port_start"))
+    order = [step.op for step in plan]
+    # The settings of the host's /proc before the root is changed, but after it is built: the network is made meanwhile.
+    assert plan.index(port) == order.index(Op.PIVOT) - 1
+    assert Op.LOOPBACK in order and Op.TRANSPARENT not in order
+    assert not [step for step in steps() if step.op is Op.SYSCTL and step.arguments[0].value.startswith("net/")]
+
+
+def test_what_programs_connect_to_is_turned_to_the_agent_before_the_rights_to_undo_it_go():
+    plan = steps(dataclasses.replace(SPEC, network=NetworkMode.FILTERED, transparent_network=True))
+    order = [step.op for step in plan]
+    assert order.index(Op.LOOPBACK) < order.index(Op.TRANSPARENT) < order.index(Op.CAPABILITIES)
+    assert the(plan, Op.TRANSPARENT).arguments == (3129, 53)
+
+
+def test_names_are_looked_up_at_the_agent_where_the_network_is_filtered():
+    spec = dataclasses.replace(SPEC, network=NetworkMode.FILTERED)
+    for root in (HOST_ROOT, RootFilesystem(kind=RootKind.DIRECTORY, directory="/images/debian")):
+        plan = steps(dataclasses.replace(spec, root=root))
+        written = {step.arguments[0].value: step.arguments[2] for step in plan if step.op is Op.FILE}
+        assert written["etc/resolv.conf"] == b"nameserver 127.0.0.1\n"
+
+
+def test_rules_and_variables_change_no_step():
+    spec = dataclasses.replace(SPEC, network=NetworkMode.FILTERED)
+    ruled = dataclasses.replace(spec, egress=EgressRules(allow=(Rule(host="example.com"),)), ports=(PortRule(port=80),))
+    assert steps(ruled) == steps(dataclasses.replace(spec, environment=(("A", "1"),))) == steps(spec)
 
 
 def test_the_first_process_is_born_beside_the_sandboxs_group_and_then_has_no_cgroup_namespace():

@@ -19,7 +19,7 @@ from agentkernel.backends.namespaces.sources import require_apart
 from agentkernel.backends.namespaces.state import abandoned, create_state
 from agentkernel.errors import LaunchFailed, SandboxFailed, Unsupported
 from agentkernel.model.isolation import Fingerprint
-from agentkernel.model.spec import SandboxSpec
+from agentkernel.model.spec import NetworkMode, SandboxSpec
 
 
 class NamespacesBackend:
@@ -32,18 +32,26 @@ class NamespacesBackend:
         self._host = Host(state_directory)
 
     async def probe(self) -> Fingerprint:
-        """Builds a whole sandbox, runs nothing in it, and says what this host granted."""
+        """Builds a whole sandbox, runs nothing in it, and says what this host granted; where it fails, one that asks for less."""
         facts, cgroups = self._host.facts, self._host.cgroups
-        try:
-            await self._prove(fingerprint.probe_spec())
-            return fingerprint.ready(facts, cgroups)
-        except SandboxFailed as failure:
-            obstacle = failure
+        opaque = await self._obstacle(fingerprint.probe_spec(transparent=True))
+        unfiltered = opaque and await self._obstacle(fingerprint.probe_spec())
+        obstacle = unfiltered and await self._obstacle(fingerprint.probe_spec(NetworkMode.NONE))
+        if obstacle is None:
+            return fingerprint.ready(facts, cgroups, opaque=opaque, unfiltered=unfiltered)
         try:
             await self._prove(fingerprint.process_probe_spec())
         except (SandboxFailed, Unsupported):
             return fingerprint.not_ready(facts, obstacle)
         return fingerprint.process_only(facts, cgroups, obstacle)
+
+    async def _obstacle(self, spec: SandboxSpec) -> SandboxFailed | None:
+        """Why such a sandbox cannot be had here."""
+        try:
+            await self._prove(spec)
+        except SandboxFailed as failure:
+            return failure
+        return None
 
     async def _prove(self, spec: SandboxSpec) -> None:
         sandbox = await self.create(spec)

@@ -13,7 +13,6 @@ from agentkernel.backends._records import LEFT_HINT, failing_as
 from agentkernel.backends.namespaces.holdings import Holdings, recorded_holdings
 from agentkernel.backends.namespaces.host import Host
 from agentkernel.backends.namespaces.launch import readable
-from agentkernel.channel.messages import NetworkPorts
 from agentkernel.errors import SandboxFailed, SandboxLost, Unsupported
 from agentkernel.model.command import LimitHit
 from agentkernel.model.spec import SandboxSpec
@@ -30,7 +29,7 @@ class NamespacesBoundary:
         self.spec = spec
         self.seccomp = configuration.seccomp
         self.rlimits = configuration.rlimits
-        self.network: NetworkPorts | None = None
+        self.network = configuration.network
         self.sandbox_id = holdings.sandbox_id
         self._holdings: Holdings | None = holdings
         self._host = host

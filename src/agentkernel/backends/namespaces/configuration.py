@@ -5,7 +5,9 @@ from __future__ import annotations
 import resource
 
 from agentkernel.backends._configuration import Configuration, Rlimits
-from agentkernel.model.spec import SandboxSpec
+from agentkernel.channel.messages import NetworkPorts
+from agentkernel.model.spec import NetworkMode, SandboxSpec
+from agentkernel.policy.inside import PROXY_PORT, RESOLVER_PORT, TRANSPARENT_PORT
 from agentkernel.policy.seccomp import compile_filter
 from agentkernel.policy.syscall_tables import WITHOUT_UNMAPPED_MEMORY
 
@@ -15,8 +17,18 @@ def configuration_of(spec: SandboxSpec, architecture: str, *, memory_by_group: b
     # What a sampled memory limit would not see is refused.
     sampled = spec.resources.memory_bytes is not None and not memory_by_group
     table = f"{spec.seccomp}{WITHOUT_UNMAPPED_MEMORY}" if sampled else spec.seccomp
-    rlimits = workload_limits(spec, pids_by_group=pids_by_group)
-    return Configuration(level=spec.level.label, seccomp=compile_filter(table, architecture), rlimits=rlimits)
+    return Configuration(
+        level=spec.level.label,
+        seccomp=compile_filter(table, architecture),
+        rlimits=workload_limits(spec, pids_by_group=pids_by_group),
+        network=_network(spec),
+    )
+
+
+def _network(spec: SandboxSpec) -> NetworkPorts | None:
+    if spec.network is not NetworkMode.FILTERED:
+        return None
+    return NetworkPorts(PROXY_PORT, RESOLVER_PORT, TRANSPARENT_PORT if spec.transparent_network else 0)
 
 
 # The kernel counts these for the sandbox's user and again for the host's user who made its namespace (user_namespaces(7)): a sandbox

@@ -10,7 +10,7 @@ from agentkernel.backends.namespaces.facts import HostFacts, user_namespace_obst
 from agentkernel.backends.namespaces.launch import STEP_HINT
 from agentkernel.errors import SandboxFailed
 from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Provision, Support
-from agentkernel.model.spec import Resources, RootFilesystem, RootKind, SandboxSpec, StorageKind
+from agentkernel.model.spec import NetworkMode, Resources, RootFilesystem, RootKind, SandboxSpec, StorageKind
 
 BACKEND = "namespaces"
 _NATIVE = Provision(support=Support.NATIVE)
@@ -28,23 +28,30 @@ _ALWAYS = (
     Feature.READ_ONLY_ROOT,
     Feature.NETWORK_NONE,
     Feature.NETWORK_HOST,
+    Feature.PUBLISHED_PORTS,
     Feature.SECCOMP,
 )
 
 
-def probe_spec() -> SandboxSpec:
+def probe_spec(network: NetworkMode = NetworkMode.FILTERED, *, transparent: bool = False) -> SandboxSpec:
     """A whole sandbox with an empty root: every kind of step that a launch plan has."""
     return SandboxSpec(
         name="probe",
         profile="moderate",
+        network=network,
+        transparent_network=transparent,
         root=RootFilesystem(kind=RootKind.HOST, label="probe"),
         resources=Resources(memory_bytes=64 * 1024 * 1024, pids=64, disk_bytes=16 * 1024 * 1024),
     )
 
 
-def ready(facts: HostFacts, cgroups: CgroupHost) -> Fingerprint:
-    """The declaration of a host on which the whole plan ran."""
+def ready(
+    facts: HostFacts, cgroups: CgroupHost, *, opaque: SandboxFailed | None = None, unfiltered: SandboxFailed | None = None
+) -> Fingerprint:
+    """The declaration of a host on which the plan ran; `opaque`, `unfiltered`: why it failed with redirected, with filtered network."""
     features = dict.fromkeys(_ALWAYS, _NATIVE)
+    features[Feature.NETWORK_FILTERED] = _proven(unfiltered, "make /proc/sys writable (in Docker: --security-opt systempaths=unconfined)")
+    features[Feature.TRANSPARENT_NETWORK] = _proven(opaque, "as an administrator: `modprobe -a nf_tables nft_redir`")
     features[Feature.MEMORY_LIMIT] = cgroups.provision("memory", "sampled by the host")
     features[Feature.PIDS_LIMIT] = cgroups.provision("pids", "RLIMIT_NPROC of the sandbox's user namespace")
     features[Feature.CPU_LIMIT] = cgroups.provision("cpu", "CPU affinity")
@@ -55,9 +62,15 @@ def ready(facts: HostFacts, cgroups: CgroupHost) -> Fingerprint:
     return Fingerprint(backend=BACKEND, ready=True, level=IsolationLevel.CONTAINER, features=features, details=_details(facts, cgroups))
 
 
+def _proven(failure: SandboxFailed | None, remedy: str) -> Provision:
+    if failure is None:
+        return _NATIVE
+    return Provision(support=Support.REFUSED, reason=failure.message, remedy=remedy if failure.hint == STEP_HINT else failure.hint)
+
+
 def process_probe_spec() -> SandboxSpec:
     """The same at isolation level `process`."""
-    return replace(probe_spec(), level=IsolationLevel.PROCESS, storage=StorageKind.DISK)
+    return replace(probe_spec(NetworkMode.NONE), level=IsolationLevel.PROCESS, storage=StorageKind.DISK)
 
 
 def process_only(facts: HostFacts, cgroups: CgroupHost, obstacle: SandboxFailed) -> Fingerprint:
@@ -68,6 +81,9 @@ def process_only(facts: HostFacts, cgroups: CgroupHost, obstacle: SandboxFailed)
         Feature.IMAGE_TAR,
         Feature.WORKSPACE_COPY_ON_WRITE,
         Feature.NETWORK_HOST,
+        Feature.NETWORK_FILTERED,
+        Feature.TRANSPARENT_NETWORK,
+        Feature.PUBLISHED_PORTS,
         Feature.READ_ONLY_ROOT,
         Feature.USER_SWITCH,
     )

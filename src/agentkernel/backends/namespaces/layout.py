@@ -17,7 +17,9 @@ from agentkernel.backends.namespaces.cgroups import CgroupPlan
 from agentkernel.backends.namespaces.facts import HostFacts
 from agentkernel.backends.namespaces.plan import CloneFlag, MountAttr, Op, Step, Text
 from agentkernel.backends.namespaces.ranges import RANGE_SIZE
+from agentkernel.model.network import NOTHING
 from agentkernel.model.spec import Bind, NetworkMode, RootKind, SandboxSpec, StorageKind, WorkspaceMode
+from agentkernel.policy.inside import RESOLVER_PORT, TRANSPARENT_PORT, files
 
 AGENT_SOCKET_FD = 10
 
@@ -200,7 +202,7 @@ def build_plan(spec: SandboxSpec, around: Surroundings) -> tuple[Step, ...]:
         owners=tuple(around.owners.items()),
         resolved=tuple(around.resolved.items()),
     )
-    trees, inner = _body(replace(spec, name=""), shape)
+    trees, inner = _body(replace(spec, name="", egress=NOTHING, ports=(), environment=()), shape)
     return (*_outside(spec, around), *(_prepared(tree, spec, around) for tree in trees), _GO, *inner)
 
 
@@ -236,7 +238,7 @@ def _outside(spec: SandboxSpec, around: Surroundings) -> tuple[Step, ...]:
     # systemd mounts cgroup2 with `nsdelegate`: then nothing is cloned into a group outside of its own cgroup namespace (cgroups(7)).
     if around.facts.cgroup_namespace and not around.cgroups.agents:
         flags |= CloneFlag.NEWCGROUP
-    if spec.network is NetworkMode.NONE:
+    if spec.network is not NetworkMode.HOST:
         flags |= CloneFlag.NEWNET
     steps = [
         Step(op=Op.CGROUP, arguments=(version, Text(directory)), description=f"open the cgroup {directory}")
@@ -318,7 +320,7 @@ def _new_root(build: _Builder) -> None:
     _root_binds(build, late=False)
     for path, target in spec.root.symlinks:
         build.do(Op.SYMLINK, target, _relative(path), why=f"link {path} to {target}")
-    for file in spec.root.files:
+    for file in files(spec):
         build.do(Op.FILE, _relative(file.path), file.mode, file.content, why=f"write {file.path}")
 
 
@@ -414,10 +416,14 @@ def mount_attributes(bind: Bind) -> int:
 def _finish_root(build: _Builder) -> None:
     if build.spec.read_only_root or build.spec.root.kind is RootKind.HOST:
         build.do(Op.REMOUNT_ROOT, _HARD | _RDONLY, why="make the root read-only")
+    if build.spec.network is NetworkMode.FILTERED:  # the agent, which has no right to, listens as a resolver
+        build.do(Op.SYSCTL, "net/ipv4/ip_unprivileged_port_start", "0", why="let the agent listen on port 53")
     build.do(Op.PIVOT, why="change the root")
     build.do(Op.HOSTNAME, build.spec.hostname, why="set the host name")
-    if build.spec.network is NetworkMode.NONE:
+    if build.spec.network is not NetworkMode.HOST:
         build.do(Op.LOOPBACK, why="bring up the loopback interface")
+    if build.spec.transparent_network:
+        build.do(Op.TRANSPARENT, TRANSPARENT_PORT, RESOLVER_PORT, why="redirect connections to the agent")
 
 
 def _walls(build: _Builder) -> None:

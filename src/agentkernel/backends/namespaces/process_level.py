@@ -85,8 +85,8 @@ def _refuse(spec: SandboxSpec) -> None:
         wanted = "an image at isolation level `process`"
     elif spec.workspace.mode is WorkspaceMode.COPY_ON_WRITE:
         wanted = "a private view of the working directory at isolation level `process`"
-    elif spec.network is NetworkMode.HOST:
-        wanted = "the host's network at isolation level `process`"
+    elif spec.network is not NetworkMode.NONE:
+        wanted = "network at isolation level `process`"
     elif any(bind.source != bind.target for bind in spec.mounts) or spec.home_source:
         wanted = "mounts at isolation level `process`"
     if wanted:
