@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agentkernel.model.decisions import KINDS, decision_of, details_of, kind_of
+from agentkernel.model.decisions import KINDS, MORE, decisions_of, details_of, kind_of
 from agentkernel.model.network import Decision, Verdict
 from agentkernel.model.record import Event
 
@@ -24,7 +24,7 @@ def _event(decision: Decision) -> Event:
 
 @pytest.mark.parametrize("decision", SAMPLES, ids=lambda decision: decision.verdict.value)
 def test_a_decision_comes_back_from_its_event(decision: Decision) -> None:
-    assert decision_of(_event(decision)) == decision
+    assert decisions_of(_event(decision)) == [decision]
     assert kind_of(decision) in KINDS
 
 
@@ -34,5 +34,15 @@ def test_what_is_empty_is_not_recorded() -> None:
 
 
 def test_details_that_are_no_decision_are_read_as_far_as_they_go() -> None:
-    found = decision_of(Event(kind="network.denied", at=2.0, principal="ann", details=(("port", "²"), ("host", "x"))))
+    (found,) = decisions_of(Event(kind="network.denied", at=2.0, principal="ann", details=(("port", "²"), ("host", "x"))))
     assert found == Decision(at=2.0, verdict=Verdict.DENIED, protocol="", host="x", port=0)
+
+
+def test_those_of_which_only_the_number_is_known_are_one_of_each_verdict() -> None:
+    more = Event(kind=MORE, at=2.0, principal="ann", details=(("allowed", "7"), ("denied", "300"), ("other", "1")))
+    assert [(each.verdict, each.host, each.reason.split()[0]) for each in decisions_of(more)] == [
+        (Verdict.ALLOWED, "", "7"),
+        (Verdict.DENIED, "", "300"),
+    ]
+    assert [each.verdict for each in decisions_of(more, Verdict.DENIED)] == [Verdict.DENIED]
+    assert decisions_of(_event(DENIED), Verdict.FAILED) == []

@@ -17,8 +17,8 @@ from agentkernel.cli.streams import feed, is_gone
 from agentkernel.cli.terminal import terminal_size
 from agentkernel.errors import AgentKernelError
 from agentkernel.model.command import Command, ExitStatus
-from agentkernel.model.decisions import decision_of, denials_of
-from agentkernel.model.network import Decision, PublishedPort
+from agentkernel.model.decisions import decisions_of, denials_of
+from agentkernel.model.network import Decision, PublishedPort, Verdict
 from agentkernel.model.request import Grant, Notice
 from agentkernel.model.spec import NetworkMode
 from agentkernel.text.outcome import exit_status
@@ -97,7 +97,8 @@ async def run(kernel: Kernel, job: Job, sink: Sink) -> Outcome:
         aftermath = tuple(await kernel.aftermath(job.caller, progress.grant))
         if status and interrupts.number is None and progress.grant.spec.network is NetworkMode.FILTERED:
             wanted = denials_of(progress.sandbox_id)
-            denied = tuple([decision_of(event) async for event in kernel.events(job.caller, wanted)])
+            events = [event async for event in kernel.events(job.caller, wanted)]
+            denied = tuple(decision for event in events for decision in decisions_of(event, Verdict.DENIED))
     return Outcome(
         exit_status=status,
         grant=progress.grant,

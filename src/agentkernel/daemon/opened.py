@@ -17,8 +17,8 @@ from agentkernel.daemon.words import Words
 from agentkernel.errors import AgentKernelError, InvalidInput
 from agentkernel.model.codec import from_json, to_json
 from agentkernel.model.command import Command, ExitStatus
-from agentkernel.model.decisions import decision_of, denials_of
-from agentkernel.model.network import Decision, PublishedPort
+from agentkernel.model.decisions import decisions_of, denials_of
+from agentkernel.model.network import Decision, PublishedPort, Verdict
 from agentkernel.model.request import Grant, Notice, SandboxRequest
 from agentkernel.model.spec import NetworkMode
 from agentkernel.text.outcome import exit_status
@@ -57,7 +57,8 @@ class Opened:
             try:
                 aftermath = await host.aftermath(caller, self.grant)
                 if exit_status(status) and self.grant.spec.network is NetworkMode.FILTERED:
-                    denied = [decision_of(event) async for event in host.events(caller, denials_of(self.sandbox.sandbox_id))]
+                    events = [event async for event in host.events(caller, denials_of(self.sandbox.sandbox_id))]
+                    denied = [decision for event in events for decision in decisions_of(event, Verdict.DENIED)]
             except AgentKernelError as error:  # how the command ended is told in any case
                 aftermath = (*aftermath, Notice(code=error.code, message=error.message, hint=error.hint))
         return exit_status(status), self.words.message(status, self.sandbox.spec, aftermath, denied)

@@ -7,7 +7,8 @@ from typing import Final
 from agentkernel.model.network import Decision, Verdict
 from agentkernel.model.record import Event, EventFilter
 
-KINDS: Final = tuple(f"network.{verdict.value}" for verdict in Verdict)
+MORE: Final = "network.more"  # decisions that came too fast to be told one by one: how many, by verdict
+KINDS: Final = (*(f"network.{verdict.value}" for verdict in Verdict), MORE)
 MAX_DENIALS: Final = 1000  # of one command that are counted
 _PREFIX: Final = "network."
 _TEXTS: Final = ("protocol", "host", "address", "rule", "reason")
@@ -26,11 +27,24 @@ def details_of(decision: Decision) -> tuple[tuple[str, str], ...]:
 
 def denials_of(sandbox_id: str) -> EventFilter:
     """Finds what a sandbox was refused; the first `MAX_DENIALS` of it."""
-    return EventFilter(sandbox=sandbox_id, kinds=(_PREFIX + Verdict.DENIED.value,), limit=MAX_DENIALS)
+    return EventFilter(sandbox=sandbox_id, kinds=(_PREFIX + Verdict.DENIED.value, MORE), limit=MAX_DENIALS)
 
 
-def decision_of(event: Event) -> Decision:
-    """The decision that an event of one of `KINDS` tells of."""
+def decisions_of(event: Event, only: Verdict | None = None) -> list[Decision]:
+    """The decisions that an event of one of `KINDS` tells of; those of which only the number is known are one, without a host."""
+    if event.kind == MORE:
+        found = [_of_number(event, Verdict(name), count) for name, count in event.details if name in tuple(Verdict)]
+    else:
+        found = [_decision_of(event)]
+    return [decision for decision in found if only in (None, decision.verdict)]
+
+
+def _of_number(event: Event, verdict: Verdict, count: str) -> Decision:
+    reason = f"{count} more at about that time, of which only the number is kept"
+    return Decision(at=event.at, verdict=verdict, protocol="", host="", port=0, reason=reason)
+
+
+def _decision_of(event: Event) -> Decision:
     told = dict(event.details)
     port = told.get("port", "")
     return Decision(

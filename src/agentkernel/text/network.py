@@ -23,15 +23,17 @@ def denials(denied: Sequence[Decision], sandbox: str) -> list[Line]:
     """One line about attempts that the rules refused; none when there were none. At most `MAX_DENIALS` are given."""
     if not denied:
         return []
-    first = denied[0]
-    count = f"{len(denied)} or more attempts" if len(denied) >= MAX_DENIALS else f"{len(denied)} attempts" if denied[1:] else "an attempt"
-    verb, place = ("were", "the first to") if denied[1:] else ("was", "to")
+    told = [decision for decision in denied if decision.host]
+    first = told[0] if told else denied[0]
+    is_all = len(denied) < MAX_DENIALS and len(told) == len(denied)
+    count = _count(len(told), is_all)
+    verb, place = ("was", "to") if is_all and len(told) == 1 else ("were", "the first to")
     rule = f" (rule: {first.rule})" if first.rule else ""
-    message = f"{count} to reach the network {verb} refused, {place} {_destination(first)}{rule}"
+    where = f", {place} {_destination(first)}{rule}" if told else ""
     hint = f"`agentkernel network log {sandbox}` tells all"
     if first.rule == _NO_RULE:
         hint = f"--allow-host {_rule_for(first)} allows it; {hint}"
-    return [Line("note", message, hint)]
+    return [Line("note", f"{count} to reach the network {verb} refused{where}", hint)]
 
 
 def _destination(decision: Decision) -> str:
@@ -41,3 +43,9 @@ def _destination(decision: Decision) -> str:
 
 def _rule_for(decision: Decision) -> str:
     return decision.host if decision.port in (0, *_WITHOUT_SAYING) else _destination(decision)
+
+
+def _count(told: int, is_all: bool) -> str:
+    if is_all:
+        return "an attempt" if told == 1 else f"{told} attempts"
+    return f"{told} or more attempts" if told else "attempts"

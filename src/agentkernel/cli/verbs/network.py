@@ -13,7 +13,7 @@ from agentkernel.cli.output import table
 from agentkernel.cli.show import base_text, decision_record, moment, parse_since, print_json, rules_record
 from agentkernel.client.calls import Calls
 from agentkernel.errors import InvalidInput, NotFound
-from agentkernel.model.decisions import KINDS, decision_of
+from agentkernel.model.decisions import KINDS, decisions_of
 from agentkernel.model.network import Decision, EgressChange, EgressRules, Rule, Verdict
 from agentkernel.model.record import EventFilter
 from agentkernel.model.rules import parse_rule
@@ -127,15 +127,14 @@ def _print_log(args: Namespace, calls: Calls) -> None:
 
 def _decisions(args: Namespace, calls: Calls) -> Iterator[Decision]:
     """Of the sandbox, or where there is none of that name or id any more, of those that had it."""
-    kinds = tuple(kind for kind in KINDS if not args.denied or kind.endswith(Verdict.DENIED.value))
-    wanted = EventFilter(sandbox=args.name, kinds=kinds, since=parse_since(args.since), limit=_PAGE)
+    wanted = EventFilter(sandbox=args.name, kinds=KINDS, since=parse_since(args.since), limit=_PAGE)
     try:
         wanted = replace(wanted, sandbox=calls.info(args.name).sandbox_id)
     except NotFound:
         if not any(True for _ in calls.events(EventFilter(sandbox=args.name, limit=1))):
             raise
     for event in calls.events(wanted, follow=args.follow):
-        yield decision_of(event)
+        yield from decisions_of(event, Verdict.DENIED if args.denied else None)
 
 
 def _row(decision: Decision) -> tuple[str, ...]:

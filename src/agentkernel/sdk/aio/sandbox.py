@@ -11,7 +11,7 @@ from typing import Unpack
 from agentkernel.abc import Caller, Kernel, Process, Sandbox
 from agentkernel.errors import Conflict
 from agentkernel.model.command import Command
-from agentkernel.model.decisions import KINDS, decision_of
+from agentkernel.model.decisions import KINDS, decisions_of
 from agentkernel.model.inspection import ProcessRecord, SandboxStatistics
 from agentkernel.model.network import Decision, EgressRules, PublishedPort
 from agentkernel.model.record import EventFilter, LogEntry, SandboxInfo
@@ -163,7 +163,8 @@ class AsyncSandbox:
             async for event in self._kernel.events(self._caller, wanted, follow=follow):
                 count += 1
                 wanted = replace(wanted, after=event.event_id)
-                yield decision_of(event)
+                for decision in decisions_of(event):
+                    yield decision
             if count < _EVENTS:
                 return
 
