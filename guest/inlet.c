@@ -17,8 +17,10 @@ static sysret bind_inlet(const struct inlet *inlet, uint16_t port)
     sysret error;
     if (inlet->ipv6 && (error = socket_switch_on(inlet->fd, IPPROTO_IPV6, AK_IPV6_V6ONLY)) != 0)
         return error;
-    if (!inlet->datagrams)
+    if (!inlet->datagrams) {
         (void)socket_switch_on(inlet->fd, AK_SOL_SOCKET, AK_SO_REUSEADDR); /* connections of an agent before this one may linger */
+        socket_bound_buffer(inlet->fd);
+    }
     error = SYS(bind, inlet->fd, &address, length);
     return error || inlet->datagrams ? error : SYS(listen, inlet->fd, BACKLOG);
 }

@@ -14,7 +14,7 @@
 #define AK_SOCK_DGRAM 2
 #define AK_SOL_SOCKET 1
 #define AK_SO_REUSEADDR 2
-#define AK_SO_ERROR 4
+#define AK_SO_SNDBUF 7
 #define AK_SO_LINGER 13
 #define AK_TCP_NODELAY 1
 #define AK_IPV6_V6ONLY 26
@@ -54,6 +54,13 @@ static inline sysret socket_switch_on(int fd, int level, int option)
 {
     int on = 1;
     return SYS(setsockopt, fd, level, option, &on, sizeof on);
+}
+
+/* A reader that does not read would else cost the kernel megabytes. Connections inherit it from their listener. */
+static inline void socket_bound_buffer(int fd)
+{
+    int bytes = 1 << 17;
+    (void)SYS(setsockopt, fd, AK_SOL_SOCKET, AK_SO_SNDBUF, &bytes, sizeof bytes);
 }
 
 /* Small messages go out at once: what is relayed was cut into pieces by its sender already. */

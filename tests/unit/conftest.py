@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from channel_peer import QUICK, FakeBoundary, Peer
+from unit.guest_agent import build_sanitized
 
 from agentkernel.channel.sandbox import GuestSandbox, open_sandbox
 
@@ -27,6 +28,27 @@ def place() -> Iterator[Path]:
     path.chmod(0o755)
     yield path
     shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def sanitized_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_sanitized(tmp_path_factory.mktemp("sanitized"))
+
+
+@pytest.fixture(params=["plain", "sanitized"])
+def binary(request: pytest.FixtureRequest) -> Path:
+    name = "guest_binary" if request.param == "plain" else "sanitized_binary"
+    found: Path = request.getfixturevalue(name)
+    return found
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A directory that every user may pass through, with a path short enough for a socket."""
+    path = Path(tempfile.mkdtemp(prefix="ak-agent-", dir="/tmp"))
+    path.chmod(0o777)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
 
 
 @functools.cache

@@ -244,7 +244,9 @@ class Host:
                 return frame
 
     def step(self, deadline: float) -> None:
-        frame = self.next_frame(deadline)
+        self.take(self.next_frame(deadline))
+
+    def take(self, frame: Frame) -> None:
         run = self.runs.get(frame.id)
         if run is None:
             self.answers[frame.id] = frame

@@ -15,7 +15,6 @@ import socket
 import stat
 import struct
 import subprocess
-import tempfile
 import termios
 import threading
 import time
@@ -23,6 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from unit.guest_agent import Agent
 from unit.guest_wire import (
     CHMOD,
     CONFIGURE,
@@ -69,83 +69,8 @@ from unit.guest_wire import (
 
 ROOT = Path(__file__).resolve().parents[2]
 VECTORS = json.loads((ROOT / "tests" / "vectors" / "protocol.json").read_text())
-SANITIZERS = ["-g", "-O1", "-std=c11", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DAK_HOSTED"]
 ITSELF, TIMEOUT, KILLED, CLIENT_LOST, SUPERVISOR_LOST = range(5)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: other users to become")
-
-
-@pytest.fixture(scope="session")
-def sanitized_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        pytest.skip("needs a C compiler with sanitizers")
-    target = tmp_path_factory.mktemp("sanitized") / "agentkernel-guest"
-    sources = sorted(str(p) for p in (ROOT / "guest").glob("*.c"))
-    subprocess.run([compiler, *SANITIZERS, f"-I{ROOT / 'guest'}", "-o", str(target), *sources], check=True)
-    return target
-
-
-class Agent:
-    """A running agent that listens on a unix socket."""
-
-    def __init__(self, argv: list[str], directory: Path, *, listen_path: str = "") -> None:
-        self.listen_path = listen_path
-        self.socket_path = str(directory / "agent.sock")
-        self.errors = directory / "stderr"
-        self.sockets: list[socket.socket] = []
-        with self.errors.open("wb") as stderr:
-            self.process = subprocess.Popen([*argv, "agent", "--listen", self.listen_path or self.socket_path], stderr=stderr)
-
-    def connect(self) -> socket.socket:
-        deadline = time.monotonic() + 10
-        while True:
-            sock = socket.socket(socket.AF_UNIX)
-            try:
-                sock.connect(self.socket_path)
-            except OSError:
-                sock.close()
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.005)
-            else:
-                self.sockets.append(sock)
-                return sock
-
-    def host(self, *, configure: bytes | None = b"") -> Host:
-        host = Host(self.connect())
-        assert host.attach() == 1
-        if configure is not None:
-            host.configure(configure)
-        return host
-
-    def stop(self) -> None:
-        for sock in self.sockets:
-            sock.close()
-        if self.process.poll() is None:
-            self.process.terminate()
-        try:
-            self.process.wait(10)
-        finally:
-            self.process.kill()
-            self.process.wait()
-        assert "ERROR" not in self.errors.read_text(), self.errors.read_text()
-        assert "runtime error" not in self.errors.read_text(), self.errors.read_text()
-
-
-@pytest.fixture(params=["plain", "sanitized"])
-def binary(request: pytest.FixtureRequest) -> Path:
-    name = "guest_binary" if request.param == "plain" else "sanitized_binary"
-    found: Path = request.getfixturevalue(name)
-    return found
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    """A directory that every user may pass through, with a path short enough for a socket."""
-    path = Path(tempfile.mkdtemp(prefix="ak-agent-", dir="/tmp"))
-    path.chmod(0o777)
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture
