@@ -344,6 +344,20 @@ def test_what_will_never_be_a_request_is_refused_before_more_comes(data: bytes) 
     assert status_of(data) in (400, 505)
 
 
+@pytest.mark.timeout(30)  # each takes seconds where a pattern tries every way to divide a run of spaces
+def test_no_head_is_slow_to_refuse() -> None:
+    runs = [
+        b"X:" + b" " * 32000 + b"\0",
+        b"X: a" + b" \t" * 16000 + b"\x7f",
+        b"a" * 32000,
+        b":" * 32000,
+        b"X:" + b"\t" * 32000 + b"\r",
+        b"Connection: a" + b" ,a" * 10000 + b" \xff",
+    ]
+    for run in runs * 10:
+        assert status_of(get(run.decode("latin-1"))) == 400
+
+
 def outcome(data: bytes, sizes: list[int], origin: Origin | None = None) -> tuple[object, ...]:
     """What becomes of data that comes in pieces of those sizes: status, or request and all that was left."""
     reader = RequestReader(origin)

@@ -71,28 +71,25 @@ class BodyReader:
         self._left = framing.length  # of the body, or of the chunk that is being read
         self._chunks = _Chunks() if framing.kind is Kind.CHUNKED else None
 
-    def feed(self, data: bytes) -> list[memoryview]:
-        """The payload in `data`, in order; the pieces are parts of it. What follows the end is added to `rest`.
+    def feed(self, data: bytes | memoryview) -> list[memoryview]:
+        """The payload in `data`, in order; the pieces are parts of it where the framing is not chunked. What follows is added to `rest`.
 
         Raises:
             BadMessage: the framing is broken; pieces of this call are lost, and nothing more can be read.
         """
-        view = memoryview(data)
         if self.done:
             self.rest += data
             return []
-        if self._kind is Kind.CLOSE:
-            return [view] if data else []
         if self._chunks is not None:
-            pieces, used = self._chunks.feed(data, view)
+            pieces, used = self._chunks.feed(bytes(data))
             self.done = self._chunks.done
         else:
-            used = min(self._left, len(view))
+            used = len(data) if self._kind is Kind.CLOSE else min(self._left, len(data))
             self._left -= used
-            self.done = not self._left
-            pieces = [view[:used]] if used else []
+            self.done = self._kind is Kind.LENGTH and not self._left
+            pieces = [memoryview(data)[:used]] if used else []
         if self.done:
-            self.rest = data[used:]
+            self.rest = bytes(data[used:])
         return pieces
 
     def end(self) -> None:
@@ -115,8 +112,9 @@ class _Chunks:
         self._trailer = 0
         self._trailer_lines: list[bytes] = []
 
-    def feed(self, data: bytes, view: memoryview) -> tuple[list[memoryview], int]:
+    def feed(self, data: bytes) -> tuple[list[memoryview], int]:
         """The payload, and how many bytes belonged to the body."""
+        view = memoryview(data)
         pieces: list[memoryview] = []
         at = 0
         while at < len(data) and not self.done:

@@ -17,7 +17,8 @@ MAX_FIELDS: Final = 256
 
 _LONE_LF = re.compile(rb"(?<!\r)\n")
 _FIRST_BYTE = re.compile(rb"[A-Z]")  # of a method and of "HTTP/"
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
+# Possessive: a long run of spaces before a byte that is wrong must not be divided in every way there is.
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]++):[ \t]*+([\t\x20-\x7e\x80-\xff]*+)")
 _VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
