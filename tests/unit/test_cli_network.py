@@ -223,3 +223,13 @@ def test_list_and_info_show_ports_and_the_network(door: Door, call: Call) -> Non
     assert (record["network"], record["ports"], record["rules"]["deny"]) == ("filtered", [PORT], ["*.tracker.example"])
     door.answers["info"] = INFO | {"network": "none", "ports": []}
     assert json.loads(call("info", "box", "--json")[1])["rules"] is None
+
+
+def test_what_starts_a_sandbox_says_where_its_ports_are(door: Door, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    door.answers |= {"create": INFO, "start": INFO}
+    told = (0, "box\n", "note: port 80 of the sandbox is at 127.0.0.1:8080\n")
+    assert call("create", "box", "--start", "-p", "8080:80") == call("start", "box") == told
+    assert door.asked[0]["request"]["ports"] == [{"port": 80, "host_port": 8080}]
+    assert call("create", "box", "--start", "--quiet")[2] == call("start", "box", "--json")[2] == ""

@@ -12,6 +12,7 @@ from agentkernel.config.load import load_settings
 from agentkernel.config.request import request_from_settings
 from agentkernel.config.table import add_arguments, flags_given
 from agentkernel.model.record import CreateOptions
+from agentkernel.text.network import listening
 from agentkernel.text.said import state_directory, unsaid
 from agentkernel.units import parse_duration
 
@@ -61,7 +62,7 @@ def main(args: Namespace, context: Context) -> int:
         print_json(sandbox_record(info) | {"notices": notices})
         return 0
     if not args.quiet:
-        for notice in unsaid(info.notices, state_directory(context.environment)):
+        for notice in (*unsaid(info.notices, state_directory(context.environment)), *map(listening, info.ports)):
             say("note", notice.message, notice.hint, context.environment)
     sys.stdout.write(f"{info.name}\n")
     return 0

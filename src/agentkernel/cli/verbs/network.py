@@ -49,7 +49,11 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("what", choices=("show", *_CHANGES, "log"), help="what to do")
     parser.add_argument("name", metavar="NAME", help="sandbox, by name or id")
     parser.add_argument(
-        "hosts", nargs="*", metavar="HOST", help="domain, *.domain or address range, and ports: example.com, *.example.com:443,8443"
+        "hosts",
+        nargs="*",
+        default=[],
+        metavar="HOST",
+        help="domain, *.domain or address range, and ports: example.com, *.example.com:443,8443",
     )
     parser.add_argument("-f", "--follow", action="store_true", help="log: go on with what happens")
     parser.add_argument("--denied", action="store_true", help="log: only what was refused")

@@ -6,8 +6,10 @@ from argparse import ArgumentParser, Namespace
 
 from agentkernel.cli.context import Context
 from agentkernel.cli.each import for_each
+from agentkernel.cli.output import say
 from agentkernel.config.invocation import check_backend
 from agentkernel.model.record import SandboxInfo
+from agentkernel.text.network import listening
 
 HELP = """\
 Start sandboxes, with the files that they had when they were stopped. One that runs is left as it is.
@@ -31,6 +33,9 @@ def main(args: Namespace, context: Context) -> int:
         def start(name: str) -> SandboxInfo:
             if args.backend is not None:
                 check_backend(args.backend, calls.info(name).backend, name)
-            return calls.started(name)
+            info = calls.started(name)
+            for notice in map(listening, () if args.json else info.ports):
+                say("note", notice.message, notice.hint, context.environment)
+            return info
 
         return for_each(args.names, start, context, as_json=args.json)
