@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from policy_examples import REQUEST, ROOT, SURROUNDINGS, codes, fingerprint, granted
+from policy_examples import ROOT, SURROUNDINGS, codes, fingerprint, granted
 
 from agentkernel.errors import InvalidInput, Refused, Unsupported
 from agentkernel.model.isolation import Feature, IsolationLevel
@@ -183,11 +183,13 @@ def test_names_are_looked_up_at_the_agents_resolver_in_either_root() -> None:
     filtered = {file.path: file.content for file in files(replace(host, network=FILTERED))}
     assert filtered == {"/a": b"", "/etc/resolv.conf": b"nameserver 127.0.0.1\n"}
     image = replace(host, network=FILTERED, root=RootFilesystem(kind=RootKind.DIRECTORY, directory="/srv/debian"))
-    found = {file.path: file.content.decode() for file in files(image)}
-    assert found["/etc/resolv.conf"] == "nameserver 127.0.0.1\n"
-    assert f'Acquire::http::Proxy "{PROXY}";' in found[dict(_environment(image))["APT_CONFIG"]]
+    found = {file.path: file.content for file in files(image)}
+    assert found == {"/etc/resolv.conf": b"nameserver 127.0.0.1\n", "/etc/hosts": b"127.0.0.1 localhost sandbox\n::1 localhost\n"}
 
 
-def _environment(spec: SandboxSpec) -> tuple[tuple[str, str], ...]:
-    surroundings = replace(SURROUNDINGS, image_directory=spec.root.directory)
-    return granted(surroundings, image=spec.root.directory, name=REQUEST.name).spec.environment
+def test_apt_as_root_of_an_image_is_told_of_the_proxy_and_fetches_as_root() -> None:
+    surroundings = replace(SURROUNDINGS, image_directory="/srv/debian")
+    spec = granted(surroundings, image="/srv/debian", user="root").spec
+    found = {file.path: file.content.decode() for file in files(spec)}[dict(spec.environment)["APT_CONFIG"]]
+    assert f'Acquire::http::Proxy "{PROXY}";' in found and 'APT::Sandbox::User "root";' in found
+    assert "APT_CONFIG" not in dict(granted(surroundings, image="/srv/debian").spec.environment)

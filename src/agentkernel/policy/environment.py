@@ -30,7 +30,7 @@ def environment(request: SandboxRequest, spec: SandboxSpec, *, passes: bool, cer
     own = _own(root, user, READ_ONLY_HOME_INSTALLS if spec.home_source else user.home)
     if spec.network is NetworkMode.FILTERED:
         given = {name.upper() for name in request.environment}  # who sets http_proxy means HTTP_PROXY as well
-        added = variables(root, transparent=spec.transparent_network, certificates=certificates)
+        added = variables(spec, certificates=certificates)
         own.update({name: value for name, value in added.items() if name.upper() not in given})
     result = {**own, **_locale(), **dict(root.environment)}
     if passes:

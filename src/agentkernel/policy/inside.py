@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from agentkernel.model.spec import NetworkMode, RootFile, RootFilesystem, RootKind, SandboxSpec
+from agentkernel.model.spec import NetworkMode, RootFile, RootKind, SandboxSpec
 
 PROXY_PORT: Final = 3128
 RESOLVER_PORT: Final = 53
@@ -35,17 +35,15 @@ _OWN_CERTIFICATES: Final = ("NODE_EXTRA_CA_CERTS", "PIP_CERT", "REQUESTS_CA_BUND
 _CERTIFICATE_VARIABLES: Final = (*_OWN_CERTIFICATES, "SSL_CERT_FILE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "CARGO_HTTP_CAINFO")
 
 
-def variables(root: RootFilesystem, *, transparent: bool, certificates: str) -> dict[str, str]:
-    """The variables of a sandbox with filtered network.
-
-    `transparent`: programs that know no proxy are redirected; `certificates`: the bundle that the host trusts, as a path of the host; empty
-    when there is none.
-    """
+def variables(spec: SandboxSpec, *, certificates: str) -> dict[str, str]:
+    """The variables of a sandbox with filtered network; `certificates`: the bundle that the host trusts, a path of the host, or empty."""
+    root = spec.root
     result = {**_PROXY_VARIABLES, **{name.lower(): value for name, value in _PROXY_VARIABLES.items()}, **_OTHERS}
-    if not transparent:
+    if not spec.transparent_network:
         result["JAVA_TOOL_OPTIONS"] = _JAVA
     if root.kind is not RootKind.HOST:
-        result["APT_CONFIG"] = _APT
+        if spec.user.uid == 0:
+            result["APT_CONFIG"] = _APT
         if certificates:
             result.update(dict.fromkeys(_CERTIFICATE_VARIABLES, CERTIFICATES))
     elif any(certificates.startswith(f"{bind.target}/") for bind in root.binds):
@@ -60,9 +58,18 @@ def files(spec: SandboxSpec) -> tuple[RootFile, ...]:
     kept = tuple(file for file in spec.root.files if file.path != _RESOLVERS)
     added = [RootFile(path=_RESOLVERS, content=b"nameserver 127.0.0.1\n")]
     if spec.root.kind is not RootKind.HOST:
-        added.append(RootFile(path=_APT, content=_APT_SETTINGS))
+        added.append(RootFile(path="/etc/hosts", content=f"127.0.0.1 localhost {spec.hostname}\n::1 localhost\n".encode()))
+        if spec.user.uid == 0:
+            added.append(RootFile(path=_APT, content=_APT_SETTINGS))
     return (*kept, *added)
 
 
-# apt would become its own user to fetch, which nothing in a sandbox may.
-_APT_SETTINGS: Final = f'Acquire::http::Proxy "{_PROXY}";\nAcquire::https::Proxy "{_PROXY}";\nAPT::Sandbox::User "root";\n'.encode()
+# apt as root becomes its own user to fetch, which nothing in a sandbox may, and keeps what it fetches in directories of that user, where
+# root without capabilities may not write: here they are root's.
+_APT_SETTINGS: Final = f"""\
+Acquire::http::Proxy "{_PROXY}";
+Acquire::https::Proxy "{_PROXY}";
+APT::Sandbox::User "root";
+Dir::State::Lists "/var/lib/apt/agentkernel-lists/";
+Dir::Cache::Archives "/var/cache/apt/agentkernel-archives/";
+""".encode()
