@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from agentkernel.model.command import Command, ExecResult, ExitStatus, TerminalSize
     from agentkernel.model.inspection import FileRecord, ProcessRecord, SandboxStatistics, WatchEvent
     from agentkernel.model.isolation import Fingerprint, IsolationLevel
-    from agentkernel.model.network import Decision, EgressChange, EgressLimits, EgressRules, PortRule, PublishedPort
+    from agentkernel.model.network import Credentials, Decision, EgressChange, EgressLimits, EgressRules, PortRule, PublishedPort
     from agentkernel.model.record import (
         CreateOptions,
         Event,
@@ -219,8 +219,8 @@ class Assignable(Protocol):
     """Optional power of a sandbox: it can be made before anybody asks for it. Backends whose sandboxes lack it have no pool."""
 
     def assign(self, spec: SandboxSpec) -> None:
-        """Gives a sandbox in which nothing was run yet the name, the base environment and the linger time of `spec`, which is the one
-        that it was made of in all else. Raises SandboxLost when it has died."""
+        """Gives a sandbox in which nothing was run yet the name, the base environment, the linger time, the egress rules and the
+        published ports of `spec`, which is the one that it was made of in all else. Raises SandboxLost when it has died."""
         ...
 
 
@@ -285,6 +285,10 @@ class EgressSession(TunnelPeer, Protocol):
 
     def set_rules(self, rules: EgressRules) -> None:
         """New connections go by these; open ones that they deny are closed."""
+        ...
+
+    def set_secrets(self, credentials: Credentials) -> None:
+        """From now on its requests get these; nothing of them is stored or told. To be called before the first frame."""
         ...
 
     def close(self) -> None:

@@ -89,8 +89,15 @@ def _parts(environment: Mapping[str, str], backends: tuple[str, ...] | None, **m
         standing=standing,
         data_directory=_directories().data_directory(environment, os.geteuid()),
         runtime_directory=_directories().runtime_directory(environment, os.geteuid()),
+        egress=lambda: _egress(environment),
         **more,
     )
+
+
+def _egress(environment: Mapping[str, str]) -> Any:
+    """The gate to the egress proxy, which goes through the company's own if the user's or the operator's files name one."""
+    settings = _load("agentkernel.config.load:users_settings")(cwd="/", environment=_only_places(environment), flags={})
+    return _load("agentkernel.egress.gate:EgressGate")(settings.get("network.upstream_proxy"))
 
 
 def _directories() -> Any:

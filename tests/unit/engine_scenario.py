@@ -14,6 +14,7 @@ from agentkernel.backends.memory.backend import MemoryBackend
 from agentkernel.errors import AgentKernelError, NotFound
 from agentkernel.model.command import Command
 from agentkernel.model.isolation import Feature, Fingerprint, Provision, Support
+from agentkernel.model.network import EgressChange, PortRule, Rule
 from agentkernel.model.record import CreateOptions, SandboxFilter
 from agentkernel.model.request import SandboxRequest
 from agentkernel.model.spec import SandboxSpec
@@ -35,7 +36,7 @@ EXEC = 1 << 63
 
 
 def request() -> SandboxRequest:
-    return SandboxRequest(backend="memory", profile="restrictive", cwd="/")
+    return SandboxRequest(backend="memory", profile="restrictive", cwd="/", network=True, ports=(PortRule(port=81),))
 
 
 def say(*words: str) -> None:
@@ -56,6 +57,15 @@ async def live() -> None:
     say("stopped", "kept")
     await host.start(ME, "kept")
     say("running", "kept")
+    await host.change_network(ME, "kept", EgressChange(allow=(Rule(host="example.com"),)))
+    say("allowed", "kept", "example.com")
+    for _ in range(2):
+        port = await host.publish(ME, "kept", PortRule(port=80))
+        say("published", "kept", str(port.host_port))
+        await host.unpublish(ME, "kept", 80)
+        say("unpublished", "kept", str(port.host_port))
+    port = await host.publish(ME, "kept", PortRule(port=80))
+    say("published", "kept", str(port.host_port))
     ephemeral, _ = await host.ephemeral(ME, request(), EXEC)
     await ephemeral.exec(Command(argv=(b"true",)))
     await host.dispose(EXEC)
@@ -74,6 +84,8 @@ async def again() -> None:
     await host.recover()
     await host.settled()  # type: ignore[attr-defined]
     for info in await host.sandboxes(ME, SandboxFilter(ephemeral=True)):
+        say("allowed", info.name, *map(str, (await host.network(ME, info.sandbox_id)).allow))
+        say("published", info.name, *(str(port.host_port) for port in await host.ports(ME, info.sandbox_id)))
         await host.start(ME, info.name)
         content = (await (await host.open(ME, info.name)).exec(Command(argv=(b"sh", b"-c", b'cat "$HOME/file"')))).stdout
         say(info.status.value, info.name, "ephemeral" if info.ephemeral else "lasting", content.decode().strip() or "empty")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agentkernel.abc import Caller, Store
+from agentkernel.abc import Caller, Store, Tunnel, TunnelPeer
 from agentkernel.engine.admission import Limits
 from agentkernel.engine.host import HostEngine
 from agentkernel.engine.parts import ImageParts, Parts
@@ -36,10 +36,12 @@ class Machine:
     commands: dict[int, ProcessRecord] = field(default_factory=dict)
     printed: dict[int, bytes] = field(default_factory=dict)
     finished: asyncio.Event = field(default_factory=asyncio.Event)
+    peer: TunnelPeer | None = None  # who is given what its agent begins
+    sent: list[tuple[int, int, int, bytes]] = field(default_factory=list)  # and what that sent
 
 
 class ScriptedSandbox:
-    """Implements `abc.Sandbox`, `abc.Recordable` and `abc.Assignable`, as far as engines use them, over a machine."""
+    """Implements `abc.Sandbox`, `abc.Recordable`, `abc.Assignable` and `abc.Tunnelled`, as far as engines use them, over a machine."""
 
     backend = "scripted"
 
@@ -80,6 +82,14 @@ class ScriptedSandbox:
         self._check()
         self.machine.spec = spec
 
+    def route(self, peer: TunnelPeer | None) -> TunnelPeer:
+        self.machine.peer = peer
+        return Sent(self.machine.sent)
+
+    async def open_tunnel(self, port: int) -> Tunnel:
+        self._check()
+        return await self.world.connect(port)
+
     async def close(self) -> None:
         self.closed = True
 
@@ -95,6 +105,19 @@ class ScriptedSandbox:
     def _check(self) -> None:
         if self.closed or not self.machine.running:
             raise SandboxLost("the sandbox died: killed by the test")
+
+
+class Sent:
+    """Takes the frames for an agent."""
+
+    def __init__(self, frames: list[tuple[int, int, int, bytes]]) -> None:
+        self._frames = frames
+
+    def take(self, kind: int, flags: int, ident: int, payload: bytes | memoryview) -> None:
+        self._frames.append((kind, flags, ident, bytes(payload)))
+
+    def reset(self) -> None:
+        """The agent's end is not told."""
 
 
 class ScriptedBackend:
@@ -144,6 +167,10 @@ async def _succeed(sandbox: ScriptedSandbox, command: Command) -> ExecResult:
     return ExecResult(status=ExitStatus(exit_code=0), stdout=b"", stderr=b"")
 
 
+async def _refuse(port: int) -> Tunnel:
+    raise ConnectionRefusedError(f"nobody listens on {port}")
+
+
 @dataclass
 class World:
     """The host, the user's disk and the clock. `engine()` is a new process on it."""
@@ -158,6 +185,7 @@ class World:
     now: float = 1_000_000.0
     root: RootFilesystem = HOST_ROOT
     run: Callable[[ScriptedSandbox, Command], Awaitable[ExecResult]] = _succeed
+    connect: Callable[[int], Awaitable[Tunnel]] = _refuse  # to a port inside
     engines: list[Any] = field(default_factory=list)
     closed: list[asyncio.Event] = field(default_factory=list)
 

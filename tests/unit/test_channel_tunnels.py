@@ -421,3 +421,28 @@ async def test_an_agent_that_floods_with_connections_and_does_not_read_the_refus
                 await peer.send(FrameType.TUNNEL_ACCEPTED, AGENTS | number, bytes(20))
     with pytest.raises(errors.ProtocolViolation):
         await sandbox.statistics()
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "ident", "payload"),
+    [
+        (FrameType.START, 0, AGENTS | 7, b"\1\0\0\0\4\0\0\0true"),
+        (FrameType.SHUTDOWN, 0, AGENTS | 7, b""),
+        (FrameType.TUNNEL_OPEN, 0, AGENTS | 7, struct.pack("<H", 22)),
+        (FrameType.TUNNEL_SEND, 0, 7, b"into a tunnel of the host's"),
+        (FrameType.TUNNEL_SEND, 0, AGENTS | 7, bytes(65_537)),
+        (FrameType.TUNNEL_SEND, 0, AGENTS | 7, b""),
+        (FrameType.TUNNEL_SEND, 2, AGENTS | 7, b"x"),
+        (FrameType.TUNNEL_CREDIT, 0, AGENTS | 7, b"abc"),
+        (FrameType.TUNNEL_CLOSE, 1, AGENTS | 7, WORD.pack(0)),
+        (FrameType.ANSWER, 0, AGENTS | 7, bytes(65_508)),
+    ],
+)
+async def test_a_peer_that_was_taken_over_reaches_nothing_but_the_agents_tunnels(
+    peer: Peer, sandbox: GuestSandbox, kind: FrameType, flags: int, ident: int, payload: bytes
+) -> None:
+    agent = sandbox.route(Noting())
+    agent.take(kind, flags, ident, payload)
+    agent.reset()
+    agent.take(FrameType.ANSWER, 0, AGENTS | 8, b"")
+    assert tuple(await peer.frame()) == (FrameType.ANSWER, 0, AGENTS | 8, b"")

@@ -247,25 +247,41 @@ def test_an_older_store_is_copied_and_brought_up_to_date(tmp_path: Path, next_ve
     record = a_record()
     store.insert(record, an_event())
     store.close()
+    before = migrations.NEWEST
     next_version(("ALTER TABLE sandboxes ADD COLUMN mood TEXT NOT NULL DEFAULT 'fine'",))
     again = SqliteStore(tmp_path)
     assert again.get(record.sandbox_id) == record
     again.close()
     assert sqlite3.connect(tmp_path / "store.db").execute("SELECT mood FROM sandboxes").fetchall() == [("fine",)]
-    kept = sqlite3.connect(tmp_path / "store.db.copy-of-version-1")
-    assert kept.execute("PRAGMA user_version").fetchone() == (1,)
+    kept = sqlite3.connect(tmp_path / f"store.db.copy-of-version-{before}")
+    assert kept.execute("PRAGMA user_version").fetchone() == (before,)
     assert kept.execute("SELECT sandbox_id FROM sandboxes").fetchall() == [(record.sandbox_id,)]
+
+
+def test_a_store_of_the_first_version_has_sandboxes_without_published_ports(tmp_path: Path) -> None:
+    store, record = SqliteStore(tmp_path), a_record()
+    store.insert(record)
+    store.close()
+    connection = sqlite3.connect(tmp_path / "store.db")
+    connection.execute("ALTER TABLE sandboxes DROP COLUMN published")
+    connection.execute("PRAGMA user_version = 1")
+    connection.commit()
+    connection.close()
+    again = SqliteStore(tmp_path)
+    assert again.get(record.sandbox_id) == record
+    again.close()
 
 
 def test_a_migration_that_fails_changes_nothing(tmp_path: Path, next_version: Callable[[tuple[str, ...]], None]) -> None:
     store = SqliteStore(tmp_path)
     store.insert(a_record())
     store.close()
+    before = migrations.NEWEST
     next_version(("DROP TABLE events", "ALTER TABLE absent ADD COLUMN a TEXT"))
     with pytest.raises(StoreFailed, match="no such table"):
         SqliteStore(tmp_path)
     connection = sqlite3.connect(tmp_path / "store.db")
-    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (before,)
     assert connection.execute("SELECT count(*) FROM events").fetchone() == (0,)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from agentkernel.channel.bell import Bell
 from agentkernel.channel.frames import FrameType
 from agentkernel.channel.messages import SHORT, WORD, Payload
-from agentkernel.channel.tunnel import MAX_WINDOW_BYTES, MIN_WINDOW_BYTES, HostTunnel
+from agentkernel.channel.tunnel import END, MAX_DATA_BYTES, MAX_WINDOW_BYTES, MIN_WINDOW_BYTES, HostTunnel
 from agentkernel.channel.wire import OVERHEAD
 from agentkernel.errors import AgentKernelError, InvalidInput, ProtocolViolation
 
@@ -26,15 +26,16 @@ FIRST_TYPE: Final = int(FrameType.TUNNEL_ACCEPTED)  # of the agent's: this one a
 CONNECT_S: Final = 30.0  # a listener inside whose queue is full answers nothing for long
 WINDOWS_BYTES: Final = 32 * 1024 * 1024  # of all tunnels together that the host has opened
 MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024  # more than an honest agent ever gives credit for
+MAX_ANSWER_BYTES: Final = 65_507  # what a UDP datagram holds
 _AGENTS = 1 << 63  # ids of tunnels and queries that the agent begins
 _OPEN, _CLOSE, _ANSWER = int(FrameType.TUNNEL_OPEN), int(FrameType.TUNNEL_CLOSE), int(FrameType.ANSWER)
 _ACCEPTED, _OPENED, _DATA = int(FrameType.TUNNEL_ACCEPTED), int(FrameType.TUNNEL_OPENED), int(FrameType.TUNNEL_DATA)
-_QUERY = int(FrameType.QUERY)
+_QUERY, _SEND, _CREDIT = int(FrameType.QUERY), int(FrameType.TUNNEL_SEND), int(FrameType.TUNNEL_CREDIT)
 _ONLY_AGENTS: Final = frozenset({_ACCEPTED, _QUERY})
 
 
 class Tunnels:
-    """Implements `abc.TunnelPeer` towards the agent: `take` sends. With the attach every tunnel ends.
+    """Who owns which tunnel on the current attach. With the attach every tunnel ends.
 
     Args:
         send: a frame as (type, id, payload, flags) on the current attach; dropped where there is none.
@@ -67,7 +68,7 @@ class Tunnels:
         if self._peer is not None and self._peer is not peer:
             self._peer.reset()
         self._peer = peer
-        return self
+        return FromPeer(self)
 
     async def open(self, port: int) -> HostTunnel:
         """Connects to a port on the sandbox's loopback, on the next attach where there is none now.
@@ -97,7 +98,7 @@ class Tunnels:
     # -- towards the agent
 
     def take(self, kind: int, flags: int, ident: int, payload: Payload) -> None:
-        """See `abc.TunnelPeer`: sends, after what waits already."""
+        """Sends a frame to the agent, after what waits already; dropped where there is no attach."""
         if not self._attached:
             return
         if not self._queue and self._has_room():
@@ -163,3 +164,30 @@ class Tunnels:
     def window_bytes(self) -> int:
         """How much each of the host's tunnels may have on its way to the host."""
         return max(MIN_WINDOW_BYTES, min(MAX_WINDOW_BYTES, WINDOWS_BYTES // max(1, len(self._own))))
+
+
+class FromPeer:
+    """Implements `abc.TunnelPeer` towards the agent, for who is given what the agent begins.
+
+    That may be a process that hostile bytes have taken over: it is to reach nothing in the sandbox but the agent's own tunnels, so
+    every other frame is dropped.
+    """
+
+    def __init__(self, tunnels: Tunnels) -> None:
+        self._tunnels = tunnels
+
+    def take(self, kind: int, flags: int, ident: int, payload: Payload) -> None:
+        """See `abc.TunnelPeer`."""
+        if ident & _AGENTS and _may_be_sent(kind, flags, len(payload)):
+            self._tunnels.take(kind, flags, ident, payload)
+
+    def reset(self) -> None:
+        """See `abc.TunnelPeer`; the attach is the channel's alone."""
+
+
+def _may_be_sent(kind: int, flags: int, size: int) -> bool:
+    if kind == _SEND:
+        return size <= MAX_DATA_BYTES and (flags == END or (not flags and size > 0))
+    if flags:
+        return False
+    return size == WORD.size if kind in (_CREDIT, _CLOSE) else kind == _ANSWER and size <= MAX_ANSWER_BYTES

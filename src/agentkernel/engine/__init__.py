@@ -2,7 +2,7 @@
 nothing (that is a backend).
 
 The names below are loaded when they are first used: most runs need no image unpacked, and only
-engines that serve others have pools and a store that lasts.
+engines that serve others have pools and a store that lasts, and few sandboxes have ports or other rules than at their start.
 """
 
 from __future__ import annotations
@@ -11,13 +11,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agentkernel.engine.connections import Connections as Connections
     from agentkernel.engine.images import TarImages as TarImages
     from agentkernel.engine.journal import Taker as Taker
     from agentkernel.engine.logs import Logs as Logs
     from agentkernel.engine.pool import Pools as Pools
+    from agentkernel.engine.ports import Ports as Ports
     from agentkernel.engine.upkeep import Upkeep as Upkeep
 
-_MODULES = {"Logs": "logs", "Pools": "pool", "Taker": "journal", "TarImages": "images", "Upkeep": "upkeep"}
+_MODULES = {
+    "Connections": "connections",
+    "Logs": "logs",
+    "Pools": "pool",
+    "Ports": "ports",
+    "Taker": "journal",
+    "TarImages": "images",
+    "Upkeep": "upkeep",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 full              everything with its own sandboxes
 admin             everything with everybody's
-run-only          one command in a sandbox of its own, and what that takes to decide
+run-only          one command in a sandbox of its own, its network and ports, and what that takes to decide
 read-only         looking: lists, descriptions, logs, the audit trail
 sandbox:<name>    everything with the one sandbox of that name or id, but making, renaming and removing it
 """
@@ -14,9 +14,10 @@ from agentkernel.errors import NotFound, Refused
 from agentkernel.model.record import SandboxRecord
 
 DECIDE = frozenset({"fingerprints", "grant", "aftermath", "status"})
-READ = DECIDE | {"sandboxes", "info", "spec", "logs", "events"}
+READ = DECIDE | {"sandboxes", "info", "spec", "logs", "events", "network", "ports"}
 RUN = DECIDE | {"run"}
-ONE = frozenset({"sandboxes", "info", "spec", "logs", "events", "start", "stop", "open", "extend", "relabel", "status"})
+CONNECT = frozenset({"network", "change_network", "publish", "unpublish", "ports"})
+ONE = CONNECT | {"sandboxes", "info", "spec", "logs", "events", "start", "stop", "open", "extend", "relabel", "status"}
 _SANDBOX = "sandbox:"
 _BY_SCOPE = {"read-only": READ, "run-only": RUN}
 
@@ -59,4 +60,6 @@ def _allows(scope: str, operation: str, record: SandboxRecord | None) -> bool:
         return True
     if scope.startswith(_SANDBOX):
         return operation in ONE and (record is None or scope.removeprefix(_SANDBOX) in (record.name, record.sandbox_id))
+    if scope == "run-only" and operation in CONNECT:
+        return record is None or record.ephemeral
     return operation in _BY_SCOPE.get(scope, frozenset())

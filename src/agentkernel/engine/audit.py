@@ -21,6 +21,7 @@ from agentkernel.abc import Store
 from agentkernel.engine.locks import host_errors
 from agentkernel.errors import AgentKernelError, StoreFailed
 from agentkernel.model.command import Command, ExitStatus
+from agentkernel.model.network import PublishedPort
 from agentkernel.model.record import Event, EventFilter, SandboxRecord
 from agentkernel.model.request import SandboxRequest
 
@@ -243,6 +244,11 @@ def of_end(status: ExitStatus) -> Details:
     if status.limits_hit:
         details.append(("limits", " ".join(status.limits_hit)))
     return tuple(details)
+
+
+def of_port(port: PublishedPort) -> Details:
+    """What is told of a published port."""
+    return (("port", str(port.port)), ("host_address", port.host_address), ("host_port", str(port.host_port)))
 
 
 def words(argv: tuple[bytes, ...]) -> str:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from agentkernel import engine as late  # what only some engines need
 from agentkernel.abc import Backend, Caller, Sandbox, Store
-from agentkernel.engine.access import not_found, require
+from agentkernel.engine.access import CONNECT, not_found, require
 from agentkernel.engine.admission import Boots
 from agentkernel.engine.audit import Audit, Journal
 from agentkernel.engine.census import Census
 from agentkernel.engine.granting import Granting
 from agentkernel.engine.lease import Leases
 from agentkernel.engine.locks import Locks, Operations
+from agentkernel.engine.network import Networks
 from agentkernel.engine.parts import Parts
 from agentkernel.engine.registry import Live, Registry
 from agentkernel.errors import LaunchFailed, SandboxFailed, StoreFailed
@@ -29,6 +31,8 @@ from agentkernel.model.status import FOLLOWS, Status
 
 if TYPE_CHECKING:
     from agentkernel.engine.pool import Pools
+    from agentkernel.engine.ports import Ports
+    from agentkernel.model.network import PortRule, PublishedPort
 
 Clock = Callable[[], float]
 EVENTS_IN_MEMORY: Final = 10_000  # of an engine in process
@@ -56,7 +60,9 @@ class Core:
         self.granting = Granting(parts, lambda backend: self.operations.spawn(self.sweep(backend)))
         self.locks = Locks()
         self.operations = Operations()
-        self.registry = Registry()
+        self.networks = Networks(self.audit, parts.egress)
+        self.registry = Registry(self._begun, self._ended)
+        self.blocks = Registry(self._begun, self._ended)  # running ones that have no row: they end with a block of their callers'
         self.knows_rows = not durable  # until then every sandbox of the store looks like one without a row
         self.unsettled: set[str] = set()  # ids whose rows may not be what is on the host
         self.adopted: Callable[[Live], None] = _nothing  # told of every sandbox that an earlier engine left running
@@ -82,9 +88,29 @@ class Core:
         """Where the logs of sandboxes are: of those that live on, beside the store; of others, where nothing outlives a boot."""
         return f"{self.parts.data_directory}/logs" if self.durable else _passing_logs(self.parts, self.store.identity)
 
+    @cached_property
+    def ports(self) -> Ports:
+        """What is published."""
+        ports: Ports = late.Ports(self._used)
+        return ports
+
+    def bound(self, rules: tuple[PortRule, ...]) -> AbstractContextManager[tuple[PublishedPort, ...]]:
+        """Holds the host's ports of a sandbox that is being made; see `Ports.bound`."""
+        return self.ports.bound(rules) if rules else nullcontext(())
+
+    def published(self, sandbox_id: str) -> tuple[PublishedPort, ...]:
+        """What is listened on for a sandbox now."""
+        return self.ports.published(sandbox_id) if self._has_ports else ()
+
     def find(self, caller: Caller, operation: str, name: str) -> SandboxRecord:
-        """The row of a sandbox by its name or id, if the caller may do that with it; raises NotFound, Refused."""
+        """The row of a sandbox by its name or id, if the caller may do that with it; raises NotFound, Refused.
+
+        For what `access.CONNECT` names also what would be the row of a block's sandbox, by its id.
+        """
         require(caller, operation)
+        if operation in CONNECT and (block := self.blocks.get(name)) is not None:
+            require(caller, operation, block.record)
+            return block.record
         record = self.store.find(caller.principal, name)
         if record is None and is_sandbox_id(name):
             record = self.store.get(name)
@@ -105,6 +131,11 @@ class Core:
 
     def update(self, record: SandboxRecord, event: Event | None = None) -> SandboxRecord:
         """Replaces a row without changing its status; raises Conflict, StoreFailed."""
+        if (block := self.blocks.get(record.sandbox_id)) is not None:
+            block.record = record
+            if event is not None:
+                self.audit.append(event)
+            return record
         self.store.update(record, event)
         self.census.put(record)
         if (live := self.registry.get(record.sandbox_id)) is not None:
@@ -160,6 +191,9 @@ class Core:
 
     async def close(self, *, left: bool = False) -> None:
         """Gives back what the engine itself holds, the store last; `left`: sandboxes that another engine is to remove."""
+        await self.networks.close()
+        if self._has_ports:
+            await self.ports.close()
         if self._store is not None and not self.durable:
             shutil.rmtree(self.log_directory, ignore_errors=True)  # our own files, of sandboxes that are gone
         self.leases.release(abandoning=left)
@@ -176,6 +210,23 @@ class Core:
             failpoint("engine.sweep.begun")
             count += await backend.sweep_owned(self.store.identity, Kept(self.census, self.pools))
         return count + await backend.sweep()
+
+    @property
+    def _has_ports(self) -> bool:
+        return "ports" in self.__dict__  # made when the first is to be published
+
+    def _begun(self, live: Live) -> None:
+        self.networks.begin(live)
+        if self._has_ports:
+            self.ports.begin(live)
+
+    def _ended(self, live: Live) -> None:
+        self.networks.end(live)
+        if self._has_ports:
+            self.ports.end(live)
+
+    def _used(self, live: Live) -> None:
+        live.used_at = self.clock()
 
     async def _make(self, backend: str, sandbox_id: str, spec: SandboxSpec) -> Sandbox:
         """A sandbox for a pool."""

@@ -43,8 +43,10 @@ from agentkernel.model.spec import SandboxSpec, StorageKind
 from agentkernel.model.status import Status
 
 if TYPE_CHECKING:
+    from agentkernel.engine.connections import Connections
     from agentkernel.engine.logs import Logs
     from agentkernel.engine.upkeep import Upkeep
+    from agentkernel.model.network import EgressChange, EgressRules, PortRule, PublishedPort
 
 
 class Engine:
@@ -64,6 +66,11 @@ class Engine:
         logs: Logs = late.Logs(self._core, self._usage.recorded)
         self._core.gone = logs.forget
         return logs
+
+    @cached_property
+    def _connections(self) -> Connections:
+        connections: Connections = late.Connections(self._core, self._on)
+        return connections
 
     @cached_property
     def _upkeep(self) -> Upkeep:
@@ -108,9 +115,10 @@ class Engine:
             access.require(caller, "run")
             grant = await core.granting.grant(request)
             grant = await core.granting.prepared(replace(grant, spec=replace(grant.spec, linger_s=LINGER_S)))
-            sandbox = core.take(grant.backend, grant.spec) or await self._create(grant)
-        record = _of_block(caller, grant, sandbox, core.clock())
-        live = Live(record=record, sandbox=sandbox, used_at=record.created_at)
+            with core.bound(grant.spec.ports) as published:
+                sandbox = core.take(grant.backend, grant.spec) or await self._create(grant)
+                record = replace(_of_block(caller, grant, sandbox, core.clock()), published=published)
+                live = core.blocks.add(Live(record=record, sandbox=sandbox, used_at=record.created_at))
         try:
             core.audit.append(core.audit.event("sandbox.created", caller.principal, record, details=audit.of_request(request)))
             yield SharedSandbox(live, self._usage, caller), grant
@@ -120,6 +128,7 @@ class Engine:
     async def _destroyed(self, caller: Caller, live: Live) -> None:
         """The end of a block's sandbox, told also when the block was cancelled."""
         trail = self._core.audit
+        self._core.blocks.pop(live.sandbox_id)
         await trail.told("sandbox.removed", Subject(caller.principal, live.record.name, live.record.backend), live.sandbox.destroy())
         trail.append(trail.event("sandbox.removed", caller.principal, live.record))
 
@@ -185,6 +194,7 @@ class Engine:
         record = self._core.find(caller, "spec", name)
         live = self._core.live(record)
         spec = record.spec if live is None else live.sandbox.spec
+        spec = replace(spec, egress=record.spec.egress, ports=record.spec.ports)
         return replace(spec, name=record.name, root=replace(spec.root, binds=(), files=(), symlinks=()))
 
     async def open(self, caller: Caller, name: str) -> Sandbox:
@@ -232,6 +242,28 @@ class Engine:
             return self._core.update(record, self._core.audit.event("sandbox.relabeled", caller.principal, record))
 
         return self._info(await self._on(caller, "relabel", name, "sandbox.relabeled", act))
+
+    # -- its connections
+
+    async def network(self, caller: Caller, name: str) -> EgressRules:
+        """See `abc.Kernel`."""
+        return self._connections.network(caller, name)
+
+    async def change_network(self, caller: Caller, name: str, change: EgressChange) -> EgressRules:
+        """See `abc.Kernel`."""
+        return await self._connections.change_network(caller, name, change)
+
+    async def publish(self, caller: Caller, name: str, rule: PortRule) -> PublishedPort:
+        """See `abc.Kernel`."""
+        return await self._connections.publish(caller, name, rule)
+
+    async def unpublish(self, caller: Caller, name: str, port: int) -> None:
+        """See `abc.Kernel`."""
+        await self._connections.unpublish(caller, name, port)
+
+    async def ports(self, caller: Caller, name: str) -> Sequence[PublishedPort]:
+        """See `abc.Kernel`."""
+        return self._connections.ports(caller, name)
 
     # -- looking on
 

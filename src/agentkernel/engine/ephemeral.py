@@ -19,10 +19,13 @@ from agentkernel.engine.variables import give_again, without_given
 from agentkernel.errors import NotFound
 from agentkernel.failpoints import failpoint
 from agentkernel.model.isolation import BackendKind
+from agentkernel.model.network import PublishedPort
 from agentkernel.model.record import Event, SandboxRecord
 from agentkernel.model.request import Grant, SandboxRequest
 from agentkernel.model.spec import SandboxSpec
 from agentkernel.model.status import Status
+
+Published = tuple[PublishedPort, ...]
 
 LINGER_S = 120.0  # without an engine it ends by itself: after the time in which its client may come back
 
@@ -69,9 +72,10 @@ class Ephemerals:
             check_quota(core.parts.limits, caller.principal, core.census.count(caller.principal))
             grant = await core.granting.prepared(await core.granting.grant(request))
             grant = replace(grant, spec=replace(grant.spec, linger_s=LINGER_S))
-            return await self._made(caller, grant, request, exec_id), grant
+            with core.bound(grant.spec.ports) as published:
+                return await self._made(caller, grant, request, exec_id, published), grant
 
-    async def _made(self, caller: Caller, grant: Grant, request: SandboxRequest, exec_id: int) -> Live:
+    async def _made(self, caller: Caller, grant: Grant, request: SandboxRequest, exec_id: int, published: Published) -> Live:
         core = self._core
         now = core.clock()
         check_quota(core.parts.limits, caller.principal, core.census.count(caller.principal))  # others were made while it was decided
@@ -88,6 +92,7 @@ class Ephemerals:
             ephemeral=True,
             exec_id=exec_id,
             used_at=now,
+            published=published,
         )
         event = core.audit.event("sandbox.created", caller.principal, record, exec_id=exec_id, details=of_request(request))
         if pooled is not None:

@@ -50,6 +50,11 @@ class Lifecycle:
             return made
         check_quota(core.parts.limits, caller.principal, core.census.count(caller.principal))
         record = self._new(caller, grant, options)
+        with core.bound(record.spec.ports if options.start else ()) as published:
+            return await self._created(caller, grant, options, replace(record, published=published))
+
+    async def _created(self, caller: Caller, grant: Grant, options: CreateOptions, record: SandboxRecord) -> SandboxRecord:
+        core = self._core
         pooled = core.take(grant.backend, replace(grant.spec, linger_s=record.spec.linger_s)) if options.start else None
         if pooled is not None:
             return await self._taken_over(caller, record, pooled)
@@ -82,13 +87,14 @@ class Lifecycle:
             return record
         core.granting.own(record.backend)
         core.boots.check()
-        record = core.move(record, Status.STARTING)
-        try:
-            failpoint("engine.start.stored")
-            return await self._boot(caller, record, "sandbox.started")
-        except BaseException as error:
-            await self._not_started(record, error)
-            raise
+        with core.bound(record.spec.ports) as published:
+            record = core.move(replace(record, published=published), Status.STARTING)
+            try:
+                failpoint("engine.start.stored")
+                return await self._boot(caller, record, "sandbox.started")
+            except BaseException as error:
+                await self._not_started(record, error)
+                raise
 
     async def stop(self, caller: Caller, record: SandboxRecord) -> SandboxRecord:
         """Ends everything in it and keeps its files; one that is stopped is fine."""
@@ -101,7 +107,7 @@ class Lifecycle:
         core = self._core
         live = core.live(record)
         used_at = live.used_at if live is not None else record.used_at
-        record = core.move(replace(record, used_at=used_at), Status.STOPPING, reason=reason)
+        record = core.move(replace(record, used_at=used_at, published=()), Status.STOPPING, reason=reason)
         failpoint("engine.stop.stored")
         core.registry.pop(record.sandbox_id)
         if live is not None:

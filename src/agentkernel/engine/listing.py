@@ -23,7 +23,7 @@ def shown(core: Core, record: SandboxRecord) -> SandboxInfo:
     live = core.live(record)
     if live is not None:
         record = replace(record, used_at=live.used_at)
-    return record.info(Status.UNAVAILABLE if core.granting.is_missing(record.backend) else None)
+    return record.info(Status.UNAVAILABLE if core.granting.is_missing(record.backend) else None, core.published(record.sandbox_id))
 
 
 def page(core: Core, caller: Caller, wanted: SandboxFilter) -> Sequence[SandboxInfo]:

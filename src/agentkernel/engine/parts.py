@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from agentkernel.abc import Backend, Store
+from agentkernel.abc import Backend, Egress, Store
 from agentkernel.engine.admission import Limits
 from agentkernel.model.spec import RootFilesystem
 
@@ -69,4 +69,5 @@ class Parts:
     data_directory: str  # logs of sandboxes that live on, leases of engines in process
     runtime_directory: str  # logs of sandboxes that do not
     limits: Limits = field(default_factory=Limits)
+    egress: Callable[[], Egress] | None = None  # called once, when a sandbox first connects to something; None: all of that is refused
     pool: PoolSettings | None = None  # None: no sandbox is made before it is asked for

@@ -6,9 +6,11 @@ A row is settled under its sandbox's lock, by the timer or by the first who asks
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from dataclasses import replace
 
 from agentkernel.abc import Backend, Sandbox
+from agentkernel.engine.audit import of_port
 from agentkernel.engine.core import Core
 from agentkernel.engine.ending import let_go_unless
 from agentkernel.engine.registry import Live
@@ -60,6 +62,8 @@ class Reconciler:
             SandboxFailed: it could not be settled; the next attempt may.
         """
         core = self._core
+        if (block := core.blocks.get(sandbox_id)) is not None:
+            return block.record
         record = core.store.get(sandbox_id)
         if record is None or sandbox_id not in core.unsettled:
             core.unsettled.discard(sandbox_id)
@@ -126,9 +130,16 @@ class Reconciler:
     def _adopt(self, record: SandboxRecord, sandbox: Sandbox) -> SandboxRecord:
         core = self._core
         now = core.clock()
-        record = core.update(replace(record, used_at=now), core.audit.event("sandbox.recovered", record.owner, record))
         claim_by = now + CLAIM_S if record.ephemeral else None
-        core.adopted(core.registry.add(Live(record=record, sandbox=sandbox, used_at=now, claim_by=claim_by)))
+        before = record.published
+        with core.ports.bound_again(before) if before else nullcontext(()) as published:
+            event = core.audit.event("sandbox.recovered", record.owner, record)
+            record = core.update(replace(record, used_at=now, published=published), event)
+            core.adopted(core.registry.add(Live(record=record, sandbox=sandbox, used_at=now, claim_by=claim_by)))
+        for port in before:
+            if port not in published:
+                details = (("reason", "the host's port is taken"), *of_port(port))
+                core.audit.append(core.audit.event("ports.unpublished", record.owner, record, outcome="conflict", details=details))
         return record
 
     async def _remove(self, record: SandboxRecord, backend: Backend) -> None:

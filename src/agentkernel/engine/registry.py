@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from agentkernel.abc import Sandbox
@@ -22,6 +22,7 @@ class Live:
     commands: set[int] = field(default_factory=set)  # exec ids that somebody waits for
     recorded: set[int] = field(default_factory=set)  # exec ids of detached commands whose output, and end, is recorded
     unnamed: int = 0  # more of them, whose ids are not known
+    connections: int = 0  # to its published ports
 
     @property
     def sandbox_id(self) -> str:
@@ -30,14 +31,16 @@ class Live:
 
     @property
     def is_in_use(self) -> bool:
-        """Whether somebody waits for a command in it."""
-        return bool(self.commands) or self.unnamed > 0
+        """Whether somebody waits for a command in it, or is connected to a port of its."""
+        return bool(self.commands) or self.unnamed > 0 or self.connections > 0
 
 
 class Registry:
-    """By id."""
+    """By id. `begun` and `ended` are told of each that is added and taken out."""
 
-    def __init__(self) -> None:
+    def __init__(self, begun: Callable[[Live], None], ended: Callable[[Live], None]) -> None:
+        self._begun = begun
+        self._ended = ended
         self._live: dict[str, Live] = {}
 
     def __len__(self) -> int:
@@ -49,6 +52,7 @@ class Registry:
     def add(self, live: Live) -> Live:
         """It runs."""
         self._live[live.sandbox_id] = live
+        self._begun(live)
         return live
 
     def get(self, sandbox_id: str) -> Live | None:
@@ -57,7 +61,10 @@ class Registry:
 
     def pop(self, sandbox_id: str) -> Live | None:
         """It is about to end: from now on nobody finds it here."""
-        return self._live.pop(sandbox_id, None)
+        live = self._live.pop(sandbox_id, None)
+        if live is not None:
+            self._ended(live)
+        return live
 
     def commands(self) -> int:
         """How many commands somebody waits for."""

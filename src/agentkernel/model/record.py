@@ -38,6 +38,7 @@ class SandboxRecord:
     idle_s: float | None = None  # stopped after so long without use
     reason: str = ""  # why it is not running, when that was nobody's wish
     request_key: str = ""  # of the request that made it: repeated, that request finds it
+    published: tuple[PublishedPort, ...] = ()  # while it runs
 
     def info(self, status: Status | None = None, ports: tuple[PublishedPort, ...] = ()) -> SandboxInfo:
         """What users see of it; `ports` are those that are listened on."""

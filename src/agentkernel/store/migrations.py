@@ -58,6 +58,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX events_by_sandbox ON events (sandbox_id, event_id)",
         "CREATE INDEX events_by_name ON events (sandbox, event_id)",
     ),
+    ("ALTER TABLE sandboxes ADD COLUMN published TEXT NOT NULL DEFAULT '[]'",),
 )
 NEWEST = len(MIGRATIONS)
 

@@ -9,15 +9,16 @@ from typing import Any
 
 from agentkernel.model.codec import from_json, to_json
 from agentkernel.model.isolation import IsolationLevel
+from agentkernel.model.network import PublishedPort
 from agentkernel.model.record import Event, Labels, SandboxRecord
 from agentkernel.model.spec import RootFilesystem, RootKind, SandboxSpec
 from agentkernel.model.status import Status
 
 SANDBOX_COLUMNS = (
     "sandbox_id, name, owner, status, backend, isolation, created_at, ephemeral, exec_id, started_at, used_at, expires_at, idle_s, reason, "
-    "request_key, root, spec"
+    "request_key, published, root, spec"
 )
-ROOT_AT = 15  # where SANDBOX_COLUMNS has the root's digest
+ROOT_AT = 16  # where SANDBOX_COLUMNS has the root's digest
 EVENT_COLUMNS = "event_id, kind, at, principal, sandbox_id, sandbox, backend, isolation, outcome, exec_id, details"
 _ELSEWHERE = RootFilesystem(kind=RootKind.HOST)  # stands in a stored specification for the root, which has a table of its own
 _WORD = 1 << 64
@@ -56,6 +57,7 @@ def to_columns(record: SandboxRecord) -> dict[str, Any]:
         "idle_s": record.idle_s,
         "reason": record.reason,
         "request_key": record.request_key,
+        "published": to_text(record.published),
     }
 
 
@@ -77,6 +79,7 @@ def to_record(row: Sequence[Any], root: RootFilesystem, labels: Labels) -> Sandb
         idle_s=row[12],
         reason=row[13],
         request_key=row[14],
+        published=from_json(tuple[PublishedPort, ...], json.loads(row[15])),
         spec=replace(from_json(SandboxSpec, json.loads(row[ROOT_AT + 1])), root=root),
         labels=labels,
     )
