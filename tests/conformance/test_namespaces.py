@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from conformance.roots import ENVIRONMENT, host_root
 
-from agentkernel.abc import Backend
+from agentkernel.abc import Backend, Egress
 from agentkernel.backends.namespaces.backend import NamespacesBackend
+from agentkernel.egress.gate import EgressGate
 from agentkernel.model.isolation import Feature, IsolationLevel, Support
 from agentkernel.model.spec import SandboxSpec
 from agentkernel.testing.conformance import BackendConformance
@@ -28,6 +29,9 @@ class TestNamespaces(BackendConformance):
         state, data = self._state, self._state / "data"
         own = (state / "sandboxes", state / "lasting", state / "ranges", state / "mount")
         return (*own, data / "sandboxes", data / "ranges", data / "scratch")
+
+    def egress(self) -> Egress:
+        return EgressGate()
 
     def backend_in_another_process(self) -> tuple[Callable[..., Backend], tuple[object, ...]]:
         return NamespacesBackend, (self._state,)

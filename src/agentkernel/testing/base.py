@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from agentkernel.abc import Backend, Process, Sandbox
+from agentkernel.abc import Backend, Egress, Process, Sandbox
 from agentkernel.model.isolation import Feature, Fingerprint, Support
 from agentkernel.model.spec import Resources, SandboxSpec, WorkspaceMode
 from agentkernel.testing.probe import PROBE_SOURCE, Probe, compile_static, install
@@ -39,6 +39,13 @@ class ConformanceBase(ABC):
         """What makes the same backend, on the same state, elsewhere: a callable and its arguments, which can be pickled.
 
         None, where the backend cannot keep sandboxes beyond its process (`boot` raises Unsupported).
+        """
+        return None
+
+    def egress(self) -> Egress | None:
+        """A new egress proxy for sandboxes with filtered network, whose process is started with `sys.executable`.
+
+        None, where the backend has no filtered network.
         """
         return None
 

@@ -23,6 +23,8 @@ from agentkernel.testing.isolation import KernelConformance, NetworkConformance,
 from agentkernel.testing.lasting import LastingConformance
 from agentkernel.testing.lifecycle import LifecycleConformance
 from agentkernel.testing.limits import LimitsConformance
+from agentkernel.testing.network import LoadConformance, ReachConformance, RefusalConformance, TransparentConformance
+from agentkernel.testing.ports import PortConformance
 from agentkernel.testing.terminal import TerminalConformance
 from agentkernel.testing.workspace import WorkspaceConformance
 
@@ -38,6 +40,11 @@ class BackendConformance(
     ConnectConformance,
     RootConformance,
     NetworkConformance,
+    ReachConformance,
+    RefusalConformance,
+    LoadConformance,
+    TransparentConformance,
+    PortConformance,
     KernelConformance,
     WorkspaceConformance,
     LimitsConformance,

@@ -11,6 +11,7 @@ from agentkernel.abc import Backend, Sandbox
 from agentkernel.errors import AgentKernelError, Unsupported
 from agentkernel.model.command import Command, TerminalSize
 from agentkernel.model.isolation import Feature, Fingerprint, Support
+from agentkernel.model.network import PortRule
 from agentkernel.model.spec import Bind, NetworkMode, Resources, RootFilesystem, RootKind, Workspace, WorkspaceMode
 from agentkernel.testing.base import MIB, ConformanceBase
 
@@ -45,6 +46,9 @@ ASKING: dict[Feature, Asking] = {
     Feature.READ_ONLY_ROOT: Asking(changes=lambda _directory, _limits: {"read_only_root": True}),
     Feature.NETWORK_NONE: Asking(changes=lambda _directory, _limits: {"network": NetworkMode.NONE}),
     Feature.NETWORK_HOST: Asking(changes=lambda _directory, _limits: {"network": NetworkMode.HOST}),
+    Feature.NETWORK_FILTERED: Asking(changes=lambda _directory, _limits: {"network": NetworkMode.FILTERED}),
+    Feature.TRANSPARENT_NETWORK: Asking(changes=lambda _directory, _limits: {"network": NetworkMode.FILTERED, "transparent_network": True}),
+    Feature.PUBLISHED_PORTS: Asking(changes=lambda _directory, _limits: {"ports": (PortRule(port=80),)}),
     Feature.MEMORY_LIMIT: Asking(changes=_limited(memory_bytes=64 * MIB)),
     Feature.CPU_LIMIT: Asking(changes=_limited(cpus=0.5)),
     Feature.PIDS_LIMIT: Asking(changes=_limited(pids=64)),
