@@ -38,7 +38,7 @@ static void check_stdin(struct intake *in, const struct frame *frame)
 
 static void check_frame(struct intake *in, const struct frame *frame)
 {
-    require(frame->length <= MAX_PAYLOAD && frame->type >= FRAME_CONFIGURE && frame->type <= FRAME_SHUTDOWN);
+    require(frame->length <= MAX_PAYLOAD && frame->type >= FRAME_CONFIGURE && frame->type <= FRAME_ANSWER);
     if (frame->type == FRAME_START)
         check_start(frame);
     else if (frame->type == FRAME_CONFIGURE && configuration_parse(&configuration, frame->payload, frame->length) == 0)

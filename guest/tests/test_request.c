@@ -53,6 +53,10 @@ static void a_configuration_is_understood(void)
     CHECK(configuration_parse(&configuration, v->bytes + FRAME_HEADER, v->payload_size) == 0);
     CHECK(configuration.filter_length == 2 && configuration.orphan_ms == 60000 && configuration.limit_count == 2);
     CHECK(configuration.limits[0].resource == 7 && configuration.limits[0].hard == 4096);
+    CHECK(!configuration.network.proxy && !configuration.network.resolver && !configuration.network.transparent);
+    v = find("configure_network");
+    CHECK(configuration_parse(&configuration, v->bytes + FRAME_HEADER, v->payload_size) == 0);
+    CHECK(configuration.network.proxy == 3128 && configuration.network.resolver == 53 && configuration.network.transparent == 3129);
 }
 
 static void every_vector_of_a_bad_payload_is_refused(void)
