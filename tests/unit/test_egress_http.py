@@ -120,6 +120,7 @@ REFUSED_LINES = {
     "GET http://1.2.3.4.5/ HTTP/1.1": 400,
     "GET http://" + "a" * 64 + ".com/ HTTP/1.1": 400,
     "GET http://example.com/#f HTTP/1.1": 400,
+    "GET http://example.com#@evil.com/ HTTP/1.1": 400,
     "GET http://m\xfcnchen.de/ HTTP/1.1": 400,
     "GET http://example.com/\xe9 HTTP/1.1": 400,
     "GET http://example.com/a b HTTP/1.1": 400,
@@ -283,6 +284,7 @@ def test_where_the_origin_is_known_the_request_names_a_path_and_the_same_host() 
     assert request(get(line="GET / HTTP/1.1", host="Host: some.where"), unnamed).host == "some.where"
     assert status_of(get(line="GET / HTTP/1.1", host="Host: some.where:81"), unnamed) == 421
     assert status_of(get(line="GET / HTTP/1.0", host=None), unnamed) == 400
+    assert status_of(get(line="GET / HTTP/1.1", host="Host: m\xfcnchen.de"), unnamed) == 400
 
 
 def test_only_a_websocket_is_an_upgrade() -> None:

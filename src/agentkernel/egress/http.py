@@ -17,7 +17,7 @@ from agentkernel.model.hosts import normal_host
 HTTP_PORT: Final = 80
 _LINE = re.compile(rb"([A-Z][A-Z_-]{0,31}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
 _AUTHORITY = re.compile(r"(\[[^\]]*\]|[^\[\]:]*)(?::([0-9]{1,5}))?")
-_ABSOLUTE = re.compile(r"http://([^/?#]*)([^#]*)", re.IGNORECASE)
+_ABSOLUTE = re.compile(r"http://([^/?]*)(.*)", re.IGNORECASE)
 _ANY_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.*")
 
 
@@ -194,9 +194,9 @@ def _connected(target: str, named: str | None, framing: Framing, origin: Origin 
 
 def _absolute(method: str, target: str, named: str | None) -> tuple[str, int, str]:
     """Host, port and path of a proxy's client."""
-    found = _ABSOLUTE.fullmatch(target)
-    if "#" in target:
+    if "#" in target:  # some would end the host there, others go on
         raise BadMessage("a URL is sent without its fragment")
+    found = _ABSOLUTE.fullmatch(target)
     if found is None:
         if _ANY_SCHEME.fullmatch(target):
             raise BadMessage("only http:// URLs are fetched for others; use CONNECT for https and every other protocol")
