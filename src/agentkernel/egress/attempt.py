@@ -15,12 +15,23 @@ _MAX_HOST_CHARACTERS: Final = 253
 class RefusedError(Exception):
     """It does not go on: `verdict` is DENIED by a rule or limit, or FAILED to reach what is allowed. The text is one sentence."""
 
-    def __init__(self, reason: str, *, rule: str = "", verdict: Verdict = Verdict.DENIED, number: int = errno.EACCES) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        rule: str = "",
+        verdict: Verdict = Verdict.DENIED,
+        number: int = errno.EACCES,
+        code: str = "",
+        hint: str = "",
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.rule = rule
         self.verdict = verdict
         self.number = number  # the errno that says it best
+        self.code = code  # what a program is told that can be told; empty: by the verdict
+        self.hint = hint  # what to ask for; empty: to allow it
 
     @property
     def is_denial(self) -> bool:

@@ -89,6 +89,8 @@ class _Conversation:
             if request.is_connect:
                 await self._connect(attempt)
                 return False
+            if self._sandbox.site.vault is not None:
+                self._sandbox.site.vault.check_plain(request)
             return await self._forward(request, attempt)
         except RefusedError as refused:
             attempt.refuse(refused)
@@ -218,7 +220,7 @@ def _refusal(refused: RefusedError, attempt: Attempt, method: str) -> bytes:
     if refused.number in _LIMITED:
         return render_refusal(429, "egress_limited", refused.reason, rule=refused.rule, method=method)
     if refused.is_denial:
-        hint = ask_for(attempt.host, attempt.port)
-        return render_refusal(403, "egress_denied", refused.reason, rule=refused.rule, hint=hint, method=method)
+        hint = refused.hint or ask_for(attempt.host, attempt.port)
+        return render_refusal(403, refused.code or "egress_denied", refused.reason, rule=refused.rule, hint=hint, method=method)
     status = 504 if refused.number == errno.ETIMEDOUT else 502
     return render_refusal(status, "egress_failed", refused.reason, rule=refused.rule, method=method)

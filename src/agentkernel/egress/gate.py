@@ -13,13 +13,13 @@ from agentkernel.egress import messages
 from agentkernel.egress.child import Child
 from agentkernel.egress.session import Session
 from agentkernel.errors import InvalidInput
-from agentkernel.model.network import Decision, EgressLimits, EgressRules
+from agentkernel.model.network import NO_CREDENTIALS, Decision, EgressLimits, EgressRules
 
 _PING_S: Final = 10.0  # a process that has not answered the last ping at the next one hangs
 _IDLE_S: Final = 120.0  # without a sandbox that has used it
 _END_S: Final = 2.0  # from closing its control socket to SIGKILL
 _QUICK_DEATH_S: Final = 5.0
-_BACKOFF_S: Final = (0.0, 0.2, 1.0, 5.0)  # after so many quick deaths in a row
+_BACKOFF_S: Final = (0.0, 0.0, 0.2, 1.0, 5.0)  # after so many quick deaths in a row
 
 
 class EgressGate:
@@ -38,7 +38,8 @@ class EgressGate:
         self._quick_deaths = 0
         self._not_before = 0.0
         self._sessions: dict[str, Session] = {}
-        self._joined: set[str] = set()
+        self._joined: set[str] = set()  # those with a stream
+        self._served: set[str] = set()  # those that have had one to this process
         self._timer: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
         self._awaits_pong = False
@@ -53,7 +54,7 @@ class EgressGate:
     def join(
         self, sandbox_id: str, rules: EgressRules, limits: EgressLimits, agent: TunnelPeer, decided: Callable[[Decision], None]
     ) -> Session:
-        """See `abc.Egress`. A sandbox's earlier session is closed. Raises InvalidInput for more rules than fit."""
+        """See `abc.Egress`. What that sandbox had joined with before is closed. Raises InvalidInput for more rules than fit."""
         session = Session(self, sandbox_id, rules, limits, agent, decided)
         session.joining()
         earlier = self._sessions.get(sandbox_id)
@@ -84,8 +85,10 @@ class EgressGate:
         if child is None:
             return None
         ours, theirs = socket.socketpair()
+        self.tell_credentials(session)  # first: no tunnel may be served without them
         child.send(session.joining(), theirs.detach())
         self._joined.add(session.sandbox_id)
+        self._served.add(session.sandbox_id)
         return ours
 
     def tell_rules(self, session: Session) -> None:
@@ -93,12 +96,26 @@ class EgressGate:
         if self._child is not None:
             self._child.send(messages.rules_of(session.sandbox_id, session.rules))
 
+    def tell_credentials(self, session: Session) -> None:
+        """See `session.Gate`. With them goes the file of certificates that this host trusts, which the process could not open."""
+        credentials = session.credentials
+        if self._child is None or credentials is None:
+            return
+        message = messages.secrets_of(session.sandbox_id, credentials)
+        try:
+            trust = os.open(credentials.trust, os.O_RDONLY | os.O_CLOEXEC) if credentials.trust else -1
+        except OSError:
+            trust = -1  # then what OpenSSL finds is trusted
+        self._child.send(message, trust)
+
     def leave(self, session: Session, *, for_good: bool) -> None:
         """See `session.Gate`."""
         if self._sessions.get(session.sandbox_id) is session:
             self._joined.discard(session.sandbox_id)
             if for_good:
                 del self._sessions[session.sandbox_id]
+                if session.credentials is not None and self._child is not None:
+                    self._child.send(messages.secrets_of(session.sandbox_id, NO_CREDENTIALS))  # it forgets them
         if not self._joined:
             self._idle_since = asyncio.get_running_loop().time()
 
@@ -140,6 +157,7 @@ class EgressGate:
             self._timer.cancel()
             self._timer = None
         child, self._child = self._child, None
+        self._served.clear()
         if child is not None:
             self._ending.add(child)
             child.let_go()
@@ -166,8 +184,9 @@ class EgressGate:
         if self._timer is not None:
             self._timer.cancel()
         self._note_death()
-        for sandbox_id in tuple(self._joined):
-            self._sessions[sandbox_id].fail(f"the egress process ended: {words}")
+        served, self._served = self._served, set()
+        for session in [self._sessions[sandbox_id] for sandbox_id in served if sandbox_id in self._sessions]:
+            session.fail(f"the egress process ended: {words}")
 
     def _note_death(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from agentkernel.errors import InvalidInput, ProtocolViolation
 from agentkernel.model.codec import to_json
-from agentkernel.model.network import Decision, EgressLimits, EgressRules
+from agentkernel.model.network import Credentials, Decision, EgressLimits, EgressRules
 
 MAX_MESSAGE_BYTES: Final = 65_536
 PING: Final = b'{"op":"ping"}'
@@ -28,6 +28,11 @@ def join(sandbox_id: str, rules: EgressRules, limits: EgressLimits) -> bytes:
 def rules_of(sandbox_id: str, rules: EgressRules) -> bytes:
     """From now on these hold. Raises InvalidInput for more rules than fit."""
     return _encode({"op": "rules", "sandbox": sandbox_id, "rules": to_json(rules)})
+
+
+def secrets_of(sandbox_id: str, credentials: Credentials) -> bytes:
+    """What is put into its requests; the certificates that the host trusts come with it, as a file. Raises InvalidInput for too much."""
+    return _encode({"op": "secrets", "sandbox": sandbox_id, "credentials": to_json(credentials)})
 
 
 def decision_of(sandbox_id: str, decision: Decision) -> bytes:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Final
 from agentkernel.egress.attempt import Attempt, RefusedError
 from agentkernel.egress.reach import names_port
 from agentkernel.egress.relay import relay
+from agentkernel.egress.terminate import terminate
 from agentkernel.egress.tls import ALERT, FIRST_BYTE, BadHello, ClientHello, ClientHelloReader
 from agentkernel.egress.tunnel import Tunnel
 from agentkernel.egress.upstream import Upstream
+from agentkernel.egress.vault import Vault
 from agentkernel.model.hosts import is_address
 from agentkernel.policy.egress import rule_name
 
@@ -30,11 +32,32 @@ _RULE: Final = "tls name"
 async def pass_through(sandbox: Sandbox, tunnel: Tunnel, attempt: Attempt, upstream: Upstream) -> None:
     """Passes bytes both ways to the end, the program's first ones when they are found right; tells the attempt's outcome."""
     later = sandbox.around.desk.loop.call_later(TOLD_AFTER_S, attempt.allow)
+    vault = sandbox.site.vault
     try:
+        if vault is not None and vault.is_bound(attempt.host, attempt.port):
+            await _take_out(sandbox, vault, tunnel, attempt, upstream)
+            return
         await relay(tunnel, upstream, sandbox.count, _admitted(sandbox, tunnel, attempt))
     finally:
         later.cancel()
         attempt.allow()
+
+
+async def _take_out(sandbox: Sandbox, vault: Vault, tunnel: Tunnel, attempt: Attempt, upstream: Upstream) -> None:
+    """Takes a connection to the host of a secret out of its TLS, which it must begin with."""
+    try:
+        await _check_beginning(sandbox, tunnel, attempt)
+        if tunnel.buffer and tunnel.buffer[0] != FIRST_BYTE:
+            raise RefusedError("a secret is bound to this port, so TLS is spoken there and nothing else", rule=_RULE, number=errno.EPROTO)
+    except RefusedError as refused:
+        attempt.refuse(refused)
+        await _close_with_alert(tunnel)
+        tunnel.close()
+    else:
+        attempt.allow()
+        await terminate(sandbox, vault, tunnel, attempt, upstream)
+    finally:
+        upstream.close()
 
 
 async def _admitted(sandbox: Sandbox, tunnel: Tunnel, attempt: Attempt) -> bool:

@@ -21,6 +21,7 @@ from agentkernel.egress.http_response import ResponseReader
 from agentkernel.egress.names import SYNTHETIC, Lookups, Names
 from agentkernel.egress.resolving import Address, Resolver, UnresolvedError
 from agentkernel.egress.upstream import Desk, Upstream
+from agentkernel.egress.vault import Vault
 from agentkernel.model.hosts import is_address
 from agentkernel.model.network import EgressRules
 from agentkernel.policy.egress import Ruling, rule_address, rule_name
@@ -66,6 +67,7 @@ class Site:
     rules: EgressRules
     names: Names
     lookups: Lookups
+    vault: Vault | None = None  # its secrets, if it has any
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(16))
 
 

@@ -18,6 +18,7 @@ from agentkernel.egress.stream import FrameStream, Piece
 from agentkernel.egress.telling import Teller
 from agentkernel.egress.tunnel import FIRST_CREDIT_BYTES, MAX_WINDOW_BYTES, Accepted, HostileFrameError, Tunnel, read_accepted
 from agentkernel.egress.upstream import Upstream
+from agentkernel.egress.vault import Vault
 from agentkernel.model.network import Decision, EgressLimits, EgressRules
 
 WINDOWS_BYTES: Final = 16 * 1024 * 1024  # of all tunnels together that the agent may have on its way here
@@ -44,6 +45,7 @@ class Joining(NamedTuple):
     rules: EgressRules
     limits: EgressLimits
     sock: socket.socket
+    vault: Vault | None = None
 
 
 class Sandbox:
@@ -58,7 +60,7 @@ class Sandbox:
         self, joining: Joining, around: Surroundings, service: Service, told: Callable[[bytes], bool], left: Callable[[Sandbox], None]
     ) -> None:
         self.sandbox_id = joining.sandbox_id
-        self.site = Site(rules=joining.rules, names=Names(), lookups=Lookups(joining.limits.lookups_per_s))
+        self.site = Site(rules=joining.rules, names=Names(), lookups=Lookups(joining.limits.lookups_per_s), vault=joining.vault)
         self.around = around
         self._service = service
         self._left = left
@@ -81,6 +83,9 @@ class Sandbox:
         """Connects for a tunnel, which is closed should later rules deny it; raises RefusedError, which has been told."""
         try:
             self._check_bytes()
+            if self.site.vault is not None:
+                self.site.vault.check_host(attempt.host)
+                self.site.vault.check_reachable(attempt.host, attempt.port)
             upstream = await reach(self.around, self.site, attempt)
         except RefusedError as refused:
             attempt.refuse(refused)

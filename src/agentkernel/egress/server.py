@@ -13,11 +13,13 @@ from agentkernel.egress.reach import Surroundings, parse_proxy
 from agentkernel.egress.resolving import Lookup, Resolver, system_lookup
 from agentkernel.egress.sandbox import Joining, Sandbox, Service
 from agentkernel.egress.upstream import make_desk
+from agentkernel.egress.vault import Vault
 from agentkernel.errors import ProtocolViolation
 from agentkernel.model.codec import from_json
-from agentkernel.model.network import EgressLimits, EgressRules
+from agentkernel.model.network import Credentials, EgressLimits, EgressRules
 
 _MESSAGES_A_TURN: Final = 64
+_MAX_TRUST_BYTES: Final = 4 * 1024 * 1024
 SERVICE: Final = Service(serve=dispatch.serve, answer=resolver.answer)
 
 
@@ -36,6 +38,7 @@ class Server:
         self._loop = loop
         self._around = Surroundings(desk=make_desk(loop), resolver=Resolver(lookup), own=OwnAddresses())
         self._sandboxes: dict[str, Sandbox] = {}
+        self._vaults: dict[str, Vault] = {}  # of sandboxes, also of those that are about to join
         loop.add_reader(control.fileno(), self._readable)
         self._tell(messages.READY)
 
@@ -78,10 +81,26 @@ class Server:
             sandbox = self._sandboxes.get(str(message.get("sandbox")))
             if sandbox is not None:
                 sandbox.set_rules(from_json(EgressRules, message.get("rules")))
+        elif operation == "secrets":
+            self._keep(message, descriptors)
         elif operation == "configure":
             self._around.proxy = parse_proxy(str(message.get("upstream", "")))
         elif operation == "ping":
             self._tell(messages.PONG)
+
+    def _keep(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        """Secrets of a sandbox that is there, or that joins next."""
+        trust = _read_all(descriptors[0]) if descriptors else b""
+        credentials = from_json(Credentials, message.get("credentials"))
+        vault = Vault(credentials, trust.decode("ascii", "ignore"))
+        sandbox_id = str(message.get("sandbox"))
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is not None:
+            sandbox.site.vault = vault
+        if credentials.secrets:
+            self._vaults[sandbox_id] = vault
+        else:
+            self._vaults.pop(sandbox_id, None)
 
     def _join(self, message: dict[str, Any], sock: socket.socket) -> None:
         sandbox_id = str(message.get("sandbox"))
@@ -89,7 +108,7 @@ class Server:
         earlier = self._sandboxes.get(sandbox_id)
         if earlier is not None:
             earlier.close()
-        joining = Joining(sandbox_id, rules, limits, sock)
+        joining = Joining(sandbox_id, rules, limits, sock, self._vaults.get(sandbox_id))
         self._sandboxes[sandbox_id] = Sandbox(joining, self._around, SERVICE, self._tell, self._left)
 
     def _left(self, sandbox: Sandbox) -> None:
@@ -102,3 +121,11 @@ class Server:
         except OSError:  # the engine does not keep up, or has gone
             return False
         return True
+
+
+def _read_all(descriptor: int) -> bytes:
+    """A file of certificates."""
+    data = b""
+    while len(data) < _MAX_TRUST_BYTES and (piece := os.read(descriptor, _MAX_TRUST_BYTES)):
+        data += piece
+    return data

@@ -20,7 +20,7 @@ from agentkernel.egress import messages
 from agentkernel.egress.stream import FrameStream, Piece
 from agentkernel.errors import InvalidInput
 from agentkernel.model.codec import from_json
-from agentkernel.model.network import Decision, EgressLimits, EgressRules, Verdict
+from agentkernel.model.network import Credentials, Decision, EgressLimits, EgressRules, Verdict
 
 MAX_OPEN: Final = 2048  # tunnels, and queries, that an agent has at a time; an honest one has at most 1,024 and 256
 BACKLOG_LIMIT_BYTES: Final = 32 * 1024 * 1024  # more than the egress process gives credit for: it has stopped reading
@@ -46,6 +46,10 @@ class Gate(Protocol):
         """Tells the egress process new rules."""
         ...
 
+    def tell_credentials(self, session: Session) -> None:
+        """Tells the egress process what it puts into the sandbox's requests."""
+        ...
+
     def leave(self, session: Session, *, for_good: bool) -> None:
         """The session has no stream any more."""
         ...
@@ -65,6 +69,7 @@ class Session:
     ) -> None:
         self.sandbox_id = sandbox_id
         self.rules = rules
+        self.credentials: Credentials | None = None
         self._gate = gate
         self._limits = limits
         self._agent = agent
@@ -108,6 +113,13 @@ class Session:
         self.rules = rules
         if self._stream is not None:
             self._gate.tell_rules(self)
+
+    def set_secrets(self, credentials: Credentials) -> None:
+        """See `abc.EgressSession`. Raises InvalidInput for more than fits; then the old ones hold."""
+        messages.secrets_of(self.sandbox_id, credentials)
+        self.credentials = credentials
+        if self._stream is not None:
+            self._gate.tell_credentials(self)
 
     def close(self) -> None:
         """See `abc.EgressSession`; repeating it is fine."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -88,13 +88,30 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secret:
-    """A credential that the sandbox never sees: where it may go. The value itself is in no model."""
+    """A credential that the sandbox never sees: where it may go. The value itself is in no model that is stored."""
 
     name: str  # the variable inside, which holds a placeholder
-    hosts: tuple[str, ...]  # exact domains, whose TLS the proxy terminates
-    path: str = ""  # only below this path; empty: every path
+    hosts: tuple[str, ...]  # exact domains, `host` (port 443) or `host:port`, whose TLS the proxy terminates
+    path: str = ""  # only this path and what is below it; empty: every path
     method: str = ""  # only with this method; empty: every method
-    header: str = ""  # only in this header; empty: Authorization and every header whose value holds the placeholder
+    header: str = ""  # only in this header, in lower case; empty: every header whose value holds the placeholder
+    placeholder: str = ""  # what `name` holds inside; empty in a request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """What the egress process needs to put a sandbox's secrets into its requests. Held in memory, sent to that process, written nowhere.
+
+    A host of a secret without a `leaf` cannot be reached: nobody could see what is sent there.
+    """
+
+    secrets: tuple[Secret, ...]
+    values: dict[str, str] = field(default_factory=dict, repr=False)  # by the secret's name; one that is missing is not had any more
+    leaves: dict[str, str] = field(default_factory=dict, repr=False)  # by host: a certificate that the sandbox trusts and its key, PEM
+    trust: str = ""  # the file of certificates that this host trusts; empty: what OpenSSL finds by itself
+
+
+NO_CREDENTIALS: Final = Credentials(secrets=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

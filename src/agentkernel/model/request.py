@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from agentkernel.model.isolation import BackendKind, IsolationLevel
-from agentkernel.model.network import PortRule, Rule
+from agentkernel.model.network import PortRule, Rule, Secret
 from agentkernel.model.spec import Bind, SandboxSpec, StorageKind
 
 
@@ -29,6 +29,8 @@ class SandboxRequest:
     only_hosts: bool = False  # [security.domains] allowlist_only
     transparent_network: bool | None = None  # None: where the backend can
     ports: tuple[PortRule, ...] = ()
+    secrets: tuple[Secret, ...] = ()
+    secret_values: dict[str, str] = field(default_factory=dict, repr=False)  # by name; never stored, told or given to a sandbox
     mount_cwd: bool | None = None
     mount_home: bool | None = None
     pass_environment: bool | None = None
@@ -43,6 +45,7 @@ class SandboxRequest:
     disk_bytes: int | None = None
     storage: StorageKind | None = None
     user: str | None = None  # "root", "user" or "uid[:gid]"
+    notices: tuple[Notice, ...] = ()  # what reading the settings brought to light
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

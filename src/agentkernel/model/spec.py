@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agentkernel.model.isolation import IsolationLevel
-from agentkernel.model.network import NOTHING, EgressRules, PortRule
+from agentkernel.model.network import NOTHING, EgressRules, PortRule, Secret
 
 
 class NetworkMode(StrEnum):
@@ -120,6 +120,7 @@ class SandboxSpec:
     egress: EgressRules = NOTHING  # FILTERED: who it may talk to, when it starts
     transparent_network: bool = False  # FILTERED: also programs that know no proxy reach it
     ports: tuple[PortRule, ...] = ()  # published while it runs
+    secrets: tuple[Secret, ...] = ()  # with their placeholders; the values are in the engine's memory alone
     resources: Resources = Resources()
     storage: StorageKind = StorageKind.MEMORY
     read_only_root: bool = False
