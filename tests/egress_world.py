@@ -71,8 +71,13 @@ class Program:
 
     async def read(self, count: int) -> bytes:
         """Exactly so many bytes, fewer at the end."""
-        await self.until(lambda: len(self.received) >= count or self.is_over)
-        return self._take(count)
+        data = bytearray()
+        while len(data) < count:
+            await self.until(lambda: bool(self.received) or self.is_over)
+            if not self.received:
+                break
+            data += self._take(count - len(data))
+        return bytes(data)
 
     async def read_all(self) -> bytes:
         """Everything to the end."""
@@ -271,7 +276,7 @@ async def serving(handler: Handler, host: str = "127.0.0.1") -> AsyncIterator[in
         finally:
             writer.close()
 
-    server = await asyncio.start_server(handle, host, 0)
+    server = await asyncio.start_server(handle, host, 0, limit=1 << 24)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
