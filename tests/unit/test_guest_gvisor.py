@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import os
 import random
 import shutil
@@ -51,6 +52,7 @@ from unit.guest_wire import (
     encode_field,
 )
 from unit.gvisor_container import ARCHITECTURE, WORKLOAD, Container, GvisorBoundary, release
+from unit.tunnel_wire import PROXY, TunnelHost, network
 
 from agentkernel.channel.sandbox import open_sandbox
 from agentkernel.model.command import Command
@@ -185,6 +187,65 @@ async def test_the_channel_works_over_a_stream_that_is_cut(runsc: str, guest_bin
         await sandbox.destroy()
     finally:
         container.stop()
+
+
+# --- Tunnels -----------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def networked(runsc: str, guest_binary: Path) -> Iterator[TunnelHost]:
+    """Attached to an agent with listeners; port 53 would need CAP_NET_BIND_SERVICE."""
+    container = Container(runsc, guest_binary, busybox=True)
+    host = TunnelHost(container.stream(), timeout_s=30)
+    assert host.attach(padding=True) == 1
+    host.configure(network(3128, 5353))
+    host.auto_credit = True
+    yield host
+    container.stop()
+
+
+def test_connections_of_the_workload_go_on_through_the_stream(networked: TunnelHost) -> None:
+    size = 10_000_000
+    script = f"(echo request; head -c {size} /dev/zero) | nc 127.0.0.1 3128 | md5sum"
+    run = networked.start("sh", "-c", script, env=("PATH=/bin",))
+    tunnel = networked.next_accepted()
+    assert tunnel.kind == PROXY
+    answer = random.Random(3).randbytes(3_000_000)
+    networked.pour(tunnel, answer)
+    networked.until(lambda: tunnel.ended)
+    assert tunnel.data == b"request\n" + bytes(size)
+    networked.pour(tunnel, b"", end=True)
+    assert networked.finish(run).stdout.split()[0].decode() == hashlib.md5(answer).hexdigest()
+
+
+def test_the_host_connects_to_a_port_of_the_workload(networked: TunnelHost) -> None:
+    assert networked.open(8000).closed == errno.ECONNREFUSED
+    run = networked.started("nc", "-l", "-p", "8000", "-e", "/bin/cat", env=("PATH=/bin",))
+    deadline = time.monotonic() + 10
+    while not (tunnel := networked.open(8000)).opened:
+        assert time.monotonic() < deadline
+    networked.pour(tunnel, b"there and back", end=True)
+    networked.until(lambda: tunnel.ended)
+    assert tunnel.data == b"there and back"
+    networked.finish(run)
+
+
+def test_a_datagram_is_answered(networked: TunnelHost) -> None:
+    """To the agent they are all the same, so it need not be DNS: busybox speaks TFTP to any port."""
+    run = networked.started("tftp", "-g", "-r", "some-name", "-l", "/tmp/some-name", "127.0.0.1", "5353", env=("PATH=/bin",))
+    networked.until(lambda: networked.queries)
+    ((ident, question),) = networked.queries.items()
+    assert question.startswith(b"\0\1some-name\0")
+    networked.answer(ident, b"\0\5\0\1an answer\0")
+    assert b"an answer" in networked.finish(run).stderr
+
+
+def test_connections_are_reset_with_the_attach(networked: TunnelHost) -> None:
+    run = networked.started("nc", "127.0.0.1", "3128", env=("PATH=/bin",), flags=STDIN_FOLLOWS)
+    networked.next_accepted()
+    assert networked.attach(padding=True) == 1
+    networked.resume(run)
+    assert networked.finish(run).exit is not None
 
 
 # --- Commands ----------------------------------------------------------------------------------------------------------------------------
