@@ -567,14 +567,17 @@ def test_a_body_survives_every_change_of_its_framing(parts: list[bytes], sizes: 
     assert body(Framing(Kind.NONE), after, sizes) == (b"", True, after)
 
 
+class Sock:
+    """A socket to read an answer from."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def makefile(self, _mode: str) -> io.BytesIO:
+        return io.BytesIO(self.data)
+
+
 def test_what_is_framed_anew_is_read_by_an_independent_parser() -> None:
-    class Sock:
-        def __init__(self, data: bytes) -> None:
-            self.data = data
-
-        def makefile(self, _mode: str) -> io.BytesIO:
-            return io.BytesIO(self.data)
-
     reader = BodyReader(CHUNKED)
     pieces = [
         piece for part in (b"3;x\r\nab", b"c\r\n1", b"0\r\n", b"0123456789abcdef\r", b"\n0\r\nT: x\r\n\r\n") for piece in reader.feed(part)
@@ -717,6 +720,41 @@ def test_a_response_is_written_anew_for_the_client() -> None:
         and not switch.is_interim
         and switch.render(1, close=False) == b"HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     )
+
+
+@settings(max_examples=200)
+@given(
+    st.sampled_from([200, 201, 204, 206, 301, 304, 403, 500, 599]),
+    st.lists(st.tuples(names, field_values), max_size=6),
+    st.sampled_from(["", "Content-Length: 7", "Transfer-Encoding: chunked"]),
+    st.sampled_from(["GET", "HEAD", "POST"]),
+    st.integers(0, 1),
+    st.booleans(),
+)
+def test_a_response_that_is_passed_on_means_the_same_to_an_independent_parser(
+    status: int, fields: list[tuple[str, str]], framing: str, method: str, minor: int, close: bool
+) -> None:
+    sent = {
+        "": b"content",
+        "Content-Length: 7": b"content",
+        "Transfer-Encoding: chunked": b"3\r\ncon\r\n4;x=y\r\ntent\r\n0\r\nT: x\r\n\r\n",
+    }[framing]
+    lines = [f"{name}: {value}" for name, value in fields] + ([framing] if framing else [])
+    try:
+        reader = ResponseReader(method)
+        found = reader.feed(answer(*lines, line=f"HTTP/1.1 {status} Reason") + sent)
+    except BadMessage:
+        return
+    assert found is not None
+    body, kind = BodyReader(found.framing), found.framing_for(minor)
+    content = b"".join(bytes(framed(kind, piece)) for piece in body.feed(reader.rest)) + last_piece(kind)
+    seen = http.client.HTTPResponse(Sock(found.render(minor, close=close) + content), method=method)  # type: ignore[arg-type]
+    seen.begin()
+    assert (seen.status, seen.reason, seen.version) == (status, "Reason", 11)
+    assert len(seen.headers.get_all("Content-Length", []) + seen.headers.get_all("Transfer-Encoding", [])) <= 1
+    assert minor == 1 or not seen.headers.get_all("Transfer-Encoding", [])
+    assert seen.headers.get_all("Connection", []) == (["close"] if close or kind is Kind.CLOSE else [])
+    assert seen.read() == (b"" if method == "HEAD" or status in (204, 304) else b"content")
 
 
 def test_a_hundred_thousand_responses_are_read_or_refused() -> None:
