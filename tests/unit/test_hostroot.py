@@ -392,6 +392,21 @@ def test_what_is_no_bundle_is_not_shown_and_its_variable_dropped(home: Home, con
     assert "REQUESTS_CA_BUNDLE" not in dict(found(home).environment)
 
 
+def test_an_image_gets_the_bundle_that_the_callers_programs_trust_or_else_the_systems(tmp_path: Path) -> None:
+    system = hostetc.certificates({})
+    assert system in ("", *map(os.path.realpath, hostetc.CERTIFICATES))
+    bundle, key = tmp_path / "ca.pem", tmp_path / "key.pem"
+    bundle.write_text(CERTIFICATE)
+    key.write_text(CERTIFICATE + KEY)
+    (tmp_path / "link.pem").symlink_to(bundle)
+    assert hostetc.certificates({"CURL_CA_BUNDLE": str(tmp_path / "link.pem")}) == str(bundle)
+    assert hostetc.certificates({"SSL_CERT_FILE": str(key), "REQUESTS_CA_BUNDLE": str(bundle)}) == str(bundle)
+    for useless in (str(key), "ca.pem", str(tmp_path), str(tmp_path / "missing")):
+        assert hostetc.certificates({"SSL_CERT_FILE": useless}) == system
+    bundle.chmod(0o600)
+    assert hostetc.certificates({"SSL_CERT_FILE": str(bundle)}) == system
+
+
 def test_a_bundle_among_credentials_is_not_shown(home: Home) -> None:
     (home.path / ".aws").mkdir()
     (home.path / ".aws/ca.pem").write_text(CERTIFICATE)

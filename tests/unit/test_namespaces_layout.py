@@ -72,15 +72,29 @@ def test_every_namespace_is_new_and_the_network_only_without_one():
     assert Op.LOOPBACK not in {step.op for step in open_network}
 
 
+LOW_PORTS = Text("net/ipv4/ip_unprivileged_port_start")
+
+
+def test_whoever_has_a_network_namespace_may_serve_on_every_port_of_it():
+    read_only = dataclasses.replace(FACTS, sysctl_writable=False)
+    for network, facts, may in (
+        (NetworkMode.NONE, FACTS, True),
+        (NetworkMode.NONE, read_only, False),
+        (NetworkMode.FILTERED, read_only, True),  # or it fails: the resolver needs it
+        (NetworkMode.HOST, FACTS, False),
+    ):
+        plan = steps(dataclasses.replace(SPEC, network=network), facts=facts)
+        assert (LOW_PORTS in [step.arguments[0] for step in plan if step.op is Op.SYSCTL]) is may
+
+
 def test_a_filtered_network_is_a_namespace_in_which_the_agent_may_listen_as_resolver():
     plan = steps(dataclasses.replace(SPEC, network=NetworkMode.FILTERED))
     assert CloneFlag(the(plan, Op.CLONE).arguments[0]) & CloneFlag.NEWNET
-    port = next(step for step in plan if step.op is Op.SYSCTL and step.arguments[0] == Text("net/ipv4/ip_unprivileged_port_start"))
+    port = next(step for step in plan if step.op is Op.SYSCTL and step.arguments[0] == LOW_PORTS)
     order = [step.op for step in plan]
     # The settings of the host's /proc before the root is changed, but after it is built: the network is made meanwhile.
     assert plan.index(port) == order.index(Op.PIVOT) - 1
     assert Op.LOOPBACK in order and Op.TRANSPARENT not in order
-    assert not [step for step in steps() if step.op is Op.SYSCTL and step.arguments[0].value.startswith("net/")]
 
 
 def test_what_programs_connect_to_is_turned_to_the_agent_before_the_rights_to_undo_it_go():

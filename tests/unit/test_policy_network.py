@@ -159,8 +159,10 @@ def test_programs_with_certificates_of_their_own_trust_what_the_host_trusts() ->
     root = replace(ROOT, binds=(Bind(source="/etc/ssl/certs", target="/etc/ssl/certs"),))
     assert shown(root)["NODE_EXTRA_CA_CERTS"] == shown(root)["PIP_CERT"] == shown(root)["REQUESTS_CA_BUNDLE"] == BUNDLE
     assert "PIP_CERT" not in shown()  # out of sight
-    kept = replace(root, environment=(("PIP_CERT", "/company.pem"),))
-    assert shown(kept)["PIP_CERT"] == "/company.pem"
+    kept = shown(replace(root, environment=(("PIP_CERT", "/pip.pem"),)))
+    assert (kept["PIP_CERT"], kept["REQUESTS_CA_BUNDLE"]) == ("/pip.pem", BUNDLE)
+    company = shown(replace(root, environment=(("CURL_CA_BUNDLE", "/company.pem"),)))
+    assert company["REQUESTS_CA_BUNDLE"] == company["PIP_CERT"] == "/company.pem"  # requests takes the other where it is alone
 
 
 def test_an_image_is_shown_the_hosts_certificates_and_told_where_they_are() -> None:

@@ -51,7 +51,7 @@ class ImageParts:
     is_project: Callable[[str, str], bool]  # directory, home
     image_for: Callable[[Sequence[bytes], Iterable[str]], str | None]  # argv, names in the directory -> the image of the language table
     unpack_argv: Callable[[str, str, int], tuple[str, ...]]  # tar path, destination, byte limit -> arguments for a Python interpreter
-    certificates: Callable[[], str] = str  # the file of certificates that this host trusts
+    certificates: Callable[[Mapping[str, str]], str] = lambda _environment: ""  # the file of certificates that a caller trusts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

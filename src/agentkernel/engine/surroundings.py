@@ -52,7 +52,7 @@ def gather(request: SandboxRequest, parts: Parts) -> Surroundings:
         credentials_found=tuple(
             (directory.path, name) for directory in ({view.path: view} | mounts).values() for name in _credentials(directory)
         ),
-        certificates=parts.images.certificates(),
+        certificates=parts.images.certificates(environment),
         detected_image=None if root is not None else parts.images.image_for(request.argv, _Directory(request.cwd).names),
     )
 

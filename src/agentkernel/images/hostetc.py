@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 
 from agentkernel.model.spec import Bind, RootFile, User
 
@@ -63,6 +64,8 @@ LINKED_FROM = ("/etc/", "/usr/", "/nix/store/", "/gnu/store/", "/var/lib/ca-cert
 
 # The system's file of the certificates that it trusts: Debian, Alpine and Arch; Fedora; SUSE.
 CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem")
+CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE")  # whole bundles, not additions to one
+MAX_BUNDLE_BYTES = 4 * 1024 * 1024
 
 NSSWITCH = b"passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\nprotocols: files\nservices: files\n"
 HOSTS = b"127.0.0.1 localhost sandbox\n::1 localhost ip6-localhost ip6-loopback\n"
@@ -122,15 +125,31 @@ def synthetic(resolv_conf: str = "/etc/resolv.conf") -> tuple[RootFile, ...]:
     )
 
 
-def certificates() -> str:
-    """The file of certificates that this host's programs trust, without links; empty where there is none that everybody may read."""
-    for path in CERTIFICATES:
+def certificates(environment: Mapping[str, str]) -> str:
+    """The file of certificates that the caller's programs trust, without links: its own, by the usual variables, or the system's.
+
+    Empty where there is none that everybody may read, and that holds certificates alone.
+    """
+    named = [os.path.normpath(environment[name]) for name in CERTIFICATE_VARIABLES if environment.get(name, "").startswith("/")]
+    for path in dict.fromkeys((*named, *CERTIFICATES)):
         try:
-            if _is_public(os.stat(path)):
+            if _is_public(os.stat(path)) and (path in CERTIFICATES or holds_certificates(path)):
                 return os.path.realpath(path)
         except OSError:
             continue
     return ""
+
+
+def holds_certificates(path: str) -> bool:
+    """Whether a file holds certificates in PEM form, of a size that bundles have, and no key."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_BUNDLE_BYTES + 1)
+    except OSError:
+        return False
+    if b"BEGIN CERTIFICATE" not in content and b"BEGIN TRUSTED CERTIFICATE" not in content:
+        return False
+    return len(content) <= MAX_BUNDLE_BYTES and b"PRIVATE KEY" not in content
 
 
 def _resolvers(path: str) -> bytes:

@@ -36,7 +36,6 @@ CERTIFICATE_VARIABLES = (
     "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "NPM_CONFIG_CAFILE", "npm_config_cafile", "BUNDLE_SSL_CA_CERT", "HEX_CACERTS_PATH",
     "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
 )  # fmt: skip
-MAX_BUNDLE_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -267,14 +266,7 @@ def _reveal_bundle(root: _Root, path: str) -> bool:
     source = os.path.realpath(path)
     if credential_in(path, root.host.home) is not None or credential_in(source, root.host.home) is not None or not os.path.isfile(source):
         return False
-    try:
-        with open(source, "rb") as file:
-            content = file.read(MAX_BUNDLE_BYTES + 1)
-    except OSError:
-        return False
-    if b"BEGIN CERTIFICATE" not in content and b"BEGIN TRUSTED CERTIFICATE" not in content:
-        return False
-    if len(content) > MAX_BUNDLE_BYTES or b"PRIVATE KEY" in content:
+    if not hostetc.holds_certificates(source):
         return False
     root.binds[path] = source
     return True

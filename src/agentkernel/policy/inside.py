@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from agentkernel.model.spec import NetworkMode, RootFile, RootKind, SandboxSpec
+from agentkernel.model.spec import NetworkMode, RootFile, RootFilesystem, RootKind, SandboxSpec
 
 PROXY_PORT: Final = 3128
 RESOLVER_PORT: Final = 53
@@ -46,9 +46,18 @@ def variables(spec: SandboxSpec, *, certificates: str) -> dict[str, str]:
             result["APT_CONFIG"] = _APT
         if certificates:
             result.update(dict.fromkeys(_CERTIFICATE_VARIABLES, CERTIFICATES))
-    elif any(certificates.startswith(f"{bind.target}/") for bind in root.binds):
-        result.update(dict.fromkeys(_OWN_CERTIFICATES, certificates))
+    else:
+        found = _certificates_shown(root, certificates)
+        result.update(dict.fromkeys(_OWN_CERTIFICATES, found) if found else {})
     return result
+
+
+def _certificates_shown(root: RootFilesystem, certificates: str) -> str:
+    """The bundle on the host's root: first what the caller's variables name, for requests asks no other once its own is set."""
+    named = dict(root.environment)
+    own = next((named[name] for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE") if name in named), "")
+    is_shown = any(certificates.startswith(f"{bind.target}/") for bind in root.binds)
+    return own or (certificates if is_shown else "")
 
 
 def files(spec: SandboxSpec) -> tuple[RootFile, ...]:

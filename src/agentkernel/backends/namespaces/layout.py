@@ -416,14 +416,20 @@ def mount_attributes(bind: Bind) -> int:
 def _finish_root(build: _Builder) -> None:
     if build.spec.read_only_root or build.spec.root.kind is RootKind.HOST:
         build.do(Op.REMOUNT_ROOT, _HARD | _RDONLY, why="make the root read-only")
-    if build.spec.network is NetworkMode.FILTERED:  # the agent, which has no right to, listens as a resolver
-        build.do(Op.SYSCTL, "net/ipv4/ip_unprivileged_port_start", "0", why="let the agent listen on port 53")
+    _low_ports(build)
     build.do(Op.PIVOT, why="change the root")
     build.do(Op.HOSTNAME, build.spec.hostname, why="set the host name")
     if build.spec.network is not NetworkMode.HOST:
         build.do(Op.LOOPBACK, why="bring up the loopback interface")
     if build.spec.transparent_network:
         build.do(Op.TRANSPARENT, TRANSPARENT_PORT, RESOLVER_PORT, why="redirect connections to the agent")
+
+
+def _low_ports(build: _Builder) -> None:
+    """Who may serve below port 1024: everybody, for the namespace is the sandbox's own; the agent must, as a resolver."""
+    network = build.spec.network
+    if network is NetworkMode.FILTERED or (network is NetworkMode.NONE and build.around.facts.sysctl_writable):
+        build.do(Op.SYSCTL, "net/ipv4/ip_unprivileged_port_start", "0", why="let the agent listen on port 53")
 
 
 def _walls(build: _Builder) -> None:
