@@ -109,12 +109,12 @@ def _judge_name(rules: EgressRules, host: str, port: int) -> Ruling:
 def _judge_address(rules: EgressRules, host: str, address: Address, port: int, own: Collection[Address]) -> Ruling:
     """Judges an address; a name that leads to it has been allowed."""
     reached = forms(address)
-    denied = next((rule for rule in rules.deny if _covers(rule, reached, port, denies=True)), None)
+    denied = next((rule for rule in rules.deny if "/" in rule.host and _covers(rule, reached, port, denies=True)), None)
     if denied is not None:
         return Ruling(Verdict.DENIED, f"deny {denied}", f"the rule `{denied}` denies {address}")
     refused = refused_ranges(address, own)
     for rule in rules.allow + rules.private:
-        if _covers(rule, reached, port, denies=False) and _names(rule, refused):
+        if "/" in rule.host and _covers(rule, reached, port, denies=False) and _names(rule, refused):
             return Ruling(Verdict.ALLOWED, f"allow {rule}", "")
     if refused:
         return _judge_refused(rules, host, address, port, refused)
@@ -151,12 +151,12 @@ def _permission(rules: EgressRules, host: str, port: int) -> Rule | None:
 
 
 def _first_name(rules: tuple[Rule, ...], host: str, port: int, *, denies: bool) -> Rule | None:
-    return next((rule for rule in rules if _matches(rule.host, host) and _at_port(rule, port, denies=denies)), None)
-
-
-def _matches(pattern: str, host: str) -> bool:
-    """Whether a name is the pattern's; a star stands for one label or more."""
-    return host.endswith(pattern[1:]) if pattern.startswith("*.") else host == pattern
+    """The first rule whose name is the host, or whose star stands for one label or more of it. A plain loop: there may be a thousand."""
+    for rule in rules:
+        pattern = rule.host
+        if (pattern == host or (pattern[:1] == "*" and host.endswith(pattern[1:]))) and _at_port(rule, port, denies=denies):
+            return rule
+    return None
 
 
 def _at_port(rule: Rule, port: int, *, denies: bool) -> bool:
@@ -167,23 +167,20 @@ def _at_port(rule: Rule, port: int, *, denies: bool) -> bool:
 
 
 def _covers(rule: Rule, reached: tuple[Address, ...], port: int, *, denies: bool) -> bool:
+    """Whether a rule by address speaks of one of these addresses at that port."""
     network = _network(rule.host)
-    if network is None or not _at_port(rule, port, denies=denies):
-        return False
-    return any(form.version == network.version and form in network for form in reached)
+    return _at_port(rule, port, denies=denies) and any(form.version == network.version and form in network for form in reached)
 
 
 def _names(rule: Rule, refused: tuple[Range, ...]) -> bool:
-    """Whether a rule's range lies in each of the refused ones."""
+    """Whether the range of a rule by address lies in each of the refused ones."""
     network = _network(rule.host)
-    return network is not None and all(within(network, each.network) for each in refused)
+    return all(within(network, each.network) for each in refused)
 
 
 @lru_cache(maxsize=4096)
-def _network(host: str) -> Network | None:
-    """The range of a rule by address, None for one by name."""
-    if "/" not in host:
-        return None
+def _network(host: str) -> Network:
+    """The range of a rule by address."""
     return IPv6Network(host) if ":" in host else IPv4Network(host)
 
 
