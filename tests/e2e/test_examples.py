@@ -24,6 +24,12 @@ SAYS = {
     "stream_build.py": ["make exited with 0", "a program came back: True executable: True"],
     "background_server.py": ["hello from inside", "the same process: True", "ended by signal 9"],
     "files_up_and_down.py": ["2 files, 1 symlink, 16 bytes", "one ['a,2', 'b,1']", "two ['c,3', 'd,1']", "latest is two"],
+    "network.py": [
+        "exit 1 urllib.error.HTTPError: HTTP Error 403",
+        "denied example.com:80 by rule: none",
+        "may talk to: pypi.org example.com *.example.org:443 and otherwise to: none",
+        "hello from inside",
+    ],
     "many_sandboxes.py": ["20 sandboxes, sum of the answers: 2470"],
 }
 PLACES = {"in process": ("shared_environment", "--local"), "by the daemon": ("daemon_environment",)}

@@ -11,7 +11,7 @@ from typing import Any
 
 from agentkernel import AsyncClient, Client, Connection, Files, Process, Sandbox, Stream
 
-ITERATORS = {"output", "read_stream", "watch", "logs", "events"}
+ITERATORS = {"output", "read_stream", "watch", "logs", "events", "network_log"}
 _TWINS = (Client, Connection, Files, Process, Sandbox, Stream)
 
 

@@ -33,6 +33,8 @@ ERRORS: tuple[Failing, ...] = (
     (("remove", "box"), lambda client, box: box.remove()),
     (("rename", "box", "other"), lambda client, box: box.rename("other")),
     (("info", "none"), lambda client, box: client.get("none")),
+    (("network", "show", "none"), lambda client, box: client.get("none")),
+    (("ports", "other", "80"), lambda client, box: client.get("other").publish(80)),
     (("remove", "none"), lambda client, box: client.remove("none")),
 )
 
@@ -75,10 +77,27 @@ def test_an_error(failing: Failing, home: Path, client: Client, box: Sandbox) ->
 
 def test_descriptions(home: Path, client: Client, box: Sandbox) -> None:
     shown = json.loads(_run(home, "info", "box", "--json").stdout)
-    info = asdict(box.info()) | {"labels": {"a": "1"}, "isolation": "container", "id": box.id}
+    rules = {"default": "public", "allow": [], "deny": [], "private": []}
+    info = asdict(box.info()) | {"labels": {"a": "1"}, "isolation": "container", "id": box.id, "ports": [], "rules": rules}
     assert {name: value for name, value in shown.items() if name != "used_at"} == {name: info[name] for name in shown if name != "used_at"}
     listed = json.loads(_run(home, "list", "--all", "--json").stdout)
     assert {entry["id"] for entry in listed} == {found.id for found in client.list()}
+
+
+def test_rules_and_ports(home: Path, box: Sandbox) -> None:
+    shown = json.loads(_run(home, "network", "allow", "box", "Example.com", "b.example:8443", "--json").stdout)
+    rules = box.network()
+    assert shown == {"default": rules.base, "allow": [str(rule) for rule in rules.allow], "deny": [], "private": []}
+    assert shown["allow"] == ["example.com", "b.example:8443"]
+    address = _run(home, "ports", "box", "8000").stdout.decode().strip()
+    (port,) = box.ports()
+    assert address == f"{port.host_address}:{port.host_port}"
+    assert json.loads(_run(home, "ports", "box", "--json").stdout) == [asdict(port)]
+    assert json.loads(_run(home, "info", "box", "--json").stdout)["ports"] == [asdict(port)]
+    box.unpublish(8000)
+    assert json.loads(_run(home, "ports", "box", "--json").stdout) == []
+    box.forget("example.com", "b.example:8443")
+    assert json.loads(_run(home, "network", "show", "box", "--json").stdout)["allow"] == []
 
 
 def test_what_was_typed_and_what_was_called_are_in_one_trail(home: Path, client: Client, box: Sandbox) -> None:

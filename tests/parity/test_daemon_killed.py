@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from parity.fronts import open_front
+from parity.network_scenarios import ask, listening, written
 
 FRONTS = ("async-daemon", "sync-daemon")
 PIECES = 300
@@ -64,6 +65,19 @@ async def test_a_command_survives_one_daemon_after_the_other(client: Any, box: A
         await _kill(client)
         await box.files.remove(f"/tmp/at-{number}")
     assert (await running).text.split() == ["1", "2", "3", "4", "5"]
+
+
+async def test_rules_and_ports_are_as_they_were(client: Any) -> None:
+    box = await client.create(ports=[8000])
+    async with listening(box):
+        (before,) = await box.ports()
+        more = await box.publish(8001)
+        await box.allow("example.com")
+        await _kill(client)
+        assert list(await box.ports()) == [before, more]
+        assert await ask(before) == b"TEXT"
+        assert written(await box.network())[1] == ["example.com"]
+    await box.remove(force=True)
 
 
 async def test_a_stream_goes_on_at_its_byte(client: Any, box: Any) -> None:
