@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from conformance.roots import ENVIRONMENT, host_root
 
-from agentkernel.abc import Backend, Egress
+from agentkernel.abc import Backend
+from agentkernel.abc_network import Egress
 from agentkernel.backends.namespaces.backend import NamespacesBackend
 from agentkernel.egress.gate import EgressGate
 from agentkernel.model.isolation import Feature, IsolationLevel, Support

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agentkernel.abc import Caller, Store, Tunnel, TunnelPeer
+from agentkernel.abc import Caller, Store
+from agentkernel.abc_network import Tunnel, TunnelPeer
 from agentkernel.engine.admission import Limits
 from agentkernel.engine.host import HostEngine
 from agentkernel.engine.parts import ImageParts, Parts

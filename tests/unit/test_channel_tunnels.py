@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import os
+import random
 import struct
 from collections.abc import Awaitable, Callable
 
@@ -11,13 +14,15 @@ import pytest
 from channel_peer import FakeBoundary, Peer
 
 from agentkernel import errors
-from agentkernel.abc import Tunnelled
+from agentkernel.abc_network import Tunnelled
 from agentkernel.channel import tunnels
 from agentkernel.channel.frames import FrameType
 from agentkernel.channel.messages import NetworkPorts, encode_configure
 from agentkernel.channel.sandbox import GuestSandbox
-from agentkernel.channel.tunnel import FIRST_CREDIT_BYTES, MAX_WINDOW_BYTES, HostTunnel
+from agentkernel.channel.tunnel import FIRST_CREDIT_BYTES, MAX_CREDIT_BYTES, MAX_WINDOW_BYTES, HostTunnel
+from agentkernel.channel.tunnels import Tunnels
 
+SEED = int(os.environ.get("AGENTKERNEL_TEST_SEED", "0")) or random.SystemRandom().randrange(2**32)
 AGENTS = 1 << 63
 WORD = struct.Struct("<I")
 
@@ -446,3 +451,90 @@ async def test_a_peer_that_was_taken_over_reaches_nothing_but_the_agents_tunnels
     agent.reset()
     agent.take(FrameType.ANSWER, 0, AGENTS | 8, b"")
     assert tuple(await peer.frame()) == (FrameType.ANSWER, 0, AGENTS | 8, b"")
+
+
+class Wild:
+    """An agent that sends whatever its source of chance says to the tunnels of a host that goes on using them."""
+
+    def __init__(self, source: random.Random) -> None:
+        self.source = source
+        self.sent: list[tuple[int, int, bytes, int]] = []
+        self.failed: list[errors.AgentKernelError] = []
+        self.tunnels = Tunnels(self.note, self.has_room, self.check, self.fail)
+        self.egress = Noting()
+        self.tunnels.route(self.egress)
+        self.tunnels.begin()
+        self.opening: list[asyncio.Task[HostTunnel]] = []
+        self.open: list[HostTunnel] = []
+        self.using: list[asyncio.Task[None]] = []
+
+    def note(self, kind: int, ident: int, payload: bytes | memoryview, flags: int) -> None:
+        self.sent.append((kind, ident, bytes(payload), flags))
+
+    def has_room(self) -> bool:
+        return self.source.random() < 0.9
+
+    def check(self) -> None:
+        if self.failed:
+            raise self.failed[0]
+
+    def fail(self, error: errors.AgentKernelError) -> None:
+        self.failed.append(error)
+
+    async def use(self) -> None:
+        choice = self.source.random()
+        if choice < 0.2:
+            self.opening.append(asyncio.create_task(self.tunnels.open(self.source.randint(1, 65_535))))
+        await asyncio.sleep(0)
+        for task in [task for task in self.opening if task.done()]:
+            self.opening.remove(task)
+            if task.exception() is None:
+                self.open.append(task.result())
+        if self.open and choice > 0.5:
+            tunnel = self.source.choice(self.open)
+            self.using.append(asyncio.create_task(self.used(tunnel, reads=choice < 0.8)))
+        if self.open and choice < 0.02:
+            self.open.pop(self.source.randrange(len(self.open))).close()
+        self.tunnels.drained()
+
+    async def used(self, tunnel: HostTunnel, *, reads: bool) -> None:
+        with contextlib.suppress(OSError):
+            await (tunnel.read() if reads else tunnel.write(bytes(100)))
+
+    def frame(self) -> tuple[int, int, int, bytes]:
+        source = self.source
+        ident = source.choice((*self.tunnels._own, source.randint(1, 200), AGENTS | source.randint(0, 5), source.getrandbits(64)))
+        kind = source.choice((FrameType.TUNNEL_OPENED, FrameType.TUNNEL_DATA, FrameType.TUNNEL_DATA, *range(135, 141)))
+        payload = source.choice((b"", b"x", bytes(4), WORD.pack(source.choice((1, 1000, 2**32 - 1))), bytes(source.randint(1, 20_000))))
+        return kind, source.choice((0, 0, 0, 1, 2, 255)), ident, payload
+
+    def hold_little(self) -> None:
+        for tunnel in self.tunnels._own.values():
+            assert 0 <= tunnel._allowed_bytes <= MAX_WINDOW_BYTES
+            assert len(tunnel._received) <= MAX_WINDOW_BYTES
+            assert 0 <= tunnel._credit_bytes <= 2**32 + MAX_CREDIT_BYTES
+
+
+async def test_whatever_an_agent_sends_is_refused_or_ends_tunnels_and_little_is_held() -> None:
+    source = random.Random(SEED)
+    violations = 0
+    for _ in range(20):
+        wild = Wild(source)
+        for _ in range(1000):
+            await wild.use()
+            try:
+                wild.tunnels.received(*wild.frame())
+            except errors.ProtocolViolation:
+                violations += 1
+            wild.hold_little()
+        wild.fail(errors.SandboxLost("over"))
+        wild.tunnels.reset()
+        async with asyncio.timeout(10):
+            await asyncio.gather(*wild.opening, return_exceptions=True)
+            await asyncio.gather(*wild.using)
+        assert not wild.tunnels._own
+        for tunnel in wild.open:
+            with contextlib.suppress(OSError):
+                while await tunnel.read():
+                    pass
+    assert violations > 100

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from agent_process import AgentProcess, CuttingAgent
 
-from agentkernel.abc import Tunnel, TunnelPeer
+from agentkernel.abc_network import Tunnel, TunnelPeer
 from agentkernel.channel.frames import FrameType
 from agentkernel.channel.messages import WORD, NetworkPorts
 from agentkernel.channel.sandbox import GuestSandbox, open_sandbox
@@ -32,8 +32,12 @@ def _free_port() -> int:
 
 
 @pytest.fixture
-async def agent(guest_binary: Path, tmp_path: Path) -> AsyncIterator[AgentProcess]:
-    binary = Path(os.environ.get("AGENTKERNEL_GUEST") or guest_binary)
+def binary(request: pytest.FixtureRequest) -> Path:
+    return Path(os.environ.get("AGENTKERNEL_GUEST") or request.getfixturevalue("guest_binary"))
+
+
+@pytest.fixture
+async def agent(binary: Path, tmp_path: Path) -> AsyncIterator[AgentProcess]:
     agent = AgentProcess(binary, tmp_path, network=NetworkPorts(_free_port(), _free_port(), 0))
     await agent.launch()
     yield agent
@@ -286,8 +290,7 @@ async def test_losing_the_attach_resets_both_ends_and_the_next_one_works(agent: 
         writer.close()
 
 
-async def test_whatever_is_cut_tunnels_end_and_commands_go_on(guest_binary: Path, tmp_path: Path) -> None:
-    binary = Path(os.environ.get("AGENTKERNEL_GUEST") or guest_binary)
+async def test_whatever_is_cut_tunnels_end_and_commands_go_on(binary: Path, tmp_path: Path) -> None:
     agent = CuttingAgent(binary, tmp_path, source=random.Random(SEED), cuts_left=12)
     await agent.launch()
     said, whole = os.urandom(200_000), 0

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from unit.engine_world import ANN, BOB, World
 
-from agentkernel.abc import Caller, TunnelPeer
+from agentkernel.abc import Caller
+from agentkernel.abc_network import TunnelPeer
 from agentkernel.engine import network
 from agentkernel.engine.engine import Engine
 from agentkernel.engine.reserve import PoolSettings

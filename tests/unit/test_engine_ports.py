@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from unit.engine_world import ANN, BOB, World
 
-from agentkernel.abc import Caller, Tunnel
+from agentkernel.abc import Caller
+from agentkernel.abc_network import Tunnel
 from agentkernel.engine import ports
 from agentkernel.engine.engine import Engine
 from agentkernel.engine.reserve import PoolSettings
@@ -136,6 +137,7 @@ async def test_ports_of_a_request_are_published_when_it_starts_and_only_while_it
     assert list(await engine.ports(ANN, "one")) == [port]
     [listed] = await engine.sandboxes(ANN, EVERY)
     assert listed.ports == (port,)
+    await engine.publish(ANN, "one", PortRule(port=81))
     assert (await engine.stop(ANN, "one")).ports == ()
     assert _is_free(port)
     [again] = (await engine.start(ANN, "one")).ports
@@ -179,7 +181,6 @@ async def test_the_next_engine_publishes_the_same_ports_of_what_runs(world: Worl
     assert _is_free(chosen)
     next_engine = world.engine()
     await next_engine.recover()
-    await next_engine.settled()
     assert list(await next_engine.ports(ANN, "one")) == [chosen, more]
     assert await _said(chosen) == await _said(more) == b"you said hello there"
 

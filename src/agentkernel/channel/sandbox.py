@@ -24,7 +24,7 @@ from agentkernel.model.command import Cause, Command, ExecResult, ExitStatus
 from agentkernel.model.spec import SandboxSpec
 
 if TYPE_CHECKING:
-    from agentkernel.abc import TunnelPeer
+    from agentkernel.abc_network import TunnelPeer
     from agentkernel.channel.files import GuestFiles
     from agentkernel.channel.relay import Client, Relay
     from agentkernel.model.inspection import ProcessRecord, SandboxStatistics

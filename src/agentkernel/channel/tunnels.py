@@ -20,7 +20,7 @@ from agentkernel.channel.wire import OVERHEAD
 from agentkernel.errors import AgentKernelError, InvalidInput, ProtocolViolation
 
 if TYPE_CHECKING:
-    from agentkernel.abc import TunnelPeer
+    from agentkernel.abc_network import TunnelPeer
 
 FIRST_TYPE: Final = int(FrameType.TUNNEL_ACCEPTED)  # of the agent's: this one and those above it
 CONNECT_S: Final = 30.0  # a listener inside whose queue is full answers nothing for long

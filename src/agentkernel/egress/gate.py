@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from agentkernel.abc import TunnelPeer
+from agentkernel.abc_network import TunnelPeer
 from agentkernel.egress import messages
 from agentkernel.egress.child import Child
 from agentkernel.egress.session import Session

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
-from agentkernel.abc import TunnelPeer
+from agentkernel.abc_network import TunnelPeer
 from agentkernel.channel.frames import FrameType
 from agentkernel.egress import messages
 from agentkernel.egress.stream import FrameStream, Piece

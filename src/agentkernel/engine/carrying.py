@@ -8,7 +8,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from agentkernel.abc import Tunnel
+from agentkernel.abc_network import Tunnel
 from agentkernel.errors import AgentKernelError
 
 _PIECE_BYTES: Final = 65_536

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from agentkernel.abc import Tunnelled
+from agentkernel.abc_network import Tunnelled
 from agentkernel.engine.audit import Audit
 from agentkernel.engine.registry import Live
 from agentkernel.errors import AgentKernelError, SandboxFailed, Unsupported
@@ -20,7 +20,7 @@ from agentkernel.model.network import EgressLimits, EgressRules, Verdict
 from agentkernel.model.spec import NetworkMode
 
 if TYPE_CHECKING:
-    from agentkernel.abc import Egress, EgressSession
+    from agentkernel.abc_network import Egress, EgressSession
     from agentkernel.model.network import Decision
     from agentkernel.model.record import SandboxRecord
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from agentkernel.abc import Backend, Egress, Store
+from agentkernel.abc import Backend, Store
+from agentkernel.abc_network import Egress
 from agentkernel.engine.admission import Limits
 from agentkernel.model.spec import RootFilesystem
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from agentkernel.abc import Tunnelled
+from agentkernel.abc_network import Tunnelled
 from agentkernel.engine.carrying import carry
 from agentkernel.engine.registry import Live
 from agentkernel.errors import AgentKernelError, Conflict, InvalidInput, Refused, SandboxFailed, Unsupported

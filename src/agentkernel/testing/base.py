@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from agentkernel.abc import Backend, Egress, Process, Sandbox
+from agentkernel.abc import Backend, Process, Sandbox
+from agentkernel.abc_network import Egress
 from agentkernel.model.isolation import Feature, Fingerprint, Support
 from agentkernel.model.spec import Resources, SandboxSpec, WorkspaceMode
 from agentkernel.testing.probe import PROBE_SOURCE, Probe, compile_static, install

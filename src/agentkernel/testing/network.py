@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agentkernel.abc import Backend, Egress
+from agentkernel.abc import Backend
+from agentkernel.abc_network import Egress
 from agentkernel.model.command import Command
 from agentkernel.model.isolation import Feature, Fingerprint
 from agentkernel.model.network import NOTHING, EgressLimits, Verdict
@@ -103,6 +104,32 @@ class ReachConformance(NetworkedConformance):
             for each in (one, two):
                 assert b"X-Kept: yes" in each.body and b"GET /head HTTP/1.1" in each.body
                 assert b"proxy-authorization" not in each.body.lower() and b"x-hop: no" not in each.body.lower()
+
+    async def test_clients_of_every_age_are_understood(self, backend: Backend, gate: Egress, internet: Internet) -> None:
+        page = send(plain("/hello", GOOD))
+        kept = f"GET http://{GOOD}/hello HTTP/1.1\r\nHost: {GOOD}\r\nProxy-Connection: keep-alive\r\n\r\n"
+        waits = (
+            f"POST http://{GOOD}/echo HTTP/1.1\r\nHost: {GOOD}\r\nExpect: 100-continue\r\nContent-Length: 5\r\nConnection: close\r\n\r\n"
+        )
+        connects = ("", f"Host: {GOOD}\r\n", f"Host: {GOOD}:80\r\nProxy-Connection: keep-alive\r\nUser-Agent: old\r\n")
+        async with self.networked(backend, gate, rules(GOOD)) as box:
+            old, twice, head, upper, continued, *tunnels = await box.inside.talk(
+                say(f"GET http://{GOOD}/hello HTTP/1.0\r\n\r\n"),
+                Talk(steps=(send(kept), until(HELLO), send(kept), until(HELLO))),
+                get(f"http://{GOOD}/hello", method="HEAD"),
+                get(f"http://{GOOD.upper()}:80/hello"),
+                Talk(steps=(send(waits), until(), send(b"hello"), until(b"\r\n\r\nhello"))),
+                *(
+                    Talk(steps=(send(f"CONNECT {GOOD}:80 HTTP/1.{minor}\r\n{fields}\r\n"), until(), page, REST))
+                    for fields in connects
+                    for minor in (0, 1)
+                    if fields or not minor
+                ),
+            )
+            assert old.data.endswith(HELLO) and twice.data.count(HELLO) == 2 and not twice.error
+            assert (head.status, head.body, upper.status) == (200, b"", 200)
+            assert continued.status == 100 and continued.data.endswith(b"\r\n\r\nhello")
+            assert [each.data.endswith(HELLO) for each in tunnels] == [True] * len(tunnels), tunnels
 
     async def test_a_websocket_through_the_proxy(self, backend: Backend, gate: Egress, internet: Internet) -> None:
         echo = (send(WEBSOCKET_FRAME), ("read", len(WEBSOCKET_ECHO)))

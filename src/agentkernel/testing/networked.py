@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from agentkernel.abc import Backend, Egress, EgressSession, Sandbox, Tunnelled
+from agentkernel.abc import Backend, Sandbox
+from agentkernel.abc_network import Egress, EgressSession, Tunnelled
 from agentkernel.errors import Unsupported
 from agentkernel.model.isolation import Feature, Fingerprint
 from agentkernel.model.network import Base, Decision, EgressLimits, EgressRules, Verdict

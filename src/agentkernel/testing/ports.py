@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from agentkernel.abc import Backend, Sandbox, Tunnel, Tunnelled
+from agentkernel.abc import Backend, Sandbox
+from agentkernel.abc_network import Tunnel, Tunnelled
 from agentkernel.errors import AgentKernelError, CommandNotFound
 from agentkernel.model.command import Command
 from agentkernel.model.isolation import Feature, Fingerprint
