@@ -9,7 +9,7 @@ from typing import Protocol
 from agentkernel.abc import Caller
 from agentkernel.engine.audit import of_port
 from agentkernel.engine.core import Core
-from agentkernel.engine.lifecycle import Act
+from agentkernel.engine.lifecycle import Act, Lifecycle, unchanged
 from agentkernel.engine.network import check_filtered
 from agentkernel.engine.registry import Live
 from agentkernel.engine.rules import changed, described
@@ -31,8 +31,9 @@ class Operate(Protocol):
 class Connections:
     """What is changed is stored before it takes effect. Sandboxes of blocks, which have no row, are found by their id."""
 
-    def __init__(self, core: Core, operate: Operate) -> None:
+    def __init__(self, core: Core, lifecycle: Lifecycle, operate: Operate) -> None:
         self._core = core
+        self._lifecycle = lifecycle
         self._operate = operate
 
     def network(self, caller: Caller, name: str) -> EgressRules:
@@ -93,9 +94,12 @@ class Connections:
 
         await self._operate(caller, "unpublish", name, "ports.unpublished", act)
 
-    def ports(self, caller: Caller, name: str) -> Sequence[PublishedPort]:
-        """See `abc.Kernel`."""
-        return self._core.published(self._core.find(caller, "ports", name).sandbox_id)
+    async def ports(self, caller: Caller, name: str) -> Sequence[PublishedPort]:
+        """See `abc.Kernel`. Of a sandbox that an earlier engine left running they are there once it is settled."""
+        record = self._core.find(caller, "ports", name)
+        if record.sandbox_id in self._core.unsettled:
+            await self._lifecycle.operate(caller, record.sandbox_id, unchanged, even_unavailable=True)
+        return self._core.published(record.sandbox_id)
 
     def _running(self, record: SandboxRecord) -> Live:
         live = self._core.live(record) or self._core.blocks.get(record.sandbox_id)

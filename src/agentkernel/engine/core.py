@@ -147,8 +147,12 @@ class Core:
         """Brings a row to its next status, as `FOLLOWS` allows."""
         if status not in FOLLOWS[record.status]:
             raise SandboxFailed(f"a sandbox cannot go from {record.status} to {status}")
-        changes = {"started_at": self.clock()} if status is Status.RUNNING else {}
-        return self.update(replace(record, status=status, reason=reason, **changes), event)  # type: ignore[arg-type]
+        record = replace(record, status=status, reason=reason)
+        if status is Status.RUNNING:
+            record = replace(record, started_at=self.clock())
+        elif status is Status.STOPPED:
+            record = replace(record, published=())
+        return self.update(record, event)
 
     def delete(self, record: SandboxRecord, event: Event | None = None) -> None:
         """Removes a row."""

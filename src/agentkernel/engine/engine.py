@@ -69,7 +69,7 @@ class Engine:
 
     @cached_property
     def _connections(self) -> Connections:
-        connections: Connections = late.Connections(self._core, self._on)
+        connections: Connections = late.Connections(self._core, self._lifecycle, self._on)
         return connections
 
     @cached_property
@@ -263,7 +263,7 @@ class Engine:
 
     async def ports(self, caller: Caller, name: str) -> Sequence[PublishedPort]:
         """See `abc.Kernel`."""
-        return self._connections.ports(caller, name)
+        return await self._connections.ports(caller, name)
 
     # -- looking on
 

@@ -107,7 +107,7 @@ class Lifecycle:
         core = self._core
         live = core.live(record)
         used_at = live.used_at if live is not None else record.used_at
-        record = core.move(replace(record, used_at=used_at, published=()), Status.STOPPING, reason=reason)
+        record = core.move(replace(record, used_at=used_at), Status.STOPPING, reason=reason)
         failpoint("engine.stop.stored")
         core.registry.pop(record.sandbox_id)
         if live is not None:
