@@ -234,6 +234,14 @@ def test_an_image_is_a_lower_layer_and_its_mounts_follow_the_overlay():
     assert Op.REMOUNT_ROOT in [step.op for step in steps(dataclasses.replace(SPEC, root=image, read_only_root=True))]
 
 
+def test_a_plain_user_gets_an_etc_that_it_may_write_to_though_the_images_is_not_its():
+    image = dataclasses.replace(SPEC, root=RootFilesystem(kind=RootKind.DIRECTORY, directory="/images/debian"))
+    filtered = dataclasses.replace(image, network=NetworkMode.FILTERED)
+    assert "image-upper/etc" in targets(steps(filtered, separated=False), Op.MKDIR, 0)
+    for plan in (steps(filtered), steps(image, separated=False)):
+        assert "image-upper/etc" not in targets(plan, Op.MKDIR, 0)
+
+
 def test_storage_on_disk_replaces_the_tmpfs():
     spec = dataclasses.replace(SPEC, storage=StorageKind.DISK)
     assert the(steps(spec, data_directory="/d"), Op.ROOT_SLOT)

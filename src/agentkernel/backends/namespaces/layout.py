@@ -293,6 +293,8 @@ def _data_root(build: _Builder) -> None:
         _directory(build, "image", 0o755, user=False)
         for name in ("image-upper", "image-work"):
             _directory(build, name, 0o755, user=False)
+        if files(spec) and not build.separated:  # an /etc of somebody else's could not be written to
+            _directory(build, "image-upper/etc", 0o755, user=True)
         build.mount_host(spec.root.directory, "image", _HARD | _RDONLY, Owners.IMAGE)
     if spec.workspace.mode is WorkspaceMode.COPY_ON_WRITE:
         for name in ("work-lower", "work-upper", "work-work"):
