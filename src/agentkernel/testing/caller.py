@@ -14,6 +14,7 @@ import ssl
 import struct
 import sys
 import threading
+import time
 from typing import Any
 
 STACK_BYTES = 256 * 1024
@@ -85,6 +86,9 @@ class Talk:
         """Until somebody writes to a FIFO."""
         with open(path, "rb") as fifo:
             fifo.read()
+
+    def do_pause(self, seconds: float) -> None:
+        time.sleep(seconds)
 
     def do_tls(self, how: tuple[str, str]) -> None:
         name, authority = how

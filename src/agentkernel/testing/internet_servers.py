@@ -68,6 +68,8 @@ class Web:
                 name.strip().lower(): value.strip()
                 for name, _, value in (line.partition(":") for line in head.decode("latin-1").split("\r\n")[1:-2])
             }
+            if fields.get("expect", "").lower() == "100-continue":
+                writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             body = await _body(reader, fields)
             self._log.requests.append(f"{method} {fields.get('host', '')} {target}")
             if target == "/ws":
@@ -115,8 +117,6 @@ class Web:
 
 
 async def _body(reader: asyncio.StreamReader, fields: dict[str, str]) -> bytes:
-    if fields.get("expect", "").lower() == "100-continue":
-        return b""
     if "chunked" not in fields.get("transfer-encoding", ""):
         return await reader.readexactly(int(fields.get("content-length", "0")))
     whole = bytearray()
