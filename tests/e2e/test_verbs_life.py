@@ -194,10 +194,10 @@ def test_list_shows_what_there_is(behind_daemon: AgentKernel) -> None:
     behind_daemon("create", "-q", "one", "--label", "a=1", "--label", "b=2")
     behind_daemon("create", "-q", "two", "--start")
     lines = behind_daemon("list").stdout.decode().splitlines()
-    assert lines[0].split() == ["NAME", "STATUS", "BACKEND", "ISOLATION", "IMAGE", "AGE"]
-    assert [line.split()[:5] for line in lines[1:]] == [
-        ["one", "stopped", "namespaces", "container", "host"],
-        ["two", "running", "namespaces", "container", "host"],
+    assert lines[0].split() == ["NAME", "STATUS", "BACKEND", "ISOLATION", "NETWORK", "PORTS", "IMAGE", "AGE"]
+    assert [line.split()[:6] for line in lines[1:]] == [
+        ["one", "stopped", "namespaces", "container", "filtered", "host"],
+        ["two", "running", "namespaces", "container", "filtered", "host"],
     ]
     assert behind_daemon("list", "-q", "--status", "running").stdout == b"two\n"
     assert behind_daemon("ls", "-q", "--label", "a=1").stdout == b"one\n"
