@@ -116,6 +116,7 @@ LOOSENING = {
     "[security]\npass_env = true": "security.pass_env",
     '[environment]\nPATH = "/evil"': "environment",
     '[[files]]\nsource = "/etc/shadow"\ndest = "/x"': "files",
+    '[[secrets]]\nname = "KEY"\nhosts = ["evil.example.com"]': "secrets",
 }
 
 

@@ -10,7 +10,7 @@ from agentkernel.config.places import Places
 from agentkernel.config.reference import reference_markdown
 from agentkernel.config.request import request_from_settings
 from agentkernel.config.table import BY_KEY, SETTINGS, add_arguments, flags_given
-from agentkernel.config.unsupported import UNSUPPORTED, UNSUPPORTED_FLAGS
+from agentkernel.config.unsupported import UNSUPPORTED
 from agentkernel.config.values import SWITCH
 from agentkernel.errors import AgentKernelError, InvalidInput
 from agentkernel.model.isolation import IsolationLevel
@@ -45,7 +45,6 @@ def test_keys_variables_and_flags_are_each_given_once() -> None:
     keys = [key for setting in SETTINGS for key in (setting.key, *setting.aliases)]
     variables = [setting.environment for setting in SETTINGS if setting.environment]
     flags = [flag for setting in SETTINGS for flag in (*setting.flags, *setting.off_flags)]
-    flags += [flag for names in UNSUPPORTED_FLAGS for flag in names]
     for names in (keys, variables, flags):
         assert len(names) == len(set(names))
     assert not set(keys) & set(UNSUPPORTED)
@@ -88,14 +87,6 @@ def test_only_what_was_given_is_handed_on() -> None:
 
 def test_the_last_of_two_opposite_switches_wins() -> None:
     assert flags_given(parse("--no-network", "--network")) == {"security.network": True}
-
-
-@pytest.mark.parametrize("words", [["--secret", "K=V"], ["--secret=x"], ["-S", "K=V"]])
-def test_an_option_of_other_versions_is_refused_by_name(words: list[str]) -> None:
-    with pytest.raises(InvalidInput, match="is not part of this version") as caught:
-        parse(*words, "ls")
-    assert words[0].split("=")[0] in caught.value.message
-    assert caught.value.exit_status == 2
 
 
 def test_a_verb_without_settings_gets_no_option() -> None:

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agentkernel.config.document import parse as parse
     from agentkernel.config.loosening import loosenings as loosenings
+    from agentkernel.config.secrets import read_references as read_references
+    from agentkernel.config.secrets import read_secrets as read_secrets
+    from agentkernel.config.secrets import write_references as write_references
     from agentkernel.config.trusted import TrustStore as TrustStore
     from agentkernel.model.ports import parse_port as parse_port
     from agentkernel.model.ports import port_text as port_text
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
 _LATE = {
     "parse": "agentkernel.config.document",
     "loosenings": "agentkernel.config.loosening",
+    "read_references": "agentkernel.config.secrets",
+    "read_secrets": "agentkernel.config.secrets",
+    "write_references": "agentkernel.config.secrets",
     "TrustStore": "agentkernel.config.trusted",
     "parse_port": "agentkernel.model.ports",
     "port_text": "agentkernel.model.ports",

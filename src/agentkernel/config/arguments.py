@@ -3,25 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NoReturn
+from collections.abc import Iterable
 
 from agentkernel.config.setting import Setting
 from agentkernel.config.values import SWITCH, Merge
-from agentkernel.errors import InvalidInput
-
-
-class _Refused(argparse.Action):
-    """An option that users of other versions know; ignoring it would be a lie."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[object] | None,
-        option_string: str | None = None,
-    ) -> NoReturn:
-        raise InvalidInput(f"{option_string} ({self.metavar}) is not part of this version", hint=f"`{parser.prog} --help` lists what is")
 
 
 def add_options(parser: argparse.ArgumentParser, settings: Iterable[Setting]) -> None:
@@ -34,12 +19,6 @@ def add_options(parser: argparse.ArgumentParser, settings: Iterable[Setting]) ->
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Adds `--config`, for verbs that the project's file concerns."""
     parser.add_argument("-c", "--config", default=None, metavar="FILE", help="project file to read in place of ./agentkernel.toml")
-
-
-def add_refused(parser: argparse.ArgumentParser, flags: Mapping[tuple[str, ...], str]) -> None:
-    """Adds hidden options that raise InvalidInput; `flags` says what each would do."""
-    for names, what in flags.items():
-        parser.add_argument(*names, action=_Refused, nargs="?", default=argparse.SUPPRESS, metavar=what, help=argparse.SUPPRESS)
 
 
 def _add(parser: argparse.ArgumentParser, setting: Setting) -> None:

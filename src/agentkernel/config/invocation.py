@@ -85,6 +85,8 @@ def read_run(args: Namespace, console: Console) -> Invocation:
     settings = load_settings(cwd=console.cwd, config_path=args.config, environment=console.environment, flags=flags_given(args))
     if not console.whole and passes_environment(settings):
         raise DaemonUnavailable("the command gets the caller's whole environment, which was not sent")
+    if not console.whole and settings.get("secrets"):
+        raise DaemonUnavailable("values of secrets are read by the caller's own process")
     request = request_from_settings(settings, argv=argv, cwd=console.cwd, environment=console.environment)
     return Invocation(
         verb="run",

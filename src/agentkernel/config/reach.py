@@ -1,4 +1,4 @@
-"""The types of settings about the network: rules, ports, a proxy."""
+"""The types of settings about the network: rules, ports, a proxy, secrets."""
 
 from __future__ import annotations
 
@@ -58,6 +58,18 @@ def _write_proxy(value: object) -> object:
     return _CREDENTIALS.sub("...", str(value))
 
 
+def _read_secrets(value: object, base: str) -> object:
+    return late.read_references(value, base)
+
+
+def _write_secrets(value: object) -> object:
+    """References, no values."""
+    return late.write_references(value) if value else []
+
+
 HOSTS = ValueType(name="list of `HOST[:PORT,...]`", read=_read_hosts, write=_write_hosts, merge=Merge.APPEND)
 PORTS = ValueType(name="list of `[[ADDRESS:]HOST-PORT:]PORT`", read=_read_ports, write=_write_ports, merge=Merge.APPEND)
 PROXY = ValueType(name="`http://[USER:PASSWORD@]HOST:PORT`", read=_read_proxy, write=_write_proxy)
+SECRETS = ValueType(
+    name="tables of `name`, `source`, `hosts`, `path`, `method`, `header`", read=_read_secrets, write=_write_secrets, merge=Merge.UPDATE
+)

@@ -7,7 +7,7 @@ import sys
 from agentkernel.config.places import OPERATOR_FILE, PROJECT_FILE
 from agentkernel.config.setting import Setting
 from agentkernel.config.table import SETTINGS
-from agentkernel.config.unsupported import UNSUPPORTED, UNSUPPORTED_FLAGS
+from agentkernel.config.unsupported import UNSUPPORTED
 
 _HEAD = f"""\
 <!-- Made from src/agentkernel/config/table.py by `python -m agentkernel.config.reference`; a test compares them. -->
@@ -68,11 +68,9 @@ def reference_markdown() -> str:
     rows = "\n".join(_row(setting) for setting in SETTINGS)
     table = f"| key | value | default | option | variable | project | meaning |\n|---|---|---|---|---|---|---|\n{rows}\n"
     unsupported = ", ".join(f"`{key}`" for key in UNSUPPORTED)
-    flags = "\n".join(f"- {', '.join(f'`{name}`' for name in names)}: {what}" for names, what in UNSUPPORTED_FLAGS.items())
     return (
         f"{_HEAD}{table}\nProfiles, tightest first: `restrictive`, `moderate`, `permissive`.\n\n"
-        f"## Not part of this version\n\nThese keys and sections are refused, not ignored: {unsupported}.\n\n"
-        f"So are these options:\n\n{flags}\n"
+        f"## Not part of this version\n\nThese keys and sections are refused, not ignored: {unsupported}.\n"
     )
 
 

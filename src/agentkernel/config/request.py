@@ -7,7 +7,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from agentkernel import config as late  # what only requests with secrets need
 from agentkernel.config.compound import FileEntry
 from agentkernel.config.load import OriginKind, Settings
 from agentkernel.config.tighten import unset
@@ -15,6 +18,9 @@ from agentkernel.errors import InvalidInput
 from agentkernel.model.names import validate_environment_value
 from agentkernel.model.request import SandboxRequest
 from agentkernel.model.spec import Bind
+
+if TYPE_CHECKING:
+    from agentkernel.config.secrets import ReadSecrets
 
 
 def request_from_settings(settings: Settings, *, argv: tuple[bytes, ...], cwd: str, environment: Mapping[str, str]) -> SandboxRequest:
@@ -26,7 +32,9 @@ def request_from_settings(settings: Settings, *, argv: tuple[bytes, ...], cwd: s
     Raises:
         InvalidInput: a host path of a mount, a file or --dir does not exist, or a variable of `-e NAME` is not set.
     """
-    return SandboxRequest(
+    secrets = late.read_secrets(settings.get("secrets"), environment) if settings.get("secrets") else None
+    given = given_environment(settings.get("environment"), environment)
+    request = SandboxRequest(
         argv=argv,
         profile=settings.get("security.profile"),
         cwd=os.path.realpath(cwd),
@@ -46,7 +54,7 @@ def request_from_settings(settings: Settings, *, argv: tuple[bytes, ...], cwd: s
         read_only_root=settings.get("security.read_only"),
         directory=_directory(settings.get("dir")),
         mounts=(*map(_mount, settings.get("mounts")), *map(_file, settings.get("files"))),
-        environment=given_environment(settings.get("environment"), environment),
+        environment=given,
         host_environment=dict(environment),
         memory_bytes=settings.get("resources.memory"),
         cpus=settings.get("resources.cpus"),
@@ -54,6 +62,20 @@ def request_from_settings(settings: Settings, *, argv: tuple[bytes, ...], cwd: s
         disk_bytes=settings.get("resources.disk"),
         storage=settings.get("storage"),
         user=settings.get("user"),
+    )
+    return request if secrets is None else _with_secrets(request, secrets)
+
+
+def _with_secrets(request: SandboxRequest, secrets: ReadSecrets) -> SandboxRequest:
+    """The request with them; what held their values is passed on to no sandbox."""
+    if both := sorted(request.environment.keys() & secrets.values.keys()):
+        raise InvalidInput(f"{both[0]} is a secret, and a variable with a value too", hint="leave one of them out")
+    return replace(
+        request,
+        secrets=secrets.secrets,
+        secret_values=secrets.values,
+        host_environment={name: value for name, value in request.host_environment.items() if name not in secrets.variables},
+        notices=secrets.notices,
     )
 
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 
 from agentkernel.config import arguments, tighten
 from agentkernel.config.compound import ENVIRONMENT, FILES, MOUNTS
-from agentkernel.config.reach import HOSTS, PORTS, PROXY
+from agentkernel.config.reach import HOSTS, PORTS, PROXY, SECRETS
 from agentkernel.config.setting import MAKES_SANDBOX, Setting
-from agentkernel.config.unsupported import UNSUPPORTED_FLAGS
 from agentkernel.config.values import (
     COUNT,
     CPUS,
@@ -312,6 +311,15 @@ SETTINGS: tuple[Setting, ...] = (
         default=(),
     ),
     Setting(
+        key="secrets",
+        type=SECRETS,
+        help="credential that the sandbox uses without seeing it, see docs/network.md (repeatable)",
+        project=tighten.NOTHING,
+        default={},
+        flags=("-S", "--secret"),
+        metavar="NAME[=ENV:VARIABLE]@HOST",
+    ),
+    Setting(
         key="idle_exit",
         type=DURATION,
         help="the daemon ends when there was neither a client nor a sandbox for so long; 0 is never",
@@ -360,11 +368,10 @@ BY_ENVIRONMENT: Mapping[str, Setting] = {setting.environment: setting for settin
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
-    """Adds the options of all settings that `verb` takes; where it makes a sandbox also `--config`, and the options refused by name."""
+    """Adds the options of all settings that `verb` takes; where it makes a sandbox also `--config`."""
     arguments.add_options(parser, [setting for setting in SETTINGS if verb in setting.verbs])
     if verb in MAKES_SANDBOX:
         arguments.add_config(parser)
-        arguments.add_refused(parser, UNSUPPORTED_FLAGS)
 
 
 def flags_given(args: argparse.Namespace) -> dict[str, object]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 # Keys of the agentkernel.toml that its users know and that this version does not honour. They are refused: a rule that is read and not
 # applied is worse than none.
 UNSUPPORTED = (
@@ -25,17 +23,11 @@ UNSUPPORTED = (
     "workspace",
     "schedule",
     "proxy",
-    "secrets",
     "llm_keys",
     "llm_governance",
     "template",
     "ssh",
 )
-
-# Options of later versions: option -> what it would do.
-UNSUPPORTED_FLAGS: Mapping[tuple[str, ...], str] = {
-    ("-S", "--secret"): "secrets that the sandbox uses without seeing them",
-}
 
 # Variables that other parts read; every other AGENTKERNEL_ variable that nearly is a setting's name is taken for a slip.
 OTHER_VARIABLES = (
