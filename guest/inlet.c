@@ -19,7 +19,7 @@ static sysret bind_inlet(const struct inlet *inlet, uint16_t port)
         return error;
     if (!inlet->datagrams) {
         (void)socket_switch_on(inlet->fd, AK_SOL_SOCKET, AK_SO_REUSEADDR); /* connections of an agent before this one may linger */
-        socket_bound_buffer(inlet->fd);
+        socket_bound_buffers(inlet->fd);
     }
     error = SYS(bind, inlet->fd, &address, length);
     return error || inlet->datagrams ? error : SYS(listen, inlet->fd, BACKLOG);

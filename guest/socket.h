@@ -15,6 +15,7 @@
 #define AK_SOL_SOCKET 1
 #define AK_SO_REUSEADDR 2
 #define AK_SO_SNDBUF 7
+#define AK_SO_RCVBUF 8
 #define AK_SO_LINGER 13
 #define AK_TCP_NODELAY 1
 #define AK_IPV6_V6ONLY 26
@@ -56,11 +57,12 @@ static inline sysret socket_switch_on(int fd, int level, int option)
     return SYS(setsockopt, fd, level, option, &on, sizeof on);
 }
 
-/* A reader that does not read would else cost the kernel megabytes. Connections inherit it from their listener. */
-static inline void socket_bound_buffer(int fd)
+/* Who does not read what the other sends would else cost the kernel megabytes, and none of the workload's own. Connections inherit it from their listener. */
+static inline void socket_bound_buffers(int fd)
 {
     int bytes = 1 << 17;
     (void)SYS(setsockopt, fd, AK_SOL_SOCKET, AK_SO_SNDBUF, &bytes, sizeof bytes);
+    (void)SYS(setsockopt, fd, AK_SOL_SOCKET, AK_SO_RCVBUF, &bytes, sizeof bytes);
 }
 
 /* Small messages go out at once: what is relayed was cut into pieces by its sender already. */

@@ -97,7 +97,7 @@ static void go_on_connecting(struct agent *agent, struct tunnel *t)
         t->connecting = false;
         t->port = 0;
         t->tell = TELL_OPENED;
-        socket_bound_buffer(t->fd);
+        socket_bound_buffers(t->fd);
         tunnel_begin(agent, t);
     } else if (error != -EALREADY && error != -EINTR) {
         tunnel_end(agent, t, t->ipv6 ? ECONNREFUSED : (unsigned)-error);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -45,11 +46,12 @@ print(json.dumps(result))
 """
 
 
-def steps(uid: int) -> list[Step]:
+def steps(uid: int, *settings: Step) -> list[Step]:
     return [
         ("CLONE", NEWNET | NEWUSER),
         ("IDMAP", f"0 {uid} 1\n", f"0 {uid} 1\n", 1),
         ("GO",),
+        *settings,
         ("SYSCTL", "net/ipv4/ip_unprivileged_port_start", "0"),
         ("LOOPBACK",),
         ("TRANSPARENT", 3129, 53),
@@ -64,27 +66,33 @@ def skip_without_nf_tables() -> None:
         pytest.skip("needs nf_tables in the kernel")
 
 
-@pytest.fixture(params=["caller", "plain"])
-def host(request: pytest.FixtureRequest, guest: Path) -> Iterator[TunnelHost]:
-    """Attached to an agent in network and user namespaces of its own, made by the test's user or by a plain one."""
+@contextlib.contextmanager
+def attached(guest: Path, plan: list[Step], wrapper: tuple[str, ...] = ()) -> Iterator[TunnelHost]:
+    """Attached to an agent that was made by the plan, with every listener."""
     skip_without_nf_tables()
-    if request.param == "plain" and os.geteuid() != 0:
-        pytest.skip("needs root: another user to become")
-    uid = PLAIN_UID if request.param == "plain" else os.geteuid()
-    launch: Launch = start(guest, encode(steps(uid)), wrapper=tuple(PLAIN) if request.param == "plain" else ())
+    launch: Launch = start(guest, encode(plan), wrapper=wrapper)
     try:
         launch.finish()
         assert launch.ready, launch.records
-        sock = socket.socket(socket.AF_UNIX)
-        sock.connect(launch.listener.getsockname())
-        attached = TunnelHost(sock)
-        assert attached.attach() == 1
-        attached.auto_credit = True
-        attached.configure(network(3128, 53, 3129))
-        yield attached
-        sock.close()
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(launch.listener.getsockname())
+            host = TunnelHost(sock)
+            assert host.attach() == 1
+            host.auto_credit = True
+            host.configure(network(3128, 53, 3129))
+            yield host
     finally:
         launch.close()
+
+
+@pytest.fixture(params=["caller", "plain"])
+def host(request: pytest.FixtureRequest, guest: Path) -> Iterator[TunnelHost]:
+    """In network and user namespaces of its own, made by the test's user or by a plain one."""
+    if request.param == "plain" and os.geteuid() != 0:
+        pytest.skip("needs root: another user to become")
+    uid = PLAIN_UID if request.param == "plain" else os.geteuid()
+    with attached(guest, steps(uid), tuple(PLAIN) if request.param == "plain" else ()) as host:
+        yield host
 
 
 def test_every_address_is_reached_through_the_agent(host: TunnelHost) -> None:
@@ -111,6 +119,18 @@ def test_dns_of_any_server_is_asked_of_the_host_and_other_datagrams_fail_at_once
         host.answer(ident, b"an answer")
     result = json.loads(host.finish(run).stdout or b"null")
     assert result == {target: ["an answer", target.split()[0]] for target in answered} | dict.fromkeys(refused, "EPERM")
+
+
+@pytest.mark.skipif(not HAS_IPV6, reason="needs IPv6, to be without it")
+def test_without_an_ipv6_loopback_ipv4_has_to_do(guest: Path) -> None:
+    with attached(guest, steps(os.geteuid(), ("SYSCTL", "net/ipv6/conf/lo/disable_ipv6", "1"))) as host:
+        run = host.start("/usr/bin/env", "python3", "-c", TCP, "192.0.2.1 80", "2001:db8::7 443")
+        tunnel = host.next_accepted()
+        assert (tunnel.address, tunnel.port) == ("192.0.2.1", 80)
+        host.pour(tunnel, b"over IPv4", end=True)
+        host.finish(run)
+        assert run.stdout == b"over IPv4\n"
+        assert b"OSError" in run.stderr and not host.tunnels.keys() - {tunnel.id}
 
 
 def test_the_loopback_stays_the_sandbox_s_own(host: TunnelHost) -> None:
