@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from agentkernel.errors import AgentKernelError
-from benchmarks import capacity, endurance, machine, running, shell, starting
+from benchmarks import capacity, endurance, machine, network, running, shell, starting
 from benchmarks.contenders import UnmeasurableError
 from benchmarks.figures import Figure, table
 
@@ -31,6 +31,7 @@ TIMED: dict[str, tuple[Benchmark, int]] = {
     "memory": (capacity.memory, 1),
     "daemon-memory": (capacity.daemon_memory, 1),
     "burst": (capacity.burst, 1),
+    "egress": (network.egress, 5),
     "cycles": (endurance.cycles, endurance.CYCLES),
 }
 SUSTAINED: dict[str, Callable[[float, Path], Awaitable[list[Figure]]]] = {

@@ -60,19 +60,22 @@ def _close_others(control_fd: int) -> None:
 
 def _limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_FILES if os.geteuid() == 0 or hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, hard) if hard != resource.RLIM_INFINITY else wanted))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_FILES, MAX_FILES))
+    except (ValueError, PermissionError):  # the limit is lower, and not ours to raise
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (_ERROR_BYTES, _ERROR_BYTES))
 
 
 def _become_nobody() -> None:
-    os.setgroups([])
     try:
+        os.setgroups([])
         os.setresgid(UID, UID, UID)
         os.setresuid(UID, UID, UID)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a user namespace without that id: there this root is somebody's already
+        # A user namespace without that id, or a root that may not change it: what it is root of is small, and its capabilities go.
+        if error.errno not in (errno.EINVAL, errno.EPERM):
             raise
 
 

@@ -19,7 +19,7 @@ from agentkernel.egress.telling import Teller
 from agentkernel.egress.tunnel import FIRST_CREDIT_BYTES, MAX_WINDOW_BYTES, Accepted, HostileFrameError, Tunnel, read_accepted
 from agentkernel.egress.upstream import Upstream
 from agentkernel.egress.vault import Vault
-from agentkernel.model.network import Decision, EgressLimits, EgressRules
+from agentkernel.model.network import EgressLimits, EgressRules
 
 WINDOWS_BYTES: Final = 16 * 1024 * 1024  # of all tunnels together that the agent may have on its way here
 HIGH_WATER_BYTES: Final = 1024 * 1024  # so much waits on the stream before upstreams are read no more
@@ -92,10 +92,6 @@ class Sandbox:
             raise
         self._reached[tunnel] = attempt
         return upstream
-
-    def tell(self, decision: Decision) -> None:
-        """A decision that is about no connection."""
-        self._teller.tell(decision)
 
     def count(self, count: int) -> None:
         """Notes bytes that were passed on, in either direction."""
