@@ -11,6 +11,7 @@ import pytest
 from unit.door_server import CALL, FAILED, REPLY, Attach, DoorServer
 
 from agentkernel.channel.refusal import encode_refusal
+from agentkernel.cli.host import upstream_proxy
 from agentkernel.cli.main import main
 from agentkernel.errors import AgentKernelError, Conflict, NotFound
 
@@ -233,3 +234,22 @@ def test_what_starts_a_sandbox_says_where_its_ports_are(door: Door, call: Call, 
     assert call("create", "box", "--start", "-p", "8080:80") == call("start", "box") == told
     assert door.asked[0]["request"]["ports"] == [{"port": 80, "host_port": 8080}]
     assert call("create", "box", "--start", "--quiet")[2] == call("start", "box", "--json")[2] == ""
+
+
+def test_a_proxy_in_between_is_told_of_without_its_password(
+    door: Door, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    configuration = tmp_path / ".config" / "agentkernel"
+    configuration.mkdir(parents=True)
+    file = configuration / "config.toml"
+    file.touch(mode=0o600)
+    file.write_text('[network]\nupstream_proxy = "http://me:s3cret@proxy.example:3128"\n')
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    door.answers |= {"info": INFO, "network": RULES}
+    shown = call("info", "box")[1]
+    assert "upstream proxy  http://proxy.example:3128; rules by address hold only for what programs name by address" in shown
+    assert "s3cret" not in shown
+    assert [fact.value for fact in upstream_proxy()] == [
+        "http://proxy.example:3128; rules by address hold only for what programs name by address"
+    ]

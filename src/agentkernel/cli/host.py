@@ -8,8 +8,10 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from agentkernel import assembly
+from agentkernel.config.load import users_settings
 from agentkernel.errors import BackendUnavailable
 
 _COMPILERS = ("cc", "gcc", "clang")
@@ -49,6 +51,7 @@ def facts() -> list[Fact]:
         kvm(),
         guest_binary(),
         compiler(),
+        *upstream_proxy(),
     ]
 
 
@@ -116,6 +119,15 @@ def compiler() -> Fact:
             return Fact(name="c compiler", value=path)
     remedy = next((command for manager, command in _COMPILER_PACKAGES if shutil.which(manager)), "install a C compiler")
     return Fact(name="c compiler", value="none (needed to build the guest binary from source only)", good=False, remedy=remedy)
+
+
+def upstream_proxy() -> list[Fact]:
+    """The proxy that filtered networks go through, and what that means for their rules; nothing where none is configured."""
+    url = users_settings(cwd="/", environment=os.environ, flags={}).get("network.upstream_proxy")
+    if not url:
+        return []
+    where = urlsplit(url)._replace(netloc=urlsplit(url).netloc.rpartition("@")[2]).geturl()  # the password is nobody's business
+    return [Fact(name="upstream proxy", value=f"{where}; rules by address hold only for what programs name by address")]
 
 
 def _read(path: str) -> str:

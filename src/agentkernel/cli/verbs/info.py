@@ -6,6 +6,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from agentkernel.cli.context import Context
+from agentkernel.cli.host import upstream_proxy
 from agentkernel.cli.show import age, base_text, moment, print_json, rules_record, sandbox_record
 from agentkernel.model.network import EgressRules
 from agentkernel.model.ports import address_text
@@ -65,6 +66,7 @@ def _network(info: SandboxInfo, rules: EgressRules | None) -> list[tuple[str, st
     mode = info.network.value if rules is None else f"{info.network.value}, by default {base_text(rules.base)}"
     lines = [("network", mode)]
     if rules is not None:
+        lines += [(fact.name, fact.value) for fact in upstream_proxy()]
         lines += [
             (name, " ".join(map(str, found)))
             for name, found in (("allowed", rules.allow), ("denied", rules.deny), ("private", rules.private))
