@@ -118,6 +118,12 @@ async def _said(port: PublishedPort, words: bytes = b"hello there") -> bytes:
         return answer
 
 
+def _chosen() -> int:
+    """A port of the host that nobody has."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
 def _is_free(port: PublishedPort) -> bool:
     with socket.socket() as sock:
         return sock.connect_ex((port.host_address, port.host_port)) != 0
@@ -165,8 +171,7 @@ async def test_a_port_that_is_taken_is_named_and_nothing_is_made(world: World) -
 
 async def test_a_sandbox_that_cannot_be_built_holds_no_port(world: World) -> None:
     engine = world.engine()
-    with socket.create_server(("127.0.0.1", 0)) as chosen:
-        number = chosen.getsockname()[1]
+    number = _chosen()
     world.failing_gate("boot")
     with pytest.raises(Exception, match="boot failed"):
         await _made(engine, world, PortRule(port=80, host_port=number))
@@ -214,11 +219,21 @@ async def test_a_port_is_published_while_it_runs_and_told(world: World) -> None:
     assert dict(told[0].details) == {"port": "80", "host_address": "127.0.0.1", "host_port": str(port.host_port)}
 
 
+async def test_a_port_inside_can_have_several_of_the_hosts_which_end_together(world: World) -> None:
+    engine = world.engine()
+    first = (await _made(engine, world, WEB)).ports[0]
+    second = await engine.publish(ANN, "one", PortRule(port=80, host_port=_chosen()))
+    assert first != second
+    assert await _said(first) == await _said(second) == b"you said hello there"
+    await engine.unpublish(ANN, "one", 80)
+    assert (_is_free(first), _is_free(second), list(await engine.ports(ANN, "one"))) == (True, True, [])
+    assert len(await _events(engine, "ports.unpublished")) == 2
+
+
 async def test_a_port_that_cannot_be_stored_is_not_published(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = world.engine()
     await _made(engine, world)
-    with socket.create_server(("127.0.0.1", 0)) as chosen:
-        rule = PortRule(port=80, host_port=chosen.getsockname()[1])
+    rule = PortRule(port=80, host_port=_chosen())
 
     def full(*_: Any) -> None:
         raise StoreFailed("the disk is full")

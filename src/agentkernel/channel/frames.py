@@ -43,12 +43,12 @@ class FrameType(IntEnum):
     STATS = 11
     PING = 12
     SHUTDOWN = 13
-    TUNNEL_OPEN = 14
+    CALL = 14  # at the daemon's door, which has no tunnels
+    TUNNEL_OPEN = 14  # to an agent
     TUNNEL_SEND = 15
     TUNNEL_CREDIT = 16
     TUNNEL_CLOSE = 17
     ANSWER = 18
-    CALL = 14  # at the daemon's door, which has no tunnels
     REPLY = 128
     FAILED = 129
     STARTED = 130

@@ -84,10 +84,10 @@ class Connections:
 
         async def act(caller: Caller, record: SandboxRecord) -> SandboxRecord:
             gone = [each for each in record.published if each.port == port]
+            for each in gone:
+                event = core.audit.event("ports.unpublished", caller.principal, record, details=of_port(each))
+                record = core.update(replace(record, published=tuple(left for left in record.published if left != each)), event)
             if gone:
-                details = of_port(gone[0])
-                event = core.audit.event("ports.unpublished", caller.principal, record, details=details)
-                record = core.update(replace(record, published=tuple(each for each in record.published if each not in gone)), event)
                 failpoint("engine.ports.unstored")
                 core.ports.unpublish(record.sandbox_id, port)
             return record
