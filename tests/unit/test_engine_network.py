@@ -271,13 +271,14 @@ async def test_a_flood_of_decisions_is_folded_into_one_event(world: World, proxy
     engine = world.engine(egress=proxy.make)
     made = await _made(engine, world)
     _connect(world, made.sandbox_id)
-    for number in range(500):
-        proxy.sessions[0].decided(_decision(Verdict.DENIED if number % 2 else Verdict.ALLOWED))
-    assert len(await _events(engine, "network.")) == network.ROWS_PER_S
+    for verdict in (Verdict.ALLOWED, Verdict.DENIED):
+        for _ in range(500):
+            proxy.sessions[0].decided(_decision(verdict))
+    told, denied = network.ALLOWED_ROWS_PER_S, network.ROWS_PER_S - network.ALLOWED_ROWS_PER_S
+    assert [len(await _events(engine, f"network.{kind}")) for kind in ("allowed", "denied", "more")] == [told, denied, 0]
     await engine.stop(ANN, "one")
     [more] = await _events(engine, "network.more")
-    rest = (500 - network.ROWS_PER_S) // 2
-    assert dict(more.details) == {"allowed": str(rest), "denied": str(rest)}
+    assert dict(more.details) == {"allowed": str(500 - told), "denied": str(500 - denied)}
 
 
 async def test_after_a_second_decisions_are_told_one_by_one_again(world: World, proxy: Proxy) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from agentkernel.model.record import SandboxRecord
 
 ROWS_PER_S: Final = 50  # decisions of one sandbox that are told one by one; of more only the numbers are
+ALLOWED_ROWS_PER_S: Final = 35  # so that what is denied is told beside a burst of what is not
 _OUTCOMES: Final = {Verdict.ALLOWED: "ok", Verdict.DENIED: "denied", Verdict.FAILED: "failed"}
 
 
@@ -127,10 +128,10 @@ class Trail:
         """One decision."""
         if self._second is None:
             self._second = asyncio.get_running_loop().call_later(1.0, self._over)
-        self._rows += 1
-        if self._rows > ROWS_PER_S:
+        if self._rows >= (ALLOWED_ROWS_PER_S if decision.verdict is Verdict.ALLOWED else ROWS_PER_S):
             self._folded[decision.verdict] += 1
             return
+        self._rows += 1
         record = self._live.record
         outcome = _OUTCOMES[decision.verdict]
         event = self._audit.event(kind_of(decision), record.owner, record, outcome=outcome, details=details_of(decision))
