@@ -87,6 +87,11 @@ class Sandbox:
                 self.site.vault.check_host(attempt.host)
                 self.site.vault.check_reachable(attempt.host, attempt.port)
             upstream = await reach(self.around, self.site, attempt)
+            try:
+                self._check(attempt)  # rules may have changed while it was looked up and connected to
+            except RefusedError:
+                upstream.close()
+                raise
         except RefusedError as refused:
             attempt.refuse(refused)
             raise
@@ -124,15 +129,18 @@ class Sandbox:
     def _check_open(self) -> None:
         for tunnel, attempt in tuple(self._reached.items()):
             try:
-                self._check_bytes()
-                ruling = still_allowed(self.around, self.site, attempt)
-                if ruling.allowed:
-                    continue
-                raise RefusedError(ruling.reason, rule=ruling.rule)
+                self._check(attempt)
             except RefusedError as refused:
                 attempt.refuse(refused)
                 self._reached.pop(tunnel, None)
                 tunnel.abort()
+
+    def _check(self, attempt: Attempt) -> None:
+        """Raises RefusedError for a connection that may not go on."""
+        self._check_bytes()
+        ruling = still_allowed(self.around, self.site, attempt)
+        if not ruling.allowed:
+            raise RefusedError(ruling.reason, rule=ruling.rule)
 
     # -- what the stream calls
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 from typing import Any, Final
 
 from agentkernel.egress import dispatch, messages, resolver
@@ -14,11 +15,12 @@ from agentkernel.egress.resolving import Lookup, Resolver, system_lookup
 from agentkernel.egress.sandbox import Joining, Sandbox, Service
 from agentkernel.egress.upstream import make_desk
 from agentkernel.egress.vault import Vault
-from agentkernel.errors import ProtocolViolation
+from agentkernel.errors import AgentKernelError, ProtocolViolation
 from agentkernel.model.codec import from_json
 from agentkernel.model.network import Credentials, EgressLimits, EgressRules
 
 _MESSAGES_A_TURN: Final = 64
+_CONTROL_BYTES: Final = 1024 * 1024  # a burst of decisions; the kernel may give less
 _MAX_TRUST_BYTES: Final = 4 * 1024 * 1024
 SERVICE: Final = Service(serve=dispatch.serve, answer=resolver.answer)
 
@@ -33,6 +35,7 @@ class Server:
 
     def __init__(self, control: socket.socket, loop: asyncio.AbstractEventLoop, *, lookup: Lookup = system_lookup) -> None:
         control.setblocking(False)
+        control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _CONTROL_BYTES)
         self.over: asyncio.Future[None] = loop.create_future()
         self._control = control
         self._loop = loop
@@ -66,12 +69,16 @@ class Server:
                 return
             try:
                 self._obey(messages.read(data), descriptors)
+            except (AgentKernelError, ValueError) as error:
+                sys.stderr.write(f"what the engine says is wrong: {error}\n")
+                self.close()  # whatever it was, nothing is served by other rules than were meant
+                return
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
 
     def _obey(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        """Does what the engine says; whatever is wrong with it ends this process by its exception."""
+        """Does what the engine says. Raises AgentKernelError, ValueError where that is wrong."""
         operation = message["op"]
         if operation == "join":
             if len(descriptors) != 1:
