@@ -68,6 +68,7 @@ def test_distinct_names_are_counted_over_ten_seconds() -> None:
 
 
 async def test_decisions_beyond_the_bound_are_counted_and_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telling, "PER_S", 0.0)
     monkeypatch.setattr(telling, "_REPORT_S", 0.0)
     told: list[dict[str, object]] = []
 
