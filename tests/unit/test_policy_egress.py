@@ -90,7 +90,7 @@ NO_HOSTS = (
     "1:2:3:4:5:6:7:8:9", "[::1]:80", "[::1]x", "[v1.fe80::a]",
     "faß.de", "βόλος.com".replace("ο", "ς"), "a\u200db.com", "a\u200cb.com", "exa\u00admple.com", "example。com", "example．com", "ｅxample.com", "①.com", "☃.net", "\u202ecom",
     "\u0301a.com", "xn--a\u0301.com", "xn--", "xn--abc-", "xn--example-", "xn--a", "xn--\u00e9.com", "xn--99999999", "xn--zzzzzzzzzzzzzz", "xn--mnchen-3ya\u00e9.de",
-    "xn--a-\u0435.ru", "K.com\u0000", "ab--\u00e9.com", "xn--ls8h=",
+    "xn--a-\u0435.ru", "\ufa70.com", "K.com\u0000", "ab--\u00e9.com", "xn--ls8h=",
 )  # fmt: skip
 
 
@@ -309,10 +309,20 @@ def test_a_rule_without_ports_allows_the_web_and_denies_everything() -> None:
 
 
 def test_ports_beyond_the_range_are_denied() -> None:
+    for port in (1, 65535):
+        assert rule_name(PUBLIC, "example.com", port).allowed
+        assert rule_address(PUBLIC, "example.com", ipaddress.ip_address("93.184.216.34"), port, ()).allowed
     for port in (-1, 65536, 10**9):
         assert rule_name(PUBLIC, "example.com", port).rule == "port"
         assert rule_address(PUBLIC, "example.com", ipaddress.ip_address("93.184.216.34"), port, ()).rule == "port"
     assert rule_address(PUBLIC, "example.com", ipaddress.ip_address("93.184.216.34"), 0, ()).rule == "port"
+
+
+def test_a_denial_names_the_destination() -> None:
+    assert "example.com:443," in rule_name(NOTHING, "example.com", 443).reason
+    assert "[2001:db8::1]:443," in rule_name(NOTHING, "2001:db8::1", 443).reason
+    assert "allows example.com," in rule_name(NOTHING, "example.com", LOOKUP).reason
+    assert rule_name(PUBLIC, "127.0.0.1", 80).reason.startswith("127.0.0.1 is a loopback address")
 
 
 def test_a_lookup_is_allowed_when_some_port_is() -> None:
@@ -431,6 +441,7 @@ def test_a_range_opens_the_refused_range_that_it_lies_in_at_its_ports_alone() ->
     assert at(policy, "192.168.0.1", "192.168.0.1", 5432) == "NO private address"
     assert at(policy, "fd00::1", "fd00::1", 22) == "allow [fd00::/8]:22"
     assert at(policy, "64:ff9b::a00:1", "64:ff9b::a00:1", 5432) == "allow 10.0.0.0/8:5432"
+    assert at(policy, "fe80::5efe:a00:1", "fe80::5efe:a00:1", 5432) == "NO link-local address"  # which no rule opens
     assert at(policy, "db.corp", "10.1.2.3", 5432) == "NO not a public name"
 
 
@@ -445,6 +456,8 @@ def test_a_range_alone_resolves_no_name_without_a_base() -> None:
     policy = rules("203.0.113.0/24")
     assert at(policy, "203.0.113.7", "203.0.113.7") == "allow 203.0.113.0/24"
     assert at(policy, "registry.example", "203.0.113.7") == "NO none"
+    for outside in ("203.0.114.7", "8.8.8.8", "2001:db8::1"):
+        assert at(policy, outside, outside) == "NO none"
 
 
 def test_metadata_is_opened_by_its_own_address_only() -> None:
@@ -493,6 +506,8 @@ def test_a_denied_range_is_denied_by_every_name_and_form() -> None:
     for address in ("203.0.113.7", "::ffff:203.0.113.7", "64:ff9b::203.0.113.7", "2002:cb00:7107::1"):
         assert at(policy, "example.com", address) == "NO deny 203.0.113.0/24"
         assert at(policy, address, address) == "NO deny 203.0.113.0/24"
+    for outside in ("203.0.114.7", "8.8.8.8", "2606:4700::1111"):
+        assert at(policy, "example.com", outside) == "allow example.com"
     assert at(policy, "example.com", "2001:db8::1") == "NO deny [2001:db8::/32]:443"
     assert at(policy, "example.com", "2001:db8::1", 80) == "allow example.com"
 

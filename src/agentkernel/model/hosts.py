@@ -38,8 +38,6 @@ def normal_host(text: str) -> str:
     if _NUMERIC.fullmatch(name.removesuffix(".").rpartition(".")[2]):
         return _ipv4(name)
     name = name.removesuffix(".")
-    if not name:
-        raise ValueError("it is empty")
     if len(name) > MAX_HOST_CHARACTERS:
         raise ValueError(f"it is longer than {MAX_HOST_CHARACTERS} characters")
     for label in name.split("."):

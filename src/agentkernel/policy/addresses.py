@@ -67,7 +67,7 @@ def refused_ranges(address: Address, own: Collection[Address] = ()) -> tuple[Ran
 
     `own` are the host's addresses: each counts as a range of its own, unless it is a loopback address anyway.
     """
-    found = [each for form in forms(address) for each in _RANGES if _holds(each.network, form)]
+    found = [each for form in forms(address) for each in _RANGES if form in each.network]
     if own and not any(each.kind == LOOPBACK for each in found):
         mine = {form for each in own for form in forms(each)}
         found += [Range(OWN, alone(form)) for form in forms(address) if form in mine]
@@ -111,7 +111,3 @@ def within(inner: Network, outer: Network) -> bool:
     if isinstance(inner, IPv4Network):
         return isinstance(outer, IPv4Network) and inner.subnet_of(outer)
     return isinstance(outer, IPv6Network) and inner.subnet_of(outer)
-
-
-def _holds(network: Network, address: Address) -> bool:
-    return network.version == address.version and address in network

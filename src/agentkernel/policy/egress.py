@@ -169,7 +169,7 @@ def _at_port(rule: Rule, port: int, *, denies: bool) -> bool:
 def _covers(rule: Rule, reached: tuple[Address, ...], port: int, *, denies: bool) -> bool:
     """Whether a rule by address speaks of one of these addresses at that port."""
     network = _network(rule.host)
-    return _at_port(rule, port, denies=denies) and any(form.version == network.version and form in network for form in reached)
+    return _at_port(rule, port, denies=denies) and any(form in network for form in reached)
 
 
 def _names(rule: Rule, refused: tuple[Range, ...]) -> bool:
