@@ -421,6 +421,19 @@ async def test_stopping_ends_what_is_connected_and_leaves_no_task_and_no_descrip
             await asyncio.sleep(0.01)
 
 
+async def test_a_connection_that_was_only_just_accepted_is_closed_with_its_sandbox(world: World) -> None:
+    engine = world.engine()
+    [port] = (await _made(engine, world, WEB)).ports
+    [listener] = engine._core.ports._listeners[(await engine.info(ANN, "one")).sandbox_id]
+    with socket.create_connection((port.host_address, port.host_port)) as client:
+        client.settimeout(10)
+        listener._accept()
+        engine._core.ports.end(engine._core.registry.get((await engine.info(ANN, "one")).sandbox_id))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert await asyncio.to_thread(client.recv, 1) == b""
+
+
 async def test_too_few_descriptors_make_connections_wait(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "_SHORTAGE_S", 0.01)
     engine = world.engine()

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 from agentkernel.abc_network import Tunnel
@@ -20,9 +21,9 @@ async def carry(sock: socket.socket, open_tunnel: Callable[[], Awaitable[Tunnel]
 
     What cannot be connected to inside, or breaks there, is a reset for the client, and the other way round.
     """
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     is_whole = False
     try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         tunnel = await open_tunnel()
         try:
             is_whole = await _carried(sock, tunnel)
@@ -32,7 +33,8 @@ async def carry(sock: socket.socket, open_tunnel: Callable[[], Awaitable[Tunnel]
         return  # it could not be opened
     finally:
         if not is_whole:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            with suppress(OSError):  # macOS refuses it once the client has gone
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
 async def _carried(sock: socket.socket, tunnel: Tunnel) -> bool:

@@ -7,6 +7,7 @@ import errno
 import socket
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 from agentkernel.abc_network import Tunnelled
@@ -213,16 +214,13 @@ class Listener:
                     self._pause = self._loop.call_later(_SHORTAGE_S, self._go_on)
                 return  # nobody is there (any more)
             sock.setblocking(False)
-            task = self._loop.create_task(self._connected(sock))
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
-
-    async def _connected(self, sock: socket.socket) -> None:
-        with sock:
             if self._connection is not None:
-                await self._connection(sock)
+                task = self._loop.create_task(self._connection(sock))
+                self._tasks.add(task)
+                task.add_done_callback(partial(self._ended, sock))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, sock: socket.socket, task: asyncio.Task[None]) -> None:
+        sock.close()  # here, because a task that is cancelled before it has begun runs no part of its work
         self._tasks.discard(task)
         if self._pause is None:
             self._go_on()
