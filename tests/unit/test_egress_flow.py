@@ -170,6 +170,23 @@ async def test_a_reset_is_a_reset(proxy: InProcess) -> None:
         assert await program.closed() == errno.ECONNRESET
 
 
+async def test_a_program_that_only_writes_learns_that_nobody_takes_it(proxy: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentkernel.egress.relay.BROKEN_S", 0.05)
+
+    async def gone(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"last words")
+
+    async with serving(gone) as port:
+        agent = Agent()
+        proxy.join(agent, loopback_rules(port))
+        program = await tunnelled(agent, "127.0.0.1", port)
+        assert await program.read_all() == b"last words"
+        with pytest.raises(ConnectionResetError):
+            while True:
+                await program.write(bytes(1000))
+                await asyncio.sleep(0)
+
+
 # -- hostile frames
 
 IDENT = (1 << 63) + 1

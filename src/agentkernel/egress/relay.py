@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Awaitable, Callable
-from typing import cast
+from typing import Final, cast
 
 from agentkernel.egress.http_body import BodyReader, Framing, Kind, framed, last_piece
 from agentkernel.egress.http_fields import BadMessage
 from agentkernel.egress.stream import Piece
 from agentkernel.egress.tunnel import Tunnel
 from agentkernel.egress.upstream import Upstream
+
+BROKEN_S: Final = 2.0  # for a program to read the last words of a server that takes nothing more, before it is reset
 
 Count = Callable[[int], None]  # told of bytes that were passed on
 
@@ -67,6 +69,7 @@ class Outflow:
         self._count = count
         self._body = body
         self._all_here = False
+        self.is_broken = False  # nobody takes it any more: what still comes is thrown away
 
     def start(self) -> None:
         """Begins with what the tunnel has already."""
@@ -119,6 +122,7 @@ class Outflow:
             self.done.set_result(None)
 
     def _broken(self, error: OSError) -> None:
+        self.is_broken = True
         if self._body is None and not self.done.done():
             self.done.set_result(None)  # what it said before can still be read
         self._end_with(BrokenFlowError(error.errno or 0, "the other end"))
@@ -219,8 +223,11 @@ async def relay(tunnel: Tunnel, upstream: Upstream, count: Count, admitted: Awai
         if admitted is None or await _first(admitted, inflow):
             outflow.start()
             await asyncio.gather(inflow.done, outflow.done)
-            await tunnel.finished()
+            async with asyncio.timeout(BROKEN_S if outflow.is_broken else None):
+                await tunnel.finished()
             clean = True
+    except TimeoutError:
+        pass
     except BrokenFlowError as broken:
         number = broken.number
     finally:
