@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,9 @@ def _holders(home: Path) -> list[str]:
         for path, _, names in os.walk(directory):
             for name in names:
                 file = Path(path, name)
-                if file.is_file() and not file.is_symlink() and VALUE.encode() in file.read_bytes():
-                    found.append(str(file))
+                with suppress(FileNotFoundError):  # of a sandbox that is being removed
+                    if file.is_file() and not file.is_symlink() and VALUE.encode() in file.read_bytes():
+                        found.append(str(file))
     return found
 
 

@@ -13,7 +13,7 @@ import posix
 from agentkernel.cli.link import fields
 from agentkernel.cli.relay import Relay, window
 
-_POLICY = ("--daemon", "--network", "--mount-cwd", "--mount-home", "--pass-env", "--read-only")
+_POLICY = ("--daemon", "--network", "--mount-cwd", "--mount-home", "--pass-env", "--read-only", "--only-hosts", "--transparent-network")
 _TERMINAL = ("-t", "--tty", "--no-tty", "-q", "--quiet")
 # Per verb, what a plain use may have: options without a value, and options with one. A test holds them against the parsers.
 SWITCHES = {
@@ -23,7 +23,22 @@ SWITCHES = {
 VALUED = {
     "run": frozenset(
         ("-B", "--backend", "-i", "--image", "-e", "--env", "-c", "--config", "--min-isolation", "--storage", "--timeout", "--dir")
-    ).union(("--user", "--mount", "--name", "--memory", "--cpus", "--pids", "--disk", "--profile")),
+    ).union(
+        (
+            "--user",
+            "--mount",
+            "--name",
+            "--memory",
+            "--cpus",
+            "--pids",
+            "--disk",
+            "--profile",
+            "--allow-host",
+            "--deny-host",
+            "-p",
+            "--publish",
+        )
+    ),
     "exec": frozenset(("-B", "--backend", "-e", "--env", "-w", "--workdir", "--timeout", "--user")),
 }
 # Of the environment the daemon gets what settings, colours and the search for programs need; `-e NAME` adds what it names.

@@ -55,6 +55,8 @@ class Opened:
         denied: Sequence[Decision] = ()
         if self.grant is not None:
             try:
+                for port in self.ports:  # the sandbox goes a moment after its command, and whoever runs the next one wants its ports
+                    await host.unpublish(caller, self.sandbox.sandbox_id, port.port)
                 aftermath = await host.aftermath(caller, self.grant)
                 if exit_status(status) and self.grant.spec.network is NetworkMode.FILTERED:
                     events = [event async for event in host.events(caller, denials_of(self.sandbox.sandbox_id))]
