@@ -23,7 +23,8 @@ from agentkernel.testing.isolation import KernelConformance, NetworkConformance,
 from agentkernel.testing.lasting import LastingConformance
 from agentkernel.testing.lifecycle import LifecycleConformance
 from agentkernel.testing.limits import LimitsConformance
-from agentkernel.testing.network import LoadConformance, ReachConformance, RefusalConformance, TransparentConformance
+from agentkernel.testing.network import ReachConformance, RefusalConformance
+from agentkernel.testing.network_load import LoadConformance, TransparentConformance
 from agentkernel.testing.ports import PortConformance
 from agentkernel.testing.terminal import TerminalConformance
 from agentkernel.testing.workspace import WorkspaceConformance
