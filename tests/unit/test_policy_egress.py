@@ -42,6 +42,11 @@ SPELLINGS = {
     "r1---sn-abc.example.com": "r1---sn-abc.example.com",
     "localhost": "localhost",
     "1-1.example": "1-1.example",
+    "a" * 63 + ".com": "a" * 63 + ".com",
+    ("a" * 49 + ".") * 5 + "com": ("a" * 49 + ".") * 5 + "com",  # 253 characters
+    "255.255.255.255": "255.255.255.255",
+    "0xff.0xffffff": "255.255.255.255",
+    "0x0000000000000000000001": "0.0.0.1",
     "3com.com": "3com.com",
     "0x7f.1.example": "0x7f.1.example",
     "münchen.de": "xn--mnchen-3ya.de",
@@ -86,11 +91,11 @@ NO_HOSTS = (
     "example.com?", "example.com\\", "example.com,evil.com", "*.example.com", "*", "example.com:80", "exam\x7fple.com", "a\x80b.com", "\x1b[31m.com",
     "1.2.3.4.5", "1.2.3.4.", "256.1.1.1", "1.2.3.256", "1.256.1", "4294967296", "0x100000000", "08.1.1.1", "1.09.1.1", "0x", "1.0x", "1..2",
     "1.2.3.4a.5", "foo.1", "foo.0x1f", "example.com.1", "1_0.0.0.1", "1.2.3.4 foo", "+1.2.3.4", "1.2.3.-4", "0x7f.1.", "9" * 40, "0" * 40 + "1.2",
-    "[127.0.0.1]", "[::1", "::1]", "[[::1]]", "[]", "[:]", ":::", "::1%lo", "[fe80::1%25eth0]", "fe80::1%1", "1::2::3", "12345::1", "::ffff:1.2.3", "::ffff:01.2.3.4",
+    "[127.0.0.1]", "[::1", "::1]", "[abc", "abc]", "0x00000000000000000000001", "[[::1]]", "[]", "[:]", ":::", "::1%lo", "[fe80::1%25eth0]", "fe80::1%1", "1::2::3", "12345::1", "::ffff:1.2.3", "::ffff:01.2.3.4",
     "1:2:3:4:5:6:7:8:9", "[::1]:80", "[::1]x", "[v1.fe80::a]",
     "faß.de", "βόλος.com".replace("ο", "ς"), "a\u200db.com", "a\u200cb.com", "exa\u00admple.com", "example。com", "example．com", "ｅxample.com", "①.com", "☃.net", "\u202ecom",
     "\u0301a.com", "xn--a\u0301.com", "xn--", "xn--abc-", "xn--example-", "xn--a", "xn--\u00e9.com", "xn--99999999", "xn--zzzzzzzzzzzzzz", "xn--mnchen-3ya\u00e9.de",
-    "xn--a-\u0435.ru", "\ufa70.com", "K.com\u0000", "ab--\u00e9.com", "xn--ls8h=",
+    "xn--a-\u0435.ru", "\ufa70.com", "\u1369.com", "\u0525.com", "xn---9ca.com", "xn--dca.com", "xn--e-xbb.com", ("a" * 49 + ".") * 5 + "coma", "1.2.3.4.0", "K.com\u0000", "ab--\u00e9.com", "xn--ls8h=",
 )  # fmt: skip
 
 

@@ -115,12 +115,13 @@ def _check_label(label: str) -> None:
 
 
 def _is_a_label(label: str) -> bool:
-    """Whether a label stands for a name that is not ASCII, in the only way to write it; else a decoding program would see another name."""
+    """Whether a label stands for a name in the only way to write it, else a decoding program would see another one. What stands for an
+    ASCII name ends in a hyphen, and is refused for that."""
     try:
         decoded = label[4:].encode("ascii").decode("punycode")
         again = decoded.encode("punycode").decode("ascii")
     except (UnicodeError, OverflowError):
         return False
-    if decoded.isascii() or again != label[4:] or unicodedata.normalize("NFC", decoded.lower()) != decoded:
+    if again != label[4:] or unicodedata.normalize("NFC", decoded.lower()) != decoded:
         return False
     return not any(unicodedata.category(character) in _NEVER for character in decoded)
