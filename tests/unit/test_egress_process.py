@@ -204,6 +204,24 @@ async def test_it_has_no_privileges_and_keeps_no_descriptor(gate: EgressGate) ->
     assert [line.split()[4] for line in limits.splitlines() if line.startswith("Max core file size")] == ["0"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="the descriptors of a process that is not dumpable are shown to root alone")
+async def test_nothing_is_left_of_connections_that_ended(gate: EgressGate) -> None:
+    async with serving(echo) as port:
+        agent = joined(gate, port)
+        pid = await started(gate, agent)
+        before = len(os.listdir(f"/proc/{pid}/fd"))
+        programs = await asyncio.gather(*(tunnelled(agent, "127.0.0.1", port) for _ in range(100)))
+        assert len(os.listdir(f"/proc/{pid}/fd")) == before + 100
+        for program in programs[::2]:
+            program.reset()
+        for program in programs[1::2]:
+            program.end()
+        await asyncio.gather(*(program.read_all() for program in programs[1::2]))
+        async with asyncio.timeout(10):
+            while len(os.listdir(f"/proc/{pid}/fd")) != before:
+                await asyncio.sleep(0.01)
+
+
 async def test_what_is_no_tunnel_ends_that_sandbox_alone(gate: EgressGate) -> None:
     async with serving(echo) as port:
         good, bad = joined(gate, port), joined(gate, port, sandbox_id="b" * 16)
