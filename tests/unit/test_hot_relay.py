@@ -38,7 +38,9 @@ from agentkernel.cli import hot
 from agentkernel.config.directories import socket_path
 from agentkernel.config.invocation import configure_exec, configure_run
 from agentkernel.config.parsing import Parser
+from agentkernel.images.toolchains import CERTIFICATE_VARIABLES, HOME_VARIABLES, MANAGERS
 from agentkernel.errors import CommandNotFound, Conflict
+from agentkernel.images.hostroot import CERTIFICATE_VARIABLES
 
 ALL_BYTES = bytes(range(256)) * 4096
 
@@ -405,6 +407,10 @@ def test_the_options_of_the_hot_path_are_those_of_the_parsers(verb: str, configu
     assert {flag for action in shown if action.nargs != 0 for flag in action.option_strings} - of_the_full_path == hot.VALUED[verb]
     left_out = {"run": {"--json", "-k", "--keep", "--no-daemon"}, "exec": {"--json", "-d", "--detach", "--no-daemon"}}
     assert switches - left_out[verb] == hot.SWITCHES[verb]
+
+
+def test_what_names_certificates_is_sent_along() -> None:
+    assert {os.fsencode(name) for name in CERTIFICATE_VARIABLES} <= set(hot.SENT)
 
 
 @pytest.mark.parametrize(

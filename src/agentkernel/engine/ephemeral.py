@@ -87,7 +87,7 @@ class Ephemerals:
             status=Status.CREATING,
             backend=grant.backend,
             isolation=grant.spec.level,
-            spec=without_given(without_root(grant.spec), request),
+            spec=without_root(without_given(grant.spec, request)),
             created_at=now,
             ephemeral=True,
             exec_id=exec_id,

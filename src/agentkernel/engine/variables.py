@@ -11,8 +11,10 @@ from agentkernel.model.spec import SandboxSpec
 
 def without_given(spec: SandboxSpec, request: SandboxRequest) -> SandboxSpec:
     """What is stored: not what `-e`, `[environment]` and the caller's own environment gave. The command's START carries it."""
-    host = request.host_environment
-    kept = [(name, value) for name, value in spec.environment if name not in request.environment and host.get(name) != value]
+    host, own = request.host_environment, dict(spec.root.environment)
+    kept = [
+        (name, value) for name, value in spec.environment if name not in request.environment and (name in own or host.get(name) != value)
+    ]
     return replace(spec, environment=tuple(kept))
 
 

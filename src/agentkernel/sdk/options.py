@@ -13,7 +13,8 @@ from agentkernel.config.request import request_from_settings
 from agentkernel.config.table import BY_KEY
 from agentkernel.config.values import DURATION, Read
 from agentkernel.errors import InvalidInput, UnknownKey
-from agentkernel.images.toolchains import HOME_VARIABLES, MANAGERS
+from agentkernel.images.hostroot import CERTIFICATE_VARIABLES
+from agentkernel.images.toolchains import CERTIFICATE_VARIABLES, HOME_VARIABLES, MANAGERS
 from agentkernel.model.command import DEFAULT_OUTPUT_LIMIT_BYTES, Command, TerminalSize
 from agentkernel.model.names import suggest, validate_environment_name, validate_environment_value
 from agentkernel.model.network import EgressChange, PortRule, Rule
@@ -96,8 +97,8 @@ _SETTINGS: Mapping[str, str] = {
     "name": "sandbox.name",
 }
 _NETWORK = ("allow_hosts", "deny_hosts", "only_hosts", "transparent_network", "ports")
-_FINDS_TOOLCHAINS = frozenset(
-    {"PATH", "HOME", "GOPATH", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", *HOME_VARIABLES}
+_FOUND_BY = frozenset(
+    {"PATH", "HOME", "GOPATH", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", *HOME_VARIABLES, *CERTIFICATE_VARIABLES}
     | {variable for root, others in MANAGERS.values() for variable in (root, *others)}
 )
 _LASTING = ("labels", "ttl", "idle", "start")
@@ -226,10 +227,10 @@ def _read(option: str, read: Read, value: object, base: str) -> object:
 
 
 def _told(request: SandboxRequest, environment: Mapping[str, str]) -> dict[str, str]:
-    """What of the caller's environment goes with a request: what toolchains are found by, and what is passed on where any is."""
+    """What of the caller's environment goes with a request: what toolchains and certificates are found by, and what is passed on."""
     passed = request.pass_environment or (request.pass_environment is None and request.profile == "permissive")
     shown = filter_environment(environment) if passed else {}
-    return {name: value for name, value in environment.items() if name in shown or name in _FINDS_TOOLCHAINS}
+    return {name: value for name, value in environment.items() if name in shown or name in _FOUND_BY}
 
 
 def _several(option: str, value: object) -> Sequence[object]:
