@@ -145,7 +145,7 @@ class Program:
 
 @dataclass
 class Agent:
-    """The sandbox's side: an `abc.TunnelPeer` for the egress session, and the programs behind it."""
+    """The sandbox's side: an `abc_network.TunnelPeer` for the egress session, and the programs behind it."""
 
     session: Session | None = None
     programs: dict[int, Program] = field(default_factory=dict)
@@ -156,14 +156,14 @@ class Agent:
     _told: asyncio.Event = field(default_factory=asyncio.Event)
 
     def take(self, kind: int, flags: int, ident: int, payload: bytes | memoryview) -> None:
-        """See `abc.TunnelPeer`."""
+        """See `abc_network.TunnelPeer`."""
         if kind == FrameType.ANSWER:
             self.answers.pop(ident).set_result(bytes(payload))
         else:
             self.programs[ident].took(kind, flags, bytes(payload))
 
     def reset(self) -> None:
-        """See `abc.TunnelPeer`."""
+        """See `abc_network.TunnelPeer`."""
 
     def send(self, kind: int, ident: int, payload: bytes = b"", flags: int = 0) -> None:
         """A frame to the proxy."""

@@ -23,7 +23,7 @@ _BACKOFF_S: Final = (0.0, 0.0, 0.2, 1.0, 5.0)  # after so many quick deaths in a
 
 
 class EgressGate:
-    """Implements `abc.Egress`. Belongs to one event loop; costs nothing before the first frame.
+    """Implements `abc_network.Egress`. Belongs to one event loop; costs nothing before the first frame.
 
     Args:
         upstream: `http://[user:password@]host:port` of the proxy that every connection goes through; empty: none.
@@ -54,7 +54,7 @@ class EgressGate:
     def join(
         self, sandbox_id: str, rules: EgressRules, limits: EgressLimits, agent: TunnelPeer, decided: Callable[[Decision], None]
     ) -> Session:
-        """See `abc.Egress`. What that sandbox had joined with before is closed. Raises InvalidInput for more rules than fit."""
+        """See `abc_network.Egress`. What that sandbox had joined with before is closed. Raises InvalidInput for more rules than fit."""
         session = Session(self, sandbox_id, rules, limits, agent, decided)
         session.joining()
         earlier = self._sessions.get(sandbox_id)
@@ -64,7 +64,7 @@ class EgressGate:
         return session
 
     async def close(self) -> None:
-        """See `abc.Egress`; repeating it is fine."""
+        """See `abc_network.Egress`; repeating it is fine."""
         self._is_closed = True
         for session in tuple(self._sessions.values()):
             session.close()

@@ -56,7 +56,7 @@ class Gate(Protocol):
 
 
 class Session:
-    """Implements `abc.EgressSession`."""
+    """Implements `abc_network.EgressSession`."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Session:
     # -- for the engine
 
     def take(self, kind: int, flags: int, ident: int, payload: Piece) -> None:
-        """See `abc.TunnelPeer`: a frame of the agent's."""
+        """See `abc_network.TunnelPeer`: a frame of the agent's."""
         stream = self._stream
         if kind in (_ACCEPTED, _QUERY):
             stream = self._begin(kind, ident)
@@ -102,27 +102,27 @@ class Session:
             self._cut()
 
     def reset(self) -> None:
-        """See `abc.TunnelPeer`: nothing more is sent for tunnels from before."""
+        """See `abc_network.TunnelPeer`: nothing more is sent for tunnels from before."""
         self._open.clear()
         self._queries.clear()
         self._leave()
 
     def set_rules(self, rules: EgressRules) -> None:
-        """See `abc.EgressSession`. Raises InvalidInput for more rules than fit; then the old ones hold."""
+        """See `abc_network.EgressSession`. Raises InvalidInput for more rules than fit; then the old ones hold."""
         messages.rules_of(self.sandbox_id, rules)
         self.rules = rules
         if self._stream is not None:
             self._gate.tell_rules(self)
 
     def set_secrets(self, credentials: Credentials) -> None:
-        """See `abc.EgressSession`. Raises InvalidInput for more than fits; then the old ones hold."""
+        """See `abc_network.EgressSession`. Raises InvalidInput for more than fits; then the old ones hold."""
         messages.secrets_of(self.sandbox_id, credentials)
         self.credentials = credentials
         if self._stream is not None:
             self._gate.tell_credentials(self)
 
     def close(self) -> None:
-        """See `abc.EgressSession`; repeating it is fine."""
+        """See `abc_network.EgressSession`; repeating it is fine."""
         if not self._is_closed:
             self._is_closed = True
             self._cut()
