@@ -38,7 +38,6 @@ from agentkernel.cli import hot
 from agentkernel.config.directories import socket_path
 from agentkernel.config.invocation import configure_exec, configure_run
 from agentkernel.config.parsing import Parser
-from agentkernel.images.toolchains import CERTIFICATE_VARIABLES, HOME_VARIABLES, MANAGERS
 from agentkernel.errors import CommandNotFound, Conflict
 from agentkernel.images.hostroot import CERTIFICATE_VARIABLES
 

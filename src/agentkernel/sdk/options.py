@@ -14,7 +14,7 @@ from agentkernel.config.table import BY_KEY
 from agentkernel.config.values import DURATION, Read
 from agentkernel.errors import InvalidInput, UnknownKey
 from agentkernel.images.hostroot import CERTIFICATE_VARIABLES
-from agentkernel.images.toolchains import CERTIFICATE_VARIABLES, HOME_VARIABLES, MANAGERS
+from agentkernel.images.toolchains import HOME_VARIABLES, MANAGERS
 from agentkernel.model.command import DEFAULT_OUTPUT_LIMIT_BYTES, Command, TerminalSize
 from agentkernel.model.names import suggest, validate_environment_name, validate_environment_value
 from agentkernel.model.network import EgressChange, PortRule, Rule
