@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -131,6 +132,17 @@ def test_without_an_ipv6_loopback_ipv4_has_to_do(guest: Path) -> None:
         host.finish(run)
         assert run.stdout == b"over IPv4\n"
         assert b"OSError" in run.stderr and not host.tunnels.keys() - {tunnel.id}
+
+
+def test_a_loopback_that_is_down_fails_the_step(guest: Path) -> None:
+    skip_without_nf_tables()
+    plan = [step for step in steps(os.geteuid()) if step[0] != "LOOPBACK"]
+    launch = start(guest, encode(plan))
+    try:
+        launch.finish()
+        assert (launch.failure.step, launch.failure.error, launch.failure.value) == (4, errno.ENETDOWN, 1)
+    finally:
+        launch.close()
 
 
 def test_the_loopback_stays_the_sandbox_s_own(host: TunnelHost) -> None:
