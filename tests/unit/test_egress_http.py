@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentkernel.egress.http import Origin, Request, RequestReader, parse_authority, render_connect
-from agentkernel.egress.http_body import BodyReader, Framing, Kind, framed, last_piece
+from agentkernel.egress.http_body import LINE_LIMIT, BodyReader, Framing, Kind, framed, last_piece
 from agentkernel.egress.http_fields import HEAD_LIMIT, BadMessage
 from agentkernel.egress.http_refusal import ask_for, render_refusal
 from agentkernel.egress.http_response import Response, ResponseReader
@@ -547,13 +547,20 @@ def test_chunks_are_taken_apart(data: bytes, expected: tuple[bytes, bool, bytes]
     [
         b"5\nhello\n0\n\n", b"5\r\nhello0\r\n\r\n", b"5\r\nhello!\r\n", b"5\r\nhello\n0\r\n\r\n", b"5\r\nhello\r\r\n", b"0x5\r\nhello\r\n", b"+5\r\n", b"-1\r\n", b" 5\r\n", b"5 \r\n",
         b"5 ;x\r\n", b"\r\n", b";x\r\n", b"G\r\n", b"5_0\r\n", b"1234567890123456\r\n", b"5;a\rb\r\n", b"5;a\0\r\n", b"0\r\nContent-Length : 5\r\n\r\n", b"0\r\n folded\r\n\r\n", b"0\r\nno field\r\n\r\n",
-        b"5;" + b"x" * 1024 + b"\r\n", b"x" * 2000, b"0\r\nX: " + b"y" * 9000 + b"\r\n\r\n", b"0\r\n" + b"X: y\r\n" * 2000 + b"\r\n", b"0\r\n" + b"X:\r\n" * 300 + b"\r\n", b"0\r\n\n"
+        b"5;" + b"x" * 1024 + b"\r\n", b"x" * 2000, b"0\r\nX: " + b"y" * 9000 + b"\r\n\r\n", b"0\r\n" + b"X: y\r\n" * 2000 + b"\r\n", b"0\r\n" + b"X:\r\n" * 300 + b"\r\n", b"0\r\n\n",
         b"1;" + b"x" * 900 + b"\r\na\r\n" + (b"1;" + b"x" * 900 + b"\r\na\r\n") * 20,
     ],
 )  # fmt: skip
 def test_broken_chunks_are_refused(data: bytes) -> None:
     assert body(CHUNKED, data, []) is None
     assert body(CHUNKED, data, [1] * len(data)) is None
+
+
+def test_a_line_that_is_too_long_is_refused_wherever_it_is_divided() -> None:
+    data = b"1;" + b"x" * LINE_LIMIT + b"\r\n"
+    assert all(body(CHUNKED, data, [at]) is None for at in range(len(data)))
+    fitting = b"1;" + b"x" * (LINE_LIMIT - 4) + b"\r\n"
+    assert all(body(CHUNKED, fitting, [at]) == (b"", False, b"") for at in range(len(fitting)))
 
 
 @settings(max_examples=300)
@@ -594,6 +601,10 @@ def test_a_body_that_is_cut_off_is_noticed() -> None:
         reader.feed(b"1\r\n")
         with pytest.raises(BadMessage):
             reader.end()
+    whole = BodyReader(Framing(Kind.LENGTH, 1))
+    whole.feed(b"xy")
+    whole.end()
+    assert whole.rest == b"y"
     until_close = BodyReader(Framing(Kind.CLOSE))
     until_close.feed(b"x")
     until_close.end()

@@ -80,7 +80,7 @@ def _range(text: str, host: str) -> str:
         network = ipaddress.ip_network(host, strict=False)
     except ValueError:
         raise _invalid(text, "it is no plain address or address range") from None
-    if isinstance(network, ipaddress.IPv6Network) and network.network_address.ipv4_mapped is not None and network.prefixlen >= 96:
+    if isinstance(network, ipaddress.IPv6Network) and network.network_address.ipv4_mapped is not None:
         plain = ipaddress.IPv4Network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - 96))
         raise _invalid(text, "IPv4 addresses in IPv6 are judged as IPv4", f"write {plain}")
     if ipaddress.ip_address(base) != network.network_address:
