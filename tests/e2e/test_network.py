@@ -94,6 +94,7 @@ def test_a_wrong_rule_is_refused_before_anything_runs(agentkernel: AgentKernel) 
     assert b"https://example.com/" in done.stderr
 
 
+@needs("curl")
 def test_a_project_can_close_hosts_and_needs_trust_to_open_them(agentkernel: AgentKernel, site: int) -> None:
     project = agentkernel.directory / "agentkernel.toml"
     project.write_text(f'[security.domains]\nallow = ["127.0.0.1:{site}"]\n')
@@ -143,8 +144,8 @@ class Named(AgentKernel):
 
 @pytest.fixture
 def named(agentkernel_in_process: AgentKernel, tmp_path: Path) -> Named:
-    if not own_address():
-        pytest.skip("this host has no address but loopback")
+    if not own_address() or which("openssl") is None:
+        pytest.skip("this host has no address but loopback, or no openssl")
     authority = tmp_path / "authority"
     authority.mkdir()
     make_authority(authority)
@@ -213,6 +214,7 @@ def test_pip_installs_from_an_index(named: Named, tmp_path: Path) -> None:
         assert done.stdout == b"installed\n", done.stderr
 
 
+@needs("curl")
 def test_rules_change_while_a_sandbox_runs_and_every_attempt_is_told(behind_daemon: AgentKernel, site: int) -> None:
     def visit() -> bytes:
         argv = ("exec", *DIRECT, "box", "--", "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", f"http://127.0.0.1:{site}/")
@@ -235,6 +237,7 @@ def test_rules_change_while_a_sandbox_runs_and_every_attempt_is_told(behind_daem
     assert visit() == b"403"  # as they were left
 
 
+@needs("curl")
 def test_a_port_of_a_sandbox_without_network_is_published_on_this_hosts_loopback(behind_daemon: AgentKernel) -> None:
     server = ("/usr/bin/python3", "-m", "http.server", "80", "--bind", "127.0.0.1", "--directory", "/etc")
     with socket.create_server(("127.0.0.1", 0)) as taken:
