@@ -66,17 +66,25 @@ static _Noreturn void fail(const struct sandbox *sandbox, uint32_t index, sysret
     ak_exit(1);
 }
 
-/* Steps that build the root and the limits of the user namespace do not touch the network, and are done while it is being made. */
+/* What sets up a network namespace of the sandbox's own: the outer process does it there, right after it has made it. */
+static bool is_of_network(const struct plan_step *step)
+{
+    return step->op == PLAN_LOOPBACK || step->op == PLAN_TRANSPARENT ||
+           (step->op == PLAN_SYSCTL && memcmp(step->arguments[0].text, "net/", 4) == 0);
+}
+
+/* Steps that build the root, and the limits of the user namespace, are done while the network is being made. */
 static bool needs_network(const struct plan_step *step)
 {
-    if (step->op == PLAN_SYSCTL)
-        return memcmp(step->arguments[0].text, "net/", 4) == 0;
-    return step->op > PLAN_REMOUNT_ROOT;
+    return step->op > PLAN_REMOUNT_ROOT && step->op != PLAN_SYSCTL;
 }
 
 static void do_inside(struct sandbox *sandbox, const struct plan_step *step)
 {
-    sysret result = needs_network(step) ? network_join(sandbox) : 0;
+    sysret result;
+    if (is_of_network(step))
+        return;
+    result = needs_network(step) ? network_join(sandbox) : 0;
     if (result < 0)
         fail(sandbox, sandbox->clone_index, result, 1);
     result = functions[step->op](sandbox, step);
@@ -155,6 +163,20 @@ static sysret do_outside(struct sandbox *sandbox, const struct plan_cursor *curs
     }
 }
 
+static void set_up_network(struct sandbox *sandbox, struct plan_cursor cursor)
+{
+    struct plan_step step = {0};
+    sysret result, network = network_make(sandbox);
+    if (network < 0)
+        fail(sandbox, sandbox->clone_index, network, 0);
+    while (plan_next(&cursor, &step))
+        if (is_of_network(&step) && (result = functions[step.op](sandbox, &step)) < 0)
+            fail(sandbox, step.index, result, 0);
+    result = network_hand_over(sandbox, network);
+    if (result < 0)
+        fail(sandbox, sandbox->clone_index, result, 0);
+}
+
 /* Does the steps up to GO, and then the network. To fail is to end: the inner process sees it. */
 static void run_outside(struct sandbox *sandbox, struct plan_cursor cursor)
 {
@@ -165,9 +187,7 @@ static void run_outside(struct sandbox *sandbox, struct plan_cursor cursor)
         if (result < 0)
             fail(sandbox, step.index, result, 0);
     }
-    result = network_make(sandbox);
-    if (result < 0)
-        fail(sandbox, sandbox->clone_index, result, 0);
+    set_up_network(sandbox, cursor);
 }
 
 /* Replaces 0-2 by a pipe without another end: nothing to read, nobody to write to, nothing of the host. */

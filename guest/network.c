@@ -24,12 +24,13 @@ static sysret make(const struct sandbox *sandbox)
 
 sysret network_make(const struct sandbox *sandbox)
 {
-    int network;
-    sysret made = sandbox->namespaces & CLONE_NEWNET ? make(sandbox) : 0;
-    if (made < 0 || !(sandbox->namespaces & CLONE_NEWNET))
-        return made;
-    network = (int)made;
-    return handover_send(sandbox, &network, sizeof network);
+    return sandbox->namespaces & CLONE_NEWNET ? make(sandbox) : 0;
+}
+
+sysret network_hand_over(const struct sandbox *sandbox, sysret made)
+{
+    int network = (int)made;
+    return sandbox->namespaces & CLONE_NEWNET ? handover_send(sandbox, &network, sizeof network) : 0;
 }
 
 sysret network_join(struct sandbox *sandbox)
