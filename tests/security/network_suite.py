@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -30,8 +32,8 @@ from agentkernel.abc import Backend
 from agentkernel.abc_network import Egress
 from agentkernel.model.command import Command
 from agentkernel.model.isolation import Feature, Fingerprint, Support
-from agentkernel.model.network import EgressRules
-from agentkernel.testing.base import MIB, read_until, shell
+from agentkernel.model.network import EgressRules, Verdict
+from agentkernel.testing.base import MIB, eventually, read_until, shell
 from agentkernel.testing.host import descendants
 from agentkernel.testing.internet import GOOD, INNER, OTHER, PRIVATE, PUBLIC, PUBLIC_OTHER, Internet
 from agentkernel.testing.networked import PUBLIC_ONLY, Networked, NetworkedConformance, rules
@@ -319,6 +321,23 @@ class NetworkAttacks(NetworkedConformance):
             assert _resident_bytes() - before < MEMORY_BYTES
             assert (await box.inside.one(get(f"http://{GOOD}/hello"))).body == HELLO
 
+    async def test_the_death_of_the_proxy_opens_nothing_and_lasts_a_moment(
+        self, backend: Backend, fingerprint: Fingerprint, gate: Egress, internet: Internet
+    ) -> None:
+        async with self.hostile(backend, fingerprint, gate, rules(GOOD, f"{GOOD}:7")) as box:
+            held = asyncio.create_task(box.inside.one(socks(GOOD, 7, SOCKS_REPLY, send(b"x"), ("read", 1), REST)))
+            await box.decided(Verdict.ALLOWED, GOOD)
+            (pid,) = _egress_processes()
+            os.kill(pid, signal.SIGKILL)
+            assert (await asyncio.wait_for(held, 20)).error.startswith("ConnectionResetError")
+
+            async def is_back() -> bool:
+                refused, allowed = await box.inside.talk(get(f"http://{OTHER}/hello"), get(f"http://{GOOD}/hello"))
+                return (refused.status, allowed.status) == (403, 200)
+
+            assert await eventually(is_back)
+            assert internet.seen().addresses == {PUBLIC}
+
 
 async def _all_refused(box: Networked, talks: Sequence[Talk], internet: Internet) -> None:
     """Has all the talks; none may reach a server, and nothing may answer as one."""
@@ -350,13 +369,19 @@ def _following(url: str) -> Command:
     return Command(argv=(b"python3", b"-c", script.encode(), url.encode()), timeout_s=20)
 
 
-def _resident_bytes() -> int:
-    """What the processes that carry the connections hold in memory: this one, and the egress process."""
-    found = resident_bytes()
+def _egress_processes() -> list[int]:
+    """The egress process of this one."""
+    found = []
     for pid in descendants(os.getpid()):
         try:
-            is_egress = b"agentkernel.egress" in Path(f"/proc/{pid}/cmdline").read_bytes()
-            found += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if is_egress else 0
+            if b"agentkernel.egress" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
         except OSError:
             continue  # it ended meanwhile
     return found
+
+
+def _resident_bytes() -> int:
+    """What the processes that carry the connections hold in memory: this one, and the egress process."""
+    pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in _egress_processes())
+    return resident_bytes() + pages * os.sysconf("SC_PAGE_SIZE")
