@@ -694,6 +694,22 @@ def test_a_response_that_two_clients_read_differently_is_refused(data: bytes) ->
     assert caught.value.status == 502
 
 
+@pytest.mark.parametrize(
+    ("data", "kept"),
+    [
+        (answer("Content-Length: 5"), True),
+        (answer("Transfer-Encoding: chunked", "Connection: keep-alive"), True),
+        (answer(line="HTTP/1.1 204 No"), True),
+        (answer("Content-Length: 5", "Connection: Close"), False),
+        (answer(), False),
+        (answer("Content-Length: 5", line="HTTP/1.0 200 OK"), False),
+        (answer("Content-Length: 5", "Connection: keep-alive", line="HTTP/1.0 200 OK"), False),
+    ],
+)
+def test_whether_a_server_takes_another_request(data: bytes, kept: bool) -> None:
+    assert response(data).keep_alive == kept
+
+
 def test_a_response_is_written_anew_for_the_client() -> None:
     found = response(
         answer(
@@ -708,6 +724,8 @@ def test_a_response_is_written_anew_for_the_client() -> None:
     )
     assert not found.keep_alive
     assert found.render(1, close=False) == b"HTTP/1.1 200 OK\r\nServer: x\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 5\r\n\r\n"
+    assert not found.is_interim and not found.is_switch and found.framing_for(0) == found.framing_for(1) == Kind.LENGTH
+    assert found.render(0, close=True).endswith(b"Content-Length: 5\r\nConnection: close\r\n\r\n")
     chunked = response(answer("Transfer-Encoding: Chunked"))
     assert (
         chunked.framing_for(1) is Kind.CHUNKED
@@ -719,6 +737,13 @@ def test_a_response_is_written_anew_for_the_client() -> None:
         response(answer("Content-Length: 5"), "HEAD").render(1, close=True)
         == b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\n"
     )
+    assert response(answer("Transfer-Encoding: chunked"), "HEAD").render(0, close=False) == b"HTTP/1.1 200 OK\r\n\r\n"
+    assert response(answer("Content-Length: 0", line="HTTP/1.1 204 No")).render(1, close=False) == b"HTTP/1.1 204 No\r\n\r\n"
+    for bodiless in (
+        answer("Transfer-Encoding: chunked", line="HTTP/1.1 304 Same"),
+        answer("Transfer-Encoding: chunked", line="HTTP/1.1 204 No"),
+    ):
+        assert b"Transfer" not in response(bodiless).render(1, close=False)
     interim = response(answer("Link: x", line="HTTP/1.1 103 Early Hints"))
     assert (
         interim.is_interim

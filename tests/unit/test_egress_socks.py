@@ -50,6 +50,7 @@ def outcome(data: bytes, sizes: list[int]) -> tuple[object, ...]:
         (GREETING + b"\x05\x01\x00\x04" + bytes(10) + b"\xff\xff\xa9\xfe\xa9\xfe\x00\x50", "169.254.169.254", 80, b""),
         (b"\x04\x01\x00\x50\x7f\x00\x00\x01\x00", "127.0.0.1", 80, b""),
         (b"\x04\x01\x00\x50\x00\x00\x00\x00user\x00", "0.0.0.0", 80, b""),
+        (b"\x04\x01\x00\x50\x7f\x00\x00\x01" + b"u" * 255 + b"\x00" + b"x" * 500, "127.0.0.1", 80, b"x" * 500),
         (b"\x04\x01\x01\xbb\x00\x00\x00\x01user\x00example.com\x00more", "example.com", 443, b"more"),
         (b"\x04\x01\x01\xbb\x00\x00\x00\xff\x00017700000001\x00", "127.0.0.1", 443, b""),
     ],

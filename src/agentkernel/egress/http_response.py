@@ -48,13 +48,10 @@ class Response:
                 return b""
             own = b"Connection: Upgrade\r\nUpgrade: websocket\r\n" if self.is_switch else b""
         else:
-            outgoing = self.framing_for(minor)
-            own = (
-                b""
-                if outgoing is Kind.CLOSE or self.status == 204 or (minor == 0 and self.declared.kind is Kind.CHUNKED)
-                else self.declared.fields
-            )
-            own += b"Connection: close\r\n" if close or outgoing is Kind.CLOSE else b""
+            # A length without body is what HEAD asks for; of a coding without body some clients wait for the first chunk.
+            says = (self.declared.kind is Kind.LENGTH and self.status != 204) or self.framing_for(minor) is Kind.CHUNKED
+            own = self.declared.fields if says else b""
+            own += b"Connection: close\r\n" if close or self.framing_for(minor) is Kind.CLOSE else b""
         return b"".join((b"HTTP/1.1 %d %b\r\n" % (self.status, self.reason), render_fields(self.fields), own, b"\r\n"))
 
 
