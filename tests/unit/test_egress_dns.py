@@ -81,6 +81,12 @@ def test_a_question_is_read_and_answered() -> None:
     assert Answer(parse_query(query(EXAMPLE, 65)).answer([SYNTHETIC], 60)).records == []
 
 
+def test_options_of_a_query_are_passed_over() -> None:
+    cookie = OPT[:-2] + b"\0\x10\0\x0a\0\x08cookie78\0\x0c\0\0"
+    found = parse_query(query(EXAMPLE, counts=(1, 0, 0, 1), more=cookie))
+    assert found.extended and b"cookie" not in found.answer([SYNTHETIC], 60)
+
+
 def test_a_refusal_says_why_to_clients_that_understand() -> None:
     plain = Answer(parse_query(query(EXAMPLE)).refuse(Code.REFUSED, "ask for it"))
     assert (plain.flags & 15, plain.option) == (5, b"")

@@ -177,8 +177,8 @@ def _opt_version(message: bytes, at: int, malformed: bytes) -> int:
 def _host(labels: list[bytes], unknown: bytes) -> str:
     """The name of a question as text; what is no host name (a label with a dot or a zero in it) does not exist."""
     try:
-        if not labels or any(b"." in label for label in labels):
-            raise BadQuery("the name is no host's", unknown)
+        if any(b"." in label for label in labels):
+            raise BadQuery("a label holds a dot", unknown)
         host = normal_host(b".".join(labels).decode("ascii"))
     except UnicodeDecodeError:
         raise BadQuery("the name is not ASCII", unknown) from None
