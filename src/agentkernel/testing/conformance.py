@@ -11,7 +11,8 @@ A backend's test file is a subclass (pytest, with pytest-asyncio in auto mode):
             return SandboxSpec(name="conformance", profile="moderate", root=...)
 
 `base_spec` is the plainest sandbox that the backend makes and asks for nothing that it refuses. For what `probe` declares native or
-emulated the suite tests that it works; what it declares refused is asked for and must be refused before anything is done.
+emulated the suite tests that it works; what it declares refused is asked for and must be refused before anything is done. A backend with
+filtered network overrides `egress` too (`return EgressGate()`): its network is tried against servers in namespaces of the suite's own.
 """
 
 from __future__ import annotations
