@@ -165,7 +165,12 @@ def process_named(name: str) -> list[int]:
 def assert_nothing_left() -> None:
     """No group, state directory, id range, mount or process of any sandbox."""
     assert not sandbox_groups(), sandbox_groups()
-    for base in (Path("/run/agentkernel"), Path("/run/user/1000/agentkernel"), Path("/tmp/agentkernel-1000"), *Path("/dev/shm").glob("agentkernel-*")):
+    for base in (
+        Path("/run/agentkernel"),
+        Path("/run/user/1000/agentkernel"),
+        Path("/tmp/agentkernel-1000"),
+        *Path("/dev/shm").glob("agentkernel-*"),
+    ):
         for part in ("sandboxes", "ranges"):
             left = list((base / part).iterdir()) if (base / part).is_dir() else []
             assert not left, left
