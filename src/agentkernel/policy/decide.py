@@ -38,6 +38,8 @@ def decide(request: SandboxRequest, surroundings: Surroundings, fingerprints: Se
         CommandNotFound: the host does not have the command, and no image was given.
         Unsupported, BackendUnavailable: no backend, or not the one asked for, can do it here.
     """
+    if request.secrets:
+        raise Unsupported("secrets are not given to sandboxes by this version", hint="leave --secret and [[secrets]] out")
     row = profile(request.profile)
     root, tar = _root(request, surroundings)
     spec, notices = _spec(request, row, root, surroundings)
