@@ -64,6 +64,15 @@ def test_pip_install(agentkernel: AgentKernel, way: str) -> None:
     assert (done.returncode, done.stdout) == (0, b"/home/user/lib/six.py\n"), done.stderr
 
 
+def test_pip_of_a_version_manager_succeeds_though_it_cannot_write_to_its_own_directory(agentkernel: AgentKernel) -> None:
+    needs("pip", PYPI)
+    if "/shims/" not in str(which("pip")):
+        pytest.skip("pip on this host's PATH is no version manager's")
+    script = "pip install -q --no-cache-dir --disable-pip-version-check --force-reinstall --no-deps six; echo installed"
+    done = run(agentkernel, "by the proxy", script)
+    assert (done.returncode, done.stdout) == (0, b"installed\n"), done.stderr
+
+
 def test_npm_install(agentkernel: AgentKernel) -> None:
     needs("npm", NPM)
     script = "npm install --silent --no-audit --no-fund left-pad; node -e 'console.log(require(\"left-pad\")(5, 3))'"

@@ -221,6 +221,7 @@ def test_pyenv_is_shown_by_its_root_with_its_variable(home: Home) -> None:
     environment = dict(found(home, "python3").environment)
     assert environment["PYENV_ROOT"] == f"{home.path}/.pyenv"
     assert environment["PYENV_VERSION"] == "3.12.1"
+    assert found(home, "python3").masked == (f"{home.path}/.pyenv/pyenv.d/exec/pip-rehash",)  # it fails pip where pyenv is read-only
 
 
 def test_node_of_nvm_is_shown_by_its_version(home: Home) -> None:

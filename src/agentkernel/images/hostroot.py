@@ -47,6 +47,7 @@ class _Root:
     links: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     files: list[RootFile] = field(default_factory=list)
+    masked: list[str] = field(default_factory=list)
 
     def shows(self, path: str) -> bool:
         """Whether the host's `path` is the same inside; the last component may be anything."""
@@ -65,6 +66,7 @@ class _Root:
                 if not self.shows(target):
                     self.binds[target] = os.path.realpath(prefix)
         self.environment.update(toolchain.environment)
+        self.masked += (path for path in toolchain.masked if path not in self.masked)
 
     def add_for(self, directory: str) -> bool:
         """Shows the toolchain whose programs lie in `directory`; False if there is none that may be shown."""
@@ -79,6 +81,7 @@ class _Root:
         return RootFilesystem(
             kind=RootKind.HOST,
             binds=tuple(Bind(source=self.binds[target], target=target) for target in targets),
+            masked=tuple(self.masked),
             symlinks=tuple(self.links.items()),
             files=tuple(self.files),
             path_directories=path,

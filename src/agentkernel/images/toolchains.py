@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agentkernel.policy.deny import credential_in, holds_credentials
 
@@ -24,6 +24,8 @@ MANAGERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "asdf": ("ASDF_DATA_DIR", ("ASDF_DIR",)),
     "volta": ("VOLTA_HOME", ()),
 }
+# Hooks that want to write to the manager's own directory after an installation, and fail it because they cannot: pyenv's for pip.
+_HOOKS: Mapping[str, str] = {"pyenv": "pyenv.d/exec/pip-rehash"}
 # Variables that name a part of a toolchain; kept when what they name is visible inside.
 HOME_VARIABLES = ("JAVA_HOME", "GOROOT", "DOTNET_ROOT", "CONDA_PREFIX", "VIRTUAL_ENV", "BUN_INSTALL", "DENO_INSTALL", "HOMEBREW_PREFIX")
 # Directories of a home that are never a toolchain's, though they have a `bin`.
@@ -37,6 +39,7 @@ class Toolchain:
 
     prefixes: tuple[str, ...]
     environment: tuple[tuple[str, str], ...] = ()
+    masked: tuple[str, ...] = ()  # directories in them that must not be seen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +78,7 @@ def toolchain_of(directory: str, host: Host) -> Toolchain | None:
     else:
         found = _manager(parent, host)
     shown = tuple(prefix for prefix in found.prefixes if not host.refuses(prefix))
-    return Toolchain(prefixes=shown, environment=found.environment) if shown[:1] == found.prefixes[:1] else None
+    return replace(found, prefixes=shown) if shown[:1] == found.prefixes[:1] else None
 
 
 def _manager(root: str, host: Host) -> Toolchain:
@@ -83,7 +86,8 @@ def _manager(root: str, host: Host) -> Toolchain:
     for name, (variable, others) in MANAGERS.items():
         if os.path.basename(root).lstrip(".") == name or os.path.exists(f"{root}/libexec/{name}"):
             kept = tuple((other, host.environment[other]) for other in others if other in host.environment)
-            return Toolchain(prefixes=(root,), environment=((variable, root), *kept))
+            masked = (f"{root}/{_HOOKS[name]}",) if name in _HOOKS else ()
+            return Toolchain(prefixes=(root,), environment=((variable, root), *kept), masked=masked)
     return Toolchain(prefixes=(root,))
 
 

@@ -67,6 +67,7 @@ class RootFilesystem:
     directory: str = ""  # DIRECTORY: its absolute path
     label: str = "host"  # what `list` and audit show
     binds: tuple[Bind, ...] = ()  # HOST: read-only
+    masked: tuple[str, ...] = ()  # what of the binds is shown as an empty directory
     symlinks: tuple[tuple[str, str], ...] = ()  # (path, target)
     files: tuple[RootFile, ...] = ()
     path_directories: tuple[str, ...] = ()  # PATH inside, in order

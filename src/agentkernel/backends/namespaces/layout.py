@@ -333,6 +333,9 @@ def _root_binds(build: _Builder, *, late: bool) -> None:
     for bind in spec.root.binds:
         if bind.target.startswith(covers) is late:
             build.mount_host(bind.source, bind.target, _HARD | _RDONLY, Owners.SYSTEM)
+    for path in spec.root.masked:
+        if path.startswith(covers) is late:
+            build.do(Op.MASK, _relative(path), why=f"hide {path}")
 
 
 @lru_cache(maxsize=4)
