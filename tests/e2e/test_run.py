@@ -349,8 +349,8 @@ def test_json_tells_everything(agentkernel: AgentKernel) -> None:
 
 
 def test_a_note_is_said_once(agentkernel: AgentKernel, tmp_path: Path) -> None:
-    agentkernel.environment["XDG_STATE_HOME"] = str(tmp_path / "state")
-    first, second = agentkernel("run", "true"), agentkernel("run", "true")
+    agentkernel.environment |= {"XDG_STATE_HOME": str(tmp_path / "state"), "HOME": "/"}
+    first, second = agentkernel("run", "--mount-home", "true"), agentkernel("run", "--mount-home", "true")
     assert first.stderr.startswith(b"note: ")
     assert second.stderr == b""
 
@@ -371,7 +371,9 @@ def test_a_note_is_said_once(agentkernel: AgentKernel, tmp_path: Path) -> None:
         (["--image", "/no/such/image.tar", "true"], 125),
         (["--min-isolation", "vm", "true"], 125),
         (["--frobnicate", "true"], 2),
-        (["--allow-host", "example.com", "true"], 2),
+        (["--allow-host", "https://example.com", "true"], 2),
+        (["--deny-host", "*.*.example.com", "true"], 2),
+        (["--publish", "80:http", "true"], 2),
         (["-e", "NOT_SET_HERE", "true"], 2),
         ([""], 2),
         ([], 2),
