@@ -14,7 +14,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import Any
 
 from agentkernel.channel.frames import FrameType
-from agentkernel.channel.tunnel import END, FIRST_CREDIT_BYTES, MAX_DATA_BYTES, MAX_WINDOW_BYTES
+from agentkernel.channel.wire import FIRST_CREDIT_BYTES, MAX_TUNNEL_DATA, MAX_WINDOW_BYTES, TUNNEL_END
 from agentkernel.egress import messages
 from agentkernel.egress.resolving import Lookup
 from agentkernel.egress.server import Server
@@ -56,14 +56,14 @@ class Program:
             await self.until(lambda: self.credit > 0 or self.error is not None)
             if self.error is not None:
                 raise ConnectionResetError(self.error, "closed")
-            count = min(len(view), self.credit, MAX_DATA_BYTES)
+            count = min(len(view), self.credit, MAX_TUNNEL_DATA)
             self.credit -= count
             self._agent.send(FrameType.TUNNEL_DATA, self.ident, bytes(view[:count]))
             view = view[count:]
 
     def end(self) -> None:
         """Sends nothing more."""
-        self._agent.send(FrameType.TUNNEL_DATA, self.ident, b"", END)
+        self._agent.send(FrameType.TUNNEL_DATA, self.ident, b"", TUNNEL_END)
 
     def reset(self, number: int = errno.ECONNRESET) -> None:
         """Closes at once."""
@@ -115,10 +115,10 @@ class Program:
     def took(self, kind: int, flags: int, payload: bytes) -> None:
         """A frame for this connection."""
         if kind == FrameType.TUNNEL_SEND:
-            assert len(payload) <= min(self._allowed, MAX_DATA_BYTES), "sent without credit"
+            assert len(payload) <= min(self._allowed, MAX_TUNNEL_DATA), "sent without credit"
             self._allowed -= len(payload)
             self.received += payload
-            self.has_ended = self.has_ended or bool(flags & END)
+            self.has_ended = self.has_ended or bool(flags & TUNNEL_END)
             if self.reads and not self._agent.is_idle:
                 self._give_credit(len(self.received))
         elif kind == FrameType.TUNNEL_CREDIT:

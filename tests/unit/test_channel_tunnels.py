@@ -19,8 +19,9 @@ from agentkernel.channel import tunnels
 from agentkernel.channel.frames import FrameType
 from agentkernel.channel.messages import NetworkPorts, encode_configure
 from agentkernel.channel.sandbox import GuestSandbox
-from agentkernel.channel.tunnel import FIRST_CREDIT_BYTES, MAX_CREDIT_BYTES, MAX_WINDOW_BYTES, HostTunnel
+from agentkernel.channel.tunnel import HostTunnel
 from agentkernel.channel.tunnels import Tunnels
+from agentkernel.channel.wire import FIRST_CREDIT_BYTES, MAX_CREDIT_BYTES, MAX_WINDOW_BYTES
 
 SEED = int(os.environ.get("AGENTKERNEL_TEST_SEED", "0")) or random.SystemRandom().randrange(2**32)
 AGENTS = 1 << 63

@@ -325,13 +325,12 @@ def _has_landlock() -> bool:
 
 def test_the_frames_that_the_tests_send_are_those_of_the_protocol() -> None:
     from agentkernel.channel import tunnel as theirs
-    from agentkernel.egress import stream, tunnel
+    from agentkernel.channel import wire
+    from agentkernel.egress import tunnel
 
-    assert (tunnel.FIRST_CREDIT_BYTES, tunnel.MAX_WINDOW_BYTES, tunnel.MAX_CREDIT_BYTES, tunnel.END, stream.MAX_DATA_BYTES) == (
-        theirs.FIRST_CREDIT_BYTES,
-        theirs.MAX_WINDOW_BYTES,
-        theirs.MAX_CREDIT_BYTES,
-        theirs.END,
-        theirs.MAX_DATA_BYTES,
-    )
+    assert tunnel.FIRST_CREDIT_BYTES == theirs.FIRST_CREDIT_BYTES == wire.FIRST_CREDIT_BYTES == 16_384
+    assert tunnel.MAX_CREDIT_BYTES == theirs.MAX_CREDIT_BYTES == wire.MAX_CREDIT_BYTES == 1024 * 1024
+    assert tunnel.TUNNEL_END == theirs.TUNNEL_END == wire.TUNNEL_END == 1
+    assert tunnel.MAX_TUNNEL_DATA == theirs.MAX_TUNNEL_DATA == wire.MAX_TUNNEL_DATA == 65_536
+    assert wire.MAX_WINDOW_BYTES == 262_144
     assert struct.calcsize("<HH16s") == 20

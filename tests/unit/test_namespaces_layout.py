@@ -6,7 +6,6 @@ import dataclasses
 
 import pytest
 
-from agentkernel.backends.namespaces import landlock
 from agentkernel.backends.namespaces.cgroups import CgroupPlan
 from agentkernel.backends.namespaces.facts import HostFacts
 from agentkernel.backends.namespaces.layout import Surroundings, build_plan
@@ -22,6 +21,7 @@ from agentkernel.model.spec import (
     Workspace,
     WorkspaceMode,
 )
+from agentkernel.policy import landlock
 
 FACTS = HostFacts(
     uid=0,

@@ -9,13 +9,9 @@ from typing import Final, Protocol
 from agentkernel.channel.bell import Bell
 from agentkernel.channel.frames import FrameType
 from agentkernel.channel.messages import WORD, Payload
+from agentkernel.channel.wire import FIRST_CREDIT_BYTES, MAX_CREDIT_BYTES, MAX_TUNNEL_DATA, TUNNEL_END
 
-MAX_DATA_BYTES: Final = 65_536  # of one frame
-FIRST_CREDIT_BYTES: Final = 16_384  # which both directions begin with
-MAX_CREDIT_BYTES: Final = 1024 * 1024
 MIN_WINDOW_BYTES: Final = FIRST_CREDIT_BYTES
-MAX_WINDOW_BYTES: Final = 262_144
-END: Final = 1  # flag: this direction ends after the data
 _SEND, _CREDIT, _CLOSE = int(FrameType.TUNNEL_SEND), int(FrameType.TUNNEL_CREDIT), int(FrameType.TUNNEL_CLOSE)
 _OPENED, _DATA, _GRANT = int(FrameType.TUNNEL_OPENED), int(FrameType.TUNNEL_DATA), int(FrameType.TUNNEL_GRANT)
 _CLOSED = int(FrameType.TUNNEL_CLOSED)
@@ -74,7 +70,7 @@ class HostTunnel:
                 raise _copy(self._error)
             await self._readable.wait()
         with memoryview(self._received) as view:
-            data = bytes(view[:MAX_DATA_BYTES])
+            data = bytes(view[:MAX_TUNNEL_DATA])
         del self._received[: len(data)]
         self._give_credit()
         return data
@@ -88,7 +84,7 @@ class HostTunnel:
                 raise _copy(self._error)
             if self._is_ended:
                 raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
-            count = min(len(rest), self._credit_bytes, MAX_DATA_BYTES)
+            count = min(len(rest), self._credit_bytes, MAX_TUNNEL_DATA)
             if not count:
                 await self._writable.wait()
                 continue
@@ -100,7 +96,7 @@ class HostTunnel:
         """See `abc.Tunnel`; repeating it is fine."""
         if not self._is_ended and self._error is None:
             self._is_ended = True
-            self._router.take(_SEND, END, self.ident, b"")
+            self._router.take(_SEND, TUNNEL_END, self.ident, b"")
             self._forget_if_over()
 
     def close(self) -> None:
@@ -136,12 +132,12 @@ class HostTunnel:
 
     def _on_data(self, flags: int, payload: Payload) -> None:
         size = len(payload)
-        if self._has_ended or size > min(self._allowed_bytes, MAX_DATA_BYTES) or (not size and not flags & END):
+        if self._has_ended or size > min(self._allowed_bytes, MAX_TUNNEL_DATA) or (not size and not flags & TUNNEL_END):
             self._fault("sends what it may not send")
             return
         self._allowed_bytes -= size
         self._received += payload
-        if flags & END:
+        if flags & TUNNEL_END:
             self._has_ended = True
             self._forget_if_over()
         self._readable.ring()

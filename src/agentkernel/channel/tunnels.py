@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 from agentkernel.channel.bell import Bell
 from agentkernel.channel.frames import FrameType
 from agentkernel.channel.messages import SHORT, WORD, Payload
-from agentkernel.channel.tunnel import END, MAX_DATA_BYTES, MAX_WINDOW_BYTES, MIN_WINDOW_BYTES, HostTunnel
-from agentkernel.channel.wire import OVERHEAD
+from agentkernel.channel.tunnel import MIN_WINDOW_BYTES, HostTunnel
+from agentkernel.channel.wire import MAX_TUNNEL_DATA, MAX_WINDOW_BYTES, OVERHEAD, TUNNEL_END
 from agentkernel.errors import AgentKernelError, InvalidInput, ProtocolViolation
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ class FromPeer:
 
 def _may_be_sent(kind: int, flags: int, size: int) -> bool:
     if kind == _SEND:
-        return size <= MAX_DATA_BYTES and (flags == END or (not flags and size > 0))
+        return size <= MAX_TUNNEL_DATA and (flags == TUNNEL_END or (not flags and size > 0))
     if flags:
         return False
     return size == WORD.size if kind in (_CREDIT, _CLOSE) else kind == _ANSWER and size <= MAX_ANSWER_BYTES

@@ -18,6 +18,11 @@ MAX_PAYLOAD = 131_072
 OVERHEAD = 20
 MAX_FRAME = MAX_PAYLOAD + OVERHEAD
 MAX_OUTPUT = 65_536  # data bytes in one OUTPUT
+MAX_TUNNEL_DATA = 65_536  # data bytes in one frame of a tunnel
+FIRST_CREDIT_BYTES = 16_384  # which both directions of a tunnel begin with
+MAX_CREDIT_BYTES = 1024 * 1024  # at a time
+MAX_WINDOW_BYTES = 262_144  # what each side of ours lets be on its way at most
+TUNNEL_END = 1  # flag of a tunnel's data: this direction ends after it
 CRITICAL = 1  # field flag: who does not know the key must refuse
 
 HOST_MAGIC = b"AKCHAN1\n"

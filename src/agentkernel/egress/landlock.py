@@ -8,13 +8,11 @@ import struct
 from collections.abc import Iterable
 from typing import Final
 
+from agentkernel.policy.landlock import NET_ABI, NET_BIND_TCP, READ_DIR, READ_FILE, SCOPE_ABI, handled, scoped
+
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
 _VERSION: Final = 1  # flag of landlock_create_ruleset
 _PATH_BENEATH: Final = 1
-_READ_FILE, _READ_DIR = 1 << 2, 1 << 3
-_FILE_RIGHTS: Final = ((1, 13), (2, 14), (3, 15), (5, 16))  # ABI, and how many file rights it knows
-_NET_ABI, _BIND_TCP = 4, 1
-_SCOPE_ABI, _SCOPES = 6, 3  # abstract unix sockets and signals
 _PATH_RULE: Final = struct.Struct("=Qi")
 
 
@@ -44,12 +42,11 @@ def restrict(readable: Iterable[str]) -> int:
 
 
 def _attributes(abi: int) -> bytes:
-    rights = max(count for least, count in _FILE_RIGHTS if abi >= least)
-    attributes = struct.pack("=Q", (1 << rights) - 1)
-    if abi >= _NET_ABI:
-        attributes += struct.pack("=Q", _BIND_TCP)
-    if abi >= _SCOPE_ABI:
-        attributes += struct.pack("=Q", _SCOPES)
+    attributes = struct.pack("=Q", handled(abi))
+    if abi >= NET_ABI:
+        attributes += struct.pack("=Q", NET_BIND_TCP)
+    if abi >= SCOPE_ABI:
+        attributes += struct.pack("=Q", scoped(abi))
     return attributes
 
 
@@ -59,7 +56,7 @@ def _allow_reading(call: ctypes._NamedFuncPointer, ruleset: int, path: str) -> N
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return
     try:
-        if call(_ADD_RULE, ruleset, _PATH_BENEATH, _PATH_RULE.pack(_READ_FILE | _READ_DIR, directory), 0) < 0:
+        if call(_ADD_RULE, ruleset, _PATH_BENEATH, _PATH_RULE.pack(READ_FILE | READ_DIR, directory), 0) < 0:
             raise _error("landlock_add_rule")
     finally:
         os.close(directory)

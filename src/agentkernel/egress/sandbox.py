@@ -11,12 +11,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, NamedTuple
 
 from agentkernel.channel.frames import FrameType
+from agentkernel.channel.wire import FIRST_CREDIT_BYTES, MAX_WINDOW_BYTES
 from agentkernel.egress.attempt import Attempt, RefusedError
 from agentkernel.egress.names import Lookups, Names
 from agentkernel.egress.reach import Site, Surroundings, reach, still_allowed
 from agentkernel.egress.stream import FrameStream, Piece
 from agentkernel.egress.telling import Teller
-from agentkernel.egress.tunnel import FIRST_CREDIT_BYTES, MAX_WINDOW_BYTES, Accepted, HostileFrameError, Tunnel, read_accepted
+from agentkernel.egress.tunnel import Accepted, HostileFrameError, Tunnel, read_accepted
 from agentkernel.egress.upstream import Upstream
 from agentkernel.egress.vault import Vault
 from agentkernel.model.network import EgressLimits, EgressRules

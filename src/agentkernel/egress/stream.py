@@ -9,10 +9,9 @@ from itertools import islice
 from typing import Final, Protocol
 
 from agentkernel.channel.frames import FrameDecoder
-from agentkernel.channel.wire import HEADER, TAG
+from agentkernel.channel.wire import HEADER, MAX_TUNNEL_DATA, TAG
 from agentkernel.errors import ProtocolViolation
 
-MAX_DATA_BYTES: Final = 65_536  # of one frame of a tunnel
 SOCKET_BYTES: Final = 1024 * 1024  # wished for as the socket's send buffer; the kernel may give less
 _AT_ONCE_BYTES: Final = 16_384  # so much is written even while a batch of frames is read
 _MAX_PIECES: Final = 256  # of one sendmsg(2)
@@ -62,8 +61,8 @@ class FrameStream:
     def send_data(self, kind: int, ident: int, data: memoryview) -> None:
         """Sends data of any length as frames of at most 65,536 bytes, with one system call as a rule."""
         pieces: list[Piece] = []
-        for start in range(0, len(data), MAX_DATA_BYTES):
-            part = data[start : start + MAX_DATA_BYTES]
+        for start in range(0, len(data), MAX_TUNNEL_DATA):
+            part = data[start : start + MAX_TUNNEL_DATA]
             pieces += (HEADER.pack(len(part), kind, 0, 0, ident), part, _TAG)
         self._put(pieces)
 

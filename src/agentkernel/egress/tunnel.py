@@ -10,13 +10,9 @@ from typing import Final, NamedTuple, Protocol
 
 from agentkernel.channel.bell import Bell
 from agentkernel.channel.frames import FrameType
-from agentkernel.egress.stream import MAX_DATA_BYTES, Piece
+from agentkernel.channel.wire import FIRST_CREDIT_BYTES, MAX_CREDIT_BYTES, MAX_TUNNEL_DATA, TUNNEL_END
+from agentkernel.egress.stream import Piece
 
-# As in `channel.tunnel`, whose imports this process, which programs wait for, need not pay.
-FIRST_CREDIT_BYTES: Final = 16_384  # which both directions begin with
-MAX_WINDOW_BYTES: Final = 262_144
-MAX_CREDIT_BYTES: Final = 1024 * 1024  # at a time
-END: Final = 1  # flag: this direction ends after the data
 _WORD: Final = struct.Struct("<I")
 _ACCEPTED: Final = struct.Struct("<HH16s")
 _SEND, _CREDIT, _CLOSE = int(FrameType.TUNNEL_SEND), int(FrameType.TUNNEL_CREDIT), int(FrameType.TUNNEL_CLOSE)
@@ -232,7 +228,7 @@ class Tunnel:
 
     def _on_data(self, flags: int, payload: Piece) -> None:
         size = len(payload)
-        if self.has_ended or size > self._allowed_bytes or size > MAX_DATA_BYTES or flags & ~END or (not size and not flags):
+        if self.has_ended or size > self._allowed_bytes or size > MAX_TUNNEL_DATA or flags & ~TUNNEL_END or (not size and not flags):
             raise HostileFrameError("data that may not be sent")
         self._allowed_bytes -= size
         self._held_bytes += size
@@ -266,7 +262,7 @@ class Tunnel:
             self._changed.ring()
         if self._ends and not self._unsent and not self._is_ended and not self.is_over:
             self._is_ended = True
-            self._owner.send(_SEND, self.ident, b"", END)
+            self._owner.send(_SEND, self.ident, b"", TUNNEL_END)
             self._end_if_both()
 
     def _be_over(self) -> None:

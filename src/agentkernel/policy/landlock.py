@@ -1,4 +1,4 @@
-"""Landlock access bits by ABI version (linux/landlock.h); the second wall behind the mount namespace."""
+"""Landlock access bits by ABI version (linux/landlock.h): the second wall behind the mount namespace, and the egress process's own."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ SCOPE_ABSTRACT_UNIX_SOCKET = 1 << 0  # ABI 6
 SCOPE_SIGNAL = 1 << 1
 
 MINIMUM_ABI = 2  # without REFER (ABI 1) a ruleset forbids every rename and link across directories
+NET_ABI = 4
 SCOPE_ABI = 6
 
 READ = EXECUTE | READ_FILE | READ_DIR

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agentkernel.backends.namespaces import landlock
 from agentkernel.backends.namespaces.delegation import CgroupHost
 from agentkernel.backends.namespaces.facts import HostFacts, user_namespace_obstacle
 from agentkernel.backends.namespaces.launch import STEP_HINT
 from agentkernel.errors import SandboxFailed
 from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Provision, Support
 from agentkernel.model.spec import NetworkMode, Resources, RootFilesystem, RootKind, SandboxSpec, StorageKind
+from agentkernel.policy import landlock
 
 BACKEND = "namespaces"
 _NATIVE = Provision(support=Support.NATIVE)

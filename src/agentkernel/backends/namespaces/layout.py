@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import lru_cache
 
-from agentkernel.backends.namespaces import landlock
 from agentkernel.backends.namespaces.cgroups import CgroupPlan
 from agentkernel.backends.namespaces.facts import HostFacts
 from agentkernel.backends.namespaces.plan import CloneFlag, MountAttr, Op, Step, Text
 from agentkernel.backends.namespaces.ranges import RANGE_SIZE
 from agentkernel.model.network import NOTHING
 from agentkernel.model.spec import Bind, NetworkMode, RootKind, SandboxSpec, StorageKind, WorkspaceMode
+from agentkernel.policy import landlock
 from agentkernel.policy.inside import RESOLVER_PORT, TRANSPARENT_PORT, files
 
 AGENT_SOCKET_FD = 10
