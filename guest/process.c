@@ -59,6 +59,7 @@ void process_kill(struct agent *agent, struct process *p, enum cause cause)
         p->cause = cause;
     p->killing = true;
     p->timeout_at = p->drain_at = p->orphan_at = 0;
+    set_deadline(agent, &p->look_at, LOOK_MS);
     set_deadline(agent, &p->give_up_at, GIVE_UP_MS);
     (void)process_order(p, &order);
 }
@@ -145,7 +146,7 @@ static void mark_over(struct agent *agent, struct process *p, enum process_state
 {
     struct process *oldest;
     p->state = state;
-    p->timeout_at = p->drain_at = p->orphan_at = p->give_up_at = 0;
+    p->timeout_at = p->drain_at = p->orphan_at = p->look_at = p->give_up_at = 0;
     descriptor_close(&p->control);
     descriptor_close(&p->input);
     ring_close(&p->intake.ring);
@@ -297,6 +298,20 @@ static void give_up(struct agent *agent, struct process *p)
     process_swept(agent, p);
 }
 
+/* Where workload and agent share a uid, the workload can stop or trace the supervisor for good, but not PID 1. */
+static void look(struct agent *agent, struct process *p)
+{
+    struct process_stat stat;
+    bool known = p->supervisor && agent->proc >= 0 && process_table_stat(agent->proc, p->supervisor, &stat);
+    p->look_at = 0;
+    if (!p->supervisor || p->gave_up)
+        return;
+    if (known && (stat.state == 'T' || stat.state == 't'))
+        give_up(agent, p);
+    else
+        set_deadline(agent, &p->look_at, LOOK_MS);
+}
+
 static bool is_due(const struct agent *agent, uint64_t deadline)
 {
     return deadline && agent->now_ms >= deadline;
@@ -310,6 +325,8 @@ void process_check_deadlines(struct agent *agent, struct process *p)
         p->orphan_at = 0;
         process_kill(agent, p, CAUSE_CLIENT_LOST);
     }
+    if (is_due(agent, p->look_at))
+        look(agent, p);
     if (is_due(agent, p->give_up_at))
         give_up(agent, p);
     if (is_due(agent, p->drain_at))
@@ -320,9 +337,9 @@ void process_check_deadlines(struct agent *agent, struct process *p)
 
 uint64_t process_next_deadline(const struct process *p)
 {
-    const uint64_t deadlines[] = {p->timeout_at, p->stops_known ? 0 : p->drain_at, p->orphan_at, p->give_up_at};
+    const uint64_t deadlines[] = {p->timeout_at, p->stops_known ? 0 : p->drain_at, p->orphan_at, p->look_at, p->give_up_at};
     uint64_t next = 0;
-    for (unsigned i = 0; i < 4; i++)
+    for (unsigned i = 0; i < 5; i++)
         if (deadlines[i] && (!next || deadlines[i] < next))
             next = deadlines[i];
     return next;

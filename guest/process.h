@@ -9,6 +9,7 @@
 
 #define COMMAND_MAX 512u
 #define DRAIN_MS 100u      /* from the end of the main process to the end of what counts as its output */
+#define LOOK_MS 100u       /* while a kill lasts: between two looks whether the workload has stopped the supervisor that carries it out */
 #define GIVE_UP_MS 10000u  /* from a kill to the end of waiting for processes that the kernel does not let die */
 
 enum process_state {
@@ -55,7 +56,7 @@ struct process {
     struct intake intake;
     uint8_t owed;
 
-    uint64_t timeout_at, drain_at, orphan_at, give_up_at; /* monotonic ms, 0: not set */
+    uint64_t timeout_at, drain_at, orphan_at, look_at, give_up_at; /* monotonic ms, 0: not set */
     uint64_t started_us, started_unix_ms, ended_order;
     struct note end; /* the main process's status and times */
     uint64_t wall_us;
