@@ -369,8 +369,8 @@ class Kernel(Protocol):
         """Makes a lasting sandbox, stopped unless `options.start`; raises what `grant` raises, and Conflict for a name that is taken."""
         ...
 
-    async def start(self, caller: Caller, name: str) -> SandboxInfo:
-        """Boots it with its files; one that runs is fine."""
+    async def start(self, caller: Caller, name: str, secret_values: dict[str, str] | None = None) -> SandboxInfo:
+        """Boots it with its files; one that runs is fine, unless values of its secrets are given again (Conflict)."""
         ...
 
     async def stop(self, caller: Caller, name: str) -> SandboxInfo:

@@ -90,6 +90,7 @@ def _parts(environment: Mapping[str, str], backends: tuple[str, ...] | None, **m
         data_directory=_directories().data_directory(environment, os.geteuid()),
         runtime_directory=_directories().runtime_directory(environment, os.geteuid()),
         egress=lambda: _egress(environment),
+        make_authority=_late("agentkernel.egress.authority:make_authority"),
         **more,
     )
 

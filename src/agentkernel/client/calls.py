@@ -90,9 +90,10 @@ class Calls:
         info: SandboxInfo = self.call("info", name=name)
         return info
 
-    def started(self, name: str) -> SandboxInfo:
-        """Boots it."""
-        info: SandboxInfo = self.call("start", name=name)
+    def started(self, name: str, secret_values: dict[str, str] | None = None) -> SandboxInfo:
+        """Boots it, with values of its secrets where they have to be given again."""
+        more: dict[str, Any] = {"secret_values": secret_values} if secret_values else {}
+        info: SandboxInfo = self.call("start", name=name, **more)
         return info
 
     def stopped(self, name: str) -> SandboxInfo:

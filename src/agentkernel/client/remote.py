@@ -82,9 +82,10 @@ class RemoteKernel:
         key = options.request_key or _new_key()
         return self._known(await self._call("create", key, request=request, options=replace(options, request_key=key)))
 
-    async def start(self, caller: Caller, name: str) -> SandboxInfo:
+    async def start(self, caller: Caller, name: str, secret_values: dict[str, str] | None = None) -> SandboxInfo:
         """See `abc.Kernel`."""
-        return self._known(await self._call("start", name=name))
+        more: dict[str, Any] = {"secret_values": secret_values} if secret_values else {}
+        return self._known(await self._call("start", name=name, **more))
 
     async def stop(self, caller: Caller, name: str) -> SandboxInfo:
         """See `abc.Kernel`."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from agentkernel.engine.logs import Logs as Logs
     from agentkernel.engine.pool import Pools as Pools
     from agentkernel.engine.ports import Ports as Ports
+    from agentkernel.engine.secrets import Secrets as Secrets
     from agentkernel.engine.upkeep import Upkeep as Upkeep
 
 _MODULES = {
@@ -24,6 +25,7 @@ _MODULES = {
     "Logs": "logs",
     "Pools": "pool",
     "Ports": "ports",
+    "Secrets": "secrets",
     "Taker": "journal",
     "TarImages": "images",
     "Upkeep": "upkeep",

@@ -26,12 +26,14 @@ from agentkernel.errors import LaunchFailed, SandboxFailed, StoreFailed
 from agentkernel.failpoints import failpoint
 from agentkernel.model.names import is_sandbox_id
 from agentkernel.model.record import Event, SandboxRecord
+from agentkernel.model.request import SandboxRequest
 from agentkernel.model.spec import SandboxSpec
 from agentkernel.model.status import FOLLOWS, Status
 
 if TYPE_CHECKING:
     from agentkernel.engine.pool import Pools
     from agentkernel.engine.ports import Ports
+    from agentkernel.engine.secrets import Secrets
     from agentkernel.model.network import PortRule, PublishedPort
 
 Clock = Callable[[], float]
@@ -60,7 +62,7 @@ class Core:
         self.granting = Granting(parts, lambda backend: self.operations.spawn(self.sweep(backend)))
         self.locks = Locks()
         self.operations = Operations()
-        self.networks = Networks(self.audit, parts.egress)
+        self.networks = Networks(self.audit, parts.egress, lambda spec: self.secrets.of(spec))
         self.registry = Registry(self._begun, self._ended)
         self.blocks = Registry(self._begun, self._ended)  # running ones that have no row: they end with a block of their callers'
         self.knows_rows = not durable  # until then every sandbox of the store looks like one without a row
@@ -93,6 +95,17 @@ class Core:
         """What is published."""
         ports: Ports = late.Ports(self._used)
         return ports
+
+    @cached_property
+    def secrets(self) -> Secrets:
+        """Values of secrets."""
+        secrets: Secrets = late.Secrets(self.parts.make_authority)
+        return secrets
+
+    def keep_secrets(self, spec: SandboxSpec, request: SandboxRequest) -> None:
+        """Holds the values that came with a request for the sandbox that is made of it."""
+        if spec.secrets:
+            self.secrets.keep(spec, request)
 
     def bound(self, rules: tuple[PortRule, ...]) -> AbstractContextManager[tuple[PublishedPort, ...]]:
         """Holds the host's ports of a sandbox that is being made; see `Ports.bound`."""
@@ -160,6 +173,7 @@ class Core:
         self.census.discard(record.sandbox_id)
         self.unsettled.discard(record.sandbox_id)
         self.gone(record.sandbox_id)
+        self.forget(record.spec)
         self.audit.announce(event)
 
     def live(self, record: SandboxRecord) -> Live | None:
@@ -171,12 +185,21 @@ class Core:
         if not self.durable:
             self.leases.take(self.store.identity, backend.name)
         try:
-            return await backend.boot(sandbox_id, spec, self.store.identity)
+            return await backend.boot(sandbox_id, await self.vouched(spec), self.store.identity)
         except OSError as error:
             raise LaunchFailed(f"cannot build the sandbox: {error}", hint="run `agentkernel doctor`") from error
         except BaseException as error:
             self.granting.doubt(error, backend.name)
             raise
+
+    async def vouched(self, spec: SandboxSpec) -> SandboxSpec:
+        """What is to be built of a spec: with whom its programs trust, where it has secrets."""
+        return await self.secrets.built(spec) if spec.secrets else spec
+
+    def forget(self, spec: SandboxSpec) -> None:
+        """A sandbox is gone for good, and with it what was held for it."""
+        if spec.secrets:
+            self.secrets.forget(spec)
 
     def take(self, backend: str, spec: SandboxSpec) -> Sandbox | None:
         """A fresh sandbox of that spec from a pool, which protects it no longer; None: there is none."""

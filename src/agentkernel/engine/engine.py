@@ -115,6 +115,7 @@ class Engine:
             access.require(caller, "run")
             grant = await core.granting.grant(request)
             grant = await core.granting.prepared(replace(grant, spec=replace(grant.spec, linger_s=LINGER_S)))
+            core.keep_secrets(grant.spec, request)
             with core.bound(grant.spec.ports) as published:
                 sandbox = core.take(grant.backend, grant.spec) or await self._create(grant)
                 record = replace(_of_block(caller, grant, sandbox, core.clock()), published=published)
@@ -129,6 +130,7 @@ class Engine:
         """The end of a block's sandbox, told also when the block was cancelled."""
         trail = self._core.audit
         self._core.blocks.pop(live.sandbox_id)
+        self._core.forget(live.record.spec)
         await trail.told("sandbox.removed", Subject(caller.principal, live.record.name, live.record.backend), live.sandbox.destroy())
         trail.append(trail.event("sandbox.removed", caller.principal, live.record))
 
@@ -137,7 +139,7 @@ class Engine:
         self._core.boots.check()
         try:
             async with self._core.boots.slot():
-                return await granting.backend(grant.backend).create(grant.spec)
+                return await granting.backend(grant.backend).create(await self._core.vouched(grant.spec))
         except BaseException as error:
             granting.doubt(error, grant.backend)
             raise
@@ -156,14 +158,21 @@ class Engine:
                 raise InvalidInput("a sandbox that lasts keeps its files on disk", hint="leave --storage out, or use `agentkernel run`")
             grant = await core.granting.grant(replace(request, name=name, storage=StorageKind.DISK))
             grant = await core.granting.prepared(grant)
+            core.keep_secrets(grant.spec, request)
         self._upkeep.start()
         making = self._lifecycle.create(caller, grant, options)
         record = await core.operations.finish(core.audit.told("sandbox.created", Subject(caller.principal, name, grant.backend), making))
         return replace(self._info(record), notices=grant.notices)
 
-    async def start(self, caller: Caller, name: str) -> SandboxInfo:
+    async def start(self, caller: Caller, name: str, secret_values: dict[str, str] | None = None) -> SandboxInfo:
         """See `abc.Kernel`."""
-        return self._info(await self._on(caller, "start", name, "sandbox.started", self._lifecycle.start))
+
+        async def act(caller: Caller, record: SandboxRecord) -> SandboxRecord:
+            if secret_values:
+                self._core.secrets.give(record, secret_values)
+            return await self._lifecycle.start(caller, record)
+
+        return self._info(await self._on(caller, "start", name, "sandbox.started", act))
 
     async def stop(self, caller: Caller, name: str) -> SandboxInfo:
         """See `abc.Kernel`."""

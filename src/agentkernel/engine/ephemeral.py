@@ -72,6 +72,7 @@ class Ephemerals:
             check_quota(core.parts.limits, caller.principal, core.census.count(caller.principal))
             grant = await core.granting.prepared(await core.granting.grant(request))
             grant = replace(grant, spec=replace(grant.spec, linger_s=LINGER_S))
+            core.keep_secrets(grant.spec, request)
             with core.bound(grant.spec.ports) as published:
                 return await self._made(caller, grant, request, exec_id, published), grant
 

@@ -17,11 +17,11 @@ from agentkernel.engine.registry import Live
 from agentkernel.errors import AgentKernelError, SandboxFailed, Unsupported
 from agentkernel.model.decisions import MORE, details_of, kind_of
 from agentkernel.model.network import EgressLimits, EgressRules, Verdict
-from agentkernel.model.spec import NetworkMode
+from agentkernel.model.spec import NetworkMode, SandboxSpec
 
 if TYPE_CHECKING:
     from agentkernel.abc_network import Egress, EgressSession
-    from agentkernel.model.network import Decision
+    from agentkernel.model.network import Credentials, Decision
     from agentkernel.model.record import SandboxRecord
 
 ROWS_PER_S: Final = 50  # decisions of one sandbox that are told one by one; of more only the numbers are
@@ -32,8 +32,9 @@ _OUTCOMES: Final = {Verdict.ALLOWED: "ok", Verdict.DENIED: "denied", Verdict.FAI
 class Networks:
     """The places of the sandboxes that run. `make_egress` makes the proxy's gate; None: every connection is refused."""
 
-    def __init__(self, audit: Audit, make_egress: Callable[[], Egress] | None) -> None:
+    def __init__(self, audit: Audit, make_egress: Callable[[], Egress] | None, credentials: Callable[[SandboxSpec], Credentials]) -> None:
         self._audit = audit
+        self._credentials = credentials
         self._make_egress = make_egress
         self._egress: Egress | None = None
         self._places: dict[str, Place] = {}
@@ -43,7 +44,7 @@ class Networks:
         make, sandbox = self._make_egress, live.sandbox
         if make is not None and live.record.spec.network is NetworkMode.FILTERED and isinstance(sandbox, Tunnelled):
             self.end(live)
-            self._places[live.sandbox_id] = Place(live, sandbox, lambda: self._gate(make), Trail(self._audit, live))
+            self._places[live.sandbox_id] = Place(live, sandbox, lambda: self._gate(make), Trail(self._audit, live), self._credentials)
 
     def end(self, live: Live) -> None:
         """It ends, or this engine lets go of it: its connections are closed. One that has no place is fine."""
@@ -71,8 +72,11 @@ class Networks:
 class Place:
     """Implements `abc.TunnelPeer` for one sandbox: joins the proxy with the first frame, under the rules of that moment."""
 
-    def __init__(self, live: Live, sandbox: Tunnelled, gate: Callable[[], Egress], trail: Trail) -> None:
+    def __init__(
+        self, live: Live, sandbox: Tunnelled, gate: Callable[[], Egress], trail: Trail, credentials: Callable[[SandboxSpec], Credentials]
+    ) -> None:
         self._live = live
+        self._credentials = credentials
         self._sandbox = sandbox
         self._gate = gate
         self._trail = trail
@@ -97,9 +101,12 @@ class Place:
 
     def _joined(self) -> EgressSession | None:
         """None: it cannot be, and connections are refused."""
-        rules = self._live.record.spec.egress
+        spec = self._live.record.spec
         try:
-            self._session = self._gate().join(self._live.sandbox_id, rules, EgressLimits(), self._agent, self._trail.note)
+            session = self._gate().join(self._live.sandbox_id, spec.egress, EgressLimits(), self._agent, self._trail.note)
+            if spec.secrets:
+                session.set_secrets(self._credentials(spec))
+            self._session = session
         except (AgentKernelError, OSError) as error:
             self._trail.failed(error)
             self._sandbox.route(None)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from agentkernel.engine.reserve import PoolSettings
 
 
+MakeAuthority = Callable[[Sequence[str]], tuple[str, dict[str, str]]]  # of hosts: its certificate, and theirs by host
+
+
 class BackendSource(Protocol):
     """The backends of this installation, loaded when they are needed."""
 
@@ -71,4 +74,5 @@ class Parts:
     runtime_directory: str  # logs of sandboxes that do not
     limits: Limits = field(default_factory=Limits)
     egress: Callable[[], Egress] | None = None  # called once, when a sandbox first connects to something; None: all of that is refused
+    make_authority: MakeAuthority = lambda _hosts: ("", {})  # see `egress.authority`
     pool: PoolSettings | None = None  # None: no sandbox is made before it is asked for

@@ -29,6 +29,7 @@ def is_poolable(spec: SandboxSpec) -> bool:
     return (
         spec.level is not IsolationLevel.PROCESS  # moves every path of the spec
         and not spec.mounts
+        and not spec.secrets  # whom it trusts is made for each
         and not spec.home_source
         and spec.workspace.mode in _SHARED_VIEWS
     )

@@ -37,7 +37,13 @@ OPERATIONS: Mapping[str, Operation] = {
     "create": Operation(
         method="create", parameters={"request": SandboxRequest, "options": CreateOptions}, result=SandboxInfo, mutates=True
     ),
-    "start": Operation(method="start", parameters=_NAME, result=SandboxInfo, mutates=True),
+    "start": Operation(
+        method="start",
+        parameters={"name": str, "secret_values": dict[str, str]},
+        optional=frozenset({"secret_values"}),
+        result=SandboxInfo,
+        mutates=True,
+    ),
     "stop": Operation(method="stop", parameters=_NAME, result=SandboxInfo, mutates=True),
     "remove": Operation(method="remove", parameters={"name": str, "force": bool}, optional=frozenset({"force"}), result=None, mutates=True),
     "list": Operation(method="sandboxes", parameters={"wanted": SandboxFilter}, result=tuple[SandboxInfo, ...]),

@@ -122,6 +122,7 @@ class SandboxSpec:
     transparent_network: bool = False  # FILTERED: also programs that know no proxy reach it
     ports: tuple[PortRule, ...] = ()  # published while it runs
     secrets: tuple[Secret, ...] = ()  # with their placeholders; the values are in the engine's memory alone
+    trust: str = ""  # with secrets: the host's file of the certificates that its user trusts; empty: none that everybody may read
     resources: Resources = Resources()
     storage: StorageKind = StorageKind.MEMORY
     read_only_root: bool = False

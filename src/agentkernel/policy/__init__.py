@@ -1,6 +1,6 @@
 """Pure decisions: what a request, a profile and this host's abilities add up to. No I/O.
 
-The name below is loaded when it is first used: a request without published ports needs no parsing of addresses.
+The names below are loaded when they are first used: a request without published ports and secrets needs no parsing of addresses.
 """
 
 from __future__ import annotations
@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentkernel.model.ports import checked_port as checked_port
+    from agentkernel.policy.secrets import placed as placed
+    from agentkernel.policy.secrets import reached as reached
 
-_LATE = {"checked_port": "agentkernel.model.ports"}
+_LATE = {
+    "checked_port": "agentkernel.model.ports",
+    "placed": "agentkernel.policy.secrets",
+    "reached": "agentkernel.policy.secrets",
+}
 
 
 def __getattr__(name: str) -> Any:

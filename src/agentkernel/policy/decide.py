@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from agentkernel import policy as late  # what only requests with secrets need
 from agentkernel.errors import CommandNotFound, InvalidInput, NotFound, Unsupported
 from agentkernel.model.isolation import BackendKind, Feature, Fingerprint, Support
 from agentkernel.model.names import random_name, validate_name
@@ -38,8 +39,6 @@ def decide(request: SandboxRequest, surroundings: Surroundings, fingerprints: Se
         CommandNotFound: the host does not have the command, and no image was given.
         Unsupported, BackendUnavailable: no backend, or not the one asked for, can do it here.
     """
-    if request.secrets:
-        raise Unsupported("secrets are not given to sandboxes by this version", hint="leave --secret and [[secrets]] out")
     row = profile(request.profile)
     root, tar = _root(request, surroundings)
     spec, notices = _spec(request, row, root, surroundings)
@@ -50,7 +49,7 @@ def decide(request: SandboxRequest, surroundings: Surroundings, fingerprints: Se
         spec=replace(spec, environment=_environment(request, row, spec, surroundings)),
         backend=backend.backend,
         chosen=placed.kind,
-        notices=(*notices, *more, *emulations(backend, placed.needed)),
+        notices=(*request.notices, *notices, *more, *emulations(backend, placed.needed)),
         tar_image=tar,
     )
 
@@ -106,13 +105,15 @@ def _spec(
         root=root,
         profile=row.name,
         workspace=view,
-        mounts=(*shown, *_certificates(root, reach, surroundings)),
+        mounts=(*shown, *(() if request.secrets else _certificates(root, reach, surroundings))),
         home_source=home,
         home_denied=denied_in_home() if home else (),
         network=reach.mode,
         egress=reach.rules,
         transparent_network=reach.mode is NetworkMode.FILTERED and bool(request.transparent_network),
         ports=ports(request),
+        secrets=late.placed(request) if request.secrets else (),
+        trust=surroundings.certificates if request.secrets else "",
         resources=resources(request, row),
         storage=request.storage or StorageKind.MEMORY,
         read_only_root=_switched(request.read_only_root, row.read_only_root),

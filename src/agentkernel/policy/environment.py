@@ -15,7 +15,7 @@ from agentkernel.model.names import validate_environment_name, validate_environm
 from agentkernel.model.request import SandboxRequest
 from agentkernel.model.spec import NetworkMode, RootFilesystem, SandboxSpec, User
 from agentkernel.policy.deny import filter_environment
-from agentkernel.policy.inside import variables
+from agentkernel.policy.inside import CERTIFICATE_VARIABLES, CERTIFICATES, variables
 
 STANDARD_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 READ_ONLY_HOME_INSTALLS = "/tmp/home"  # noqa: S108 - inside; where installers write when HOME shows the host's, read-only
@@ -33,11 +33,14 @@ def environment(request: SandboxRequest, spec: SandboxSpec, *, passes: bool, cer
         added = variables(spec, certificates=certificates)
         own.update({name: value for name, value in added.items() if name.upper() not in given})
     result = {**own, **_locale(), **dict(root.environment)}
+    if spec.secrets:
+        result.update(dict.fromkeys(CERTIFICATE_VARIABLES, CERTIFICATES))  # what vouches for their hosts is in that file alone
     if passes:
         kept = own.keys() | dict(root.environment).keys()  # the host's would point to places that are not inside
         result.update({name: value for name, value in filter_environment(request.host_environment).items() if name not in kept})
     for name, value in request.environment.items():
         result[validate_environment_name(name)] = validate_environment_value(name, value)
+    result.update({each.name: each.placeholder for each in spec.secrets})
     return tuple(sorted(result.items()))
 
 

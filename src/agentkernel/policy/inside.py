@@ -32,7 +32,7 @@ _JAVA: Final = (
 )
 # Who brings certificates of their own and would not look at the system's. The others are for images, whose system's are not the host's.
 _OWN_CERTIFICATES: Final = ("NODE_EXTRA_CA_CERTS", "PIP_CERT", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")
-_CERTIFICATE_VARIABLES: Final = (*_OWN_CERTIFICATES, "SSL_CERT_FILE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "CARGO_HTTP_CAINFO")
+CERTIFICATE_VARIABLES: Final = (*_OWN_CERTIFICATES, "SSL_CERT_FILE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "CARGO_HTTP_CAINFO")
 
 
 def variables(spec: SandboxSpec, *, certificates: str) -> dict[str, str]:
@@ -45,7 +45,7 @@ def variables(spec: SandboxSpec, *, certificates: str) -> dict[str, str]:
         if spec.user.uid == 0:
             result["APT_CONFIG"] = _APT
         if certificates:
-            result.update(dict.fromkeys(_CERTIFICATE_VARIABLES, CERTIFICATES))
+            result.update(dict.fromkeys(CERTIFICATE_VARIABLES, CERTIFICATES))
     else:
         found = _certificates_shown(root, certificates)
         result.update(dict.fromkeys(_OWN_CERTIFICATES, found) if found else {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agentkernel import policy as late  # what only requests with ports need
+from agentkernel import policy as late  # what only requests with ports or secrets need
 from agentkernel.errors import InvalidInput
 from agentkernel.model.network import NOTHING, Base, EgressRules, PortRule
 from agentkernel.model.request import Notice, SandboxRequest
@@ -35,27 +35,28 @@ def network(request: SandboxRequest, row: Profile) -> Network:
     """The network that a request gets.
 
     A profile without network gives the named hosts to who names some, and nothing else. HOST is permissive's alone, and only as long as no
-    rule narrows it. An empty list of allowed hosts, and nothing beside it, is no network.
+    rule narrows it. The hosts of secrets are named hosts. An empty list of allowed hosts, and nothing beside it, is no network.
 
     Raises InvalidInput for more than `MAX_RULES` rules.
     """
     if len(request.allow_hosts) + len(request.deny_hosts) > MAX_RULES:
         raise InvalidInput(f"more than {MAX_RULES} hosts are allowed and denied", hint="name address ranges, or *.SUFFIX")
+    allow = (*request.allow_hosts, *late.reached(request)) if request.secrets else request.allow_hosts
     named_only = request.network is None and not row.network
-    if request.network is False or (named_only and not request.allow_hosts):
+    if request.network is False or (named_only and not allow):
         return NO_NETWORK
-    if row.reach is Reach.HOST and not (request.allow_hosts or request.deny_hosts or request.only_hosts):
+    if row.reach is Reach.HOST and not (allow or request.deny_hosts or request.only_hosts):
         return Network(mode=NetworkMode.HOST)
     if not (named_only or request.only_hosts):
-        return Network(mode=NetworkMode.FILTERED, rules=EgressRules(base=Base.PUBLIC, allow=request.allow_hosts, deny=request.deny_hosts))
-    if not request.allow_hosts:
+        return Network(mode=NetworkMode.FILTERED, rules=EgressRules(base=Base.PUBLIC, allow=allow, deny=request.deny_hosts))
+    if not allow:
         return NO_NETWORK
-    return Network(mode=NetworkMode.FILTERED, rules=EgressRules(base=Base.NONE, allow=request.allow_hosts, deny=request.deny_hosts))
+    return Network(mode=NetworkMode.FILTERED, rules=EgressRules(base=Base.NONE, allow=allow, deny=request.deny_hosts))
 
 
 def asks_for_network(request: SandboxRequest) -> bool:
     """Whether the request itself wants a network, and not only its profile; then none is no answer."""
-    return bool(request.network or request.allow_hosts or request.transparent_network)
+    return bool(request.network or request.allow_hosts or request.transparent_network or request.secrets)
 
 
 def ports(request: SandboxRequest) -> tuple[PortRule, ...]:
