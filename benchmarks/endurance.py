@@ -15,6 +15,7 @@ from benchmarks.figures import Figure, distribution
 from benchmarks.host import Leaks, Standing, resident_kib
 from benchmarks.served import PASSING_POOLS, served
 from benchmarks.starting import TRUE
+from benchmarks.yardstick import bwrap_s, bwrap_slowness
 
 CLIENTS = 4
 BAR_PER_S = 150.0
@@ -47,13 +48,14 @@ async def sustained_sdk(seconds: float, cwd: Path) -> list[Figure]:
     async with served(PASSING_POOLS) as daemon:
         run = cold(daemon.door, TRUE, cwd)
         await take_turns({"warm up": run}, 1)
-        return [replace((await _load(run, seconds)).rate("sustained, SDK blocks through the daemon", seconds), bar=None)]
+        return [replace((await _load(run, seconds)).rate("sustained, SDK blocks through the daemon", seconds), bar=None, slowness=1.0)]
 
 
 class _Load:
     """What a number of clients did."""
 
     def __init__(self) -> None:
+        self.raw: list[float] = []  # of bwrap, before and after
         self.took: list[float] = []
         self.failures: list[str] = []
         self.wall_s = 0.0
@@ -62,7 +64,17 @@ class _Load:
         times = {"create to destroyed": distribution(self.took)} if self.took else {}
         note = f"{CLIENTS} clients, {seconds:g} s" + (f"; first failure: {self.failures[0]}" if self.failures else "")
         value = len(self.took) / self.wall_s
-        return Figure(name=f"{name}: create + exec + destroy", value=value, unit="/s", bar=BAR_PER_S, at_least=True, note=note, times=times)
+        times["bwrap, before and after"] = distribution(self.raw)
+        return Figure(
+            name=f"{name}: create + exec + destroy",
+            value=value,
+            unit="/s",
+            bar=BAR_PER_S,
+            at_least=True,
+            slowness=bwrap_slowness(self.raw),
+            note=note,
+            times=times,
+        )
 
     def figures(self, name: str, seconds: float, leaks: Leaks) -> list[Figure]:
         return [
@@ -75,6 +87,7 @@ class _Load:
 
 async def _load(run: Contender, seconds: float) -> _Load:
     load = _Load()
+    load.raw += await bwrap_s(TRUE)
     deadline = time.perf_counter() + seconds
 
     async def client() -> None:
@@ -89,6 +102,7 @@ async def _load(run: Contender, seconds: float) -> _Load:
     start = time.perf_counter()
     await asyncio.gather(*(client() for _ in range(CLIENTS)))
     load.wall_s = time.perf_counter() - start
+    load.raw += await bwrap_s(TRUE)
     return load
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from agentkernel import AsyncClient, AsyncSandbox, Client, Sandbox
 from benchmarks.contenders import Contender, UnmeasurableError, cold, program, take_turns
-from benchmarks.figures import Figure, distribution
+from benchmarks.figures import Distribution, Figure, distribution
 from benchmarks.served import NO_POOLS, Served, served
 from benchmarks.starting import TRUE
+from benchmarks.yardstick import SPAWN_MS, slowness
 
 BAR_MS = 2.0
 PAUSE_S = 0.05  # between commands as people and agents give them
@@ -30,10 +31,15 @@ async def warm_exec(n: int, cwd: Path) -> list[Figure]:
                 contenders = {"in process": _exec(here), "daemon": _exec(there), "daemon, sync": _exec_sync(sync), "bare": program(TRUE)}
                 samples = await take_turns(contenders, n)
     times = {name: distribution(each) for name, each in samples.items()}
+    slow = slowness(times["bare"].p50, SPAWN_MS)
+
+    def figure(name: str, contender: str, told: dict[str, Distribution] | None = None) -> Figure:
+        return Figure(name=name, value=times[contender].p50, unit="ms", bar=BAR_MS, slowness=slow, times=told or {})
+
     return [
-        Figure(name="exec by the SDK, in process", value=times["in process"].p50, unit="ms", bar=BAR_MS, times=times),
-        Figure(name="exec by the SDK, through the daemon", value=times["daemon"].p50, unit="ms", bar=BAR_MS),
-        Figure(name="exec by the SDK, sync, through the daemon", value=times["daemon, sync"].p50, unit="ms", bar=BAR_MS),
+        figure("exec by the SDK, in process", "in process", times),
+        figure("exec by the SDK, through the daemon", "daemon"),
+        figure("exec by the SDK, sync, through the daemon", "daemon, sync"),
     ]
 
 

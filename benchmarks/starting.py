@@ -6,6 +6,7 @@ from pathlib import Path
 
 from benchmarks.contenders import bwrap, cold, kernel, program, static_program, take_turns
 from benchmarks.figures import Figure, distribution
+from benchmarks.yardstick import BWRAP_MS, slowness
 
 TRUE = ("/usr/bin/true",)
 
@@ -24,7 +25,8 @@ async def _cold(what: str, argv: tuple[str, ...], n: int, cwd: Path) -> list[Fig
     samples = await take_turns({"agentkernel": cold(kernel(), argv, cwd), "bwrap": bwrap(*argv), "bare": program(argv)}, n)
     times = {name: distribution(each) for name, each in samples.items()}
     ours, raw = times["agentkernel"].p50, times["bwrap"].p50
+    slow = slowness(raw, BWRAP_MS)
     return [
-        Figure(name=f"cold create + exec + destroy, {what}", value=ours, unit="ms", bar=8.0, times=times),
+        Figure(name=f"cold create + exec + destroy, {what}", value=ours, unit="ms", bar=8.0, slowness=slow, times=times),
         Figure(name=f"cold over bwrap --unshare-all, {what}", value=ours / raw, unit="x", bar=3.5),
     ]
