@@ -100,6 +100,12 @@ class Busy(AgentKernelError):
     code = "busy"
 
 
+class ImageFailed(AgentKernelError):
+    """An image cannot be had: its registry does not answer, or sends what its digests do not say. Nothing of it is left but whole blobs."""
+
+    code = "image_failed"
+
+
 class StoreFailed(AgentKernelError):
     """The store cannot be read or written; what was acknowledged before is not lost."""
 

@@ -41,6 +41,7 @@ class Feature(StrEnum):
     HOST_ROOT = "host-root"
     IMAGE_DIRECTORY = "image-directory"
     IMAGE_TAR = "image-tar"
+    IMAGE_NAME = "image-name"
     WORKSPACE_COPY_ON_WRITE = "workspace-copy-on-write"
     MOUNTS = "mounts"
     READ_ONLY_ROOT = "read-only-root"
@@ -58,6 +59,8 @@ class Feature(StrEnum):
     LANDLOCK = "landlock"
     USER_SWITCH = "user-switch"
     AGENT_SEPARATION = "agent-separation"
+    GPUS = "gpus"
+    CHECKPOINT = "checkpoint"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,14 @@ class Provision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """A runtime of a container engine, and how much it isolates."""
+
+    name: str
+    level: IsolationLevel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprint:
     """What a backend found out about this host by running its whole plan, not by testing single flags."""
 
@@ -79,10 +90,13 @@ class Fingerprint:
     reason: str = ""  # why it is not ready
     remedy: str = ""  # what to do about it
     features: dict[Feature, Provision] = field(default_factory=dict)
+    runtimes: tuple[Runtime, ...] = ()  # what --runtime may name; `level` is that of the engine's own default
     details: dict[str, str] = field(default_factory=dict)  # kernel, cgroup version, Landlock ABI, ...
 
     def support(self, feature: Feature) -> Support:
-        """How `feature` is provided; what is not declared is refused."""
+        """How `feature` is provided; what is not declared is refused. The engine unpacks images by name where a directory can be root."""
+        if feature is Feature.IMAGE_NAME and feature not in self.features:
+            feature = Feature.IMAGE_DIRECTORY
         provision = self.features.get(feature)
         return provision.support if provision else Support.REFUSED
 

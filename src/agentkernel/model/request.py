@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from agentkernel.model.image import PullPolicy
 from agentkernel.model.isolation import BackendKind, IsolationLevel
 from agentkernel.model.network import PortRule, Rule, Secret
 from agentkernel.model.spec import Bind, SandboxSpec, StorageKind
@@ -22,6 +23,9 @@ class SandboxRequest:
     backend: str | None = None
     min_isolation: IsolationLevel = IsolationLevel.NONE
     image: str | None = None  # the absolute path of a directory or an archive; any other text is a name, whatever lies in `cwd`
+    pull: PullPolicy = PullPolicy.MISSING  # of an image by name
+    runtime: str | None = None  # of a container engine
+    gpus: str | None = None  # all, a number, or ids joined by commas
     name: str | None = None
     network: bool | None = None
     allow_hosts: tuple[Rule, ...] = ()  # beyond what the profile allows; with `only_hosts` nothing but these

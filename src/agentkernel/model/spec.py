@@ -22,6 +22,7 @@ class RootKind(StrEnum):
 
     HOST = "host"  # an allow-list of the host's directories, read-only
     DIRECTORY = "directory"  # an unpacked image; never changed, writes go to an overlay
+    IMAGE = "image"  # an image that the backend keeps by its name
 
 
 class WorkspaceMode(StrEnum):
@@ -61,10 +62,15 @@ class RootFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RootFilesystem:
-    """The root file system: for HOST binds, links and files that make it up, for DIRECTORY the path of an unpacked image."""
+    """The root file system: for HOST binds, links and files, for DIRECTORY the path of an unpacked image, for IMAGE its name."""
 
     kind: RootKind
     directory: str = ""  # DIRECTORY: its absolute path
+    reference: str = ""  # of an image that has a name, canonical
+    digest: str = ""  # of that image; IMAGE: what the backend must use, whatever the name stands for by now
+    entrypoint: tuple[str, ...] = ()  # of the image: put before the words of `run`
+    command: tuple[str, ...] = ()  # of the image: what `run` starts without words
+    working_directory: str = ""  # of the image, absolute: where commands start that have no workspace
     label: str = "host"  # what `list` and audit show
     binds: tuple[Bind, ...] = ()  # HOST: read-only
     masked: tuple[str, ...] = ()  # what of the binds is shown as an empty directory
@@ -131,4 +137,6 @@ class SandboxSpec:
     hostname: str = "sandbox"
     environment: tuple[tuple[str, str], ...] = ()  # base environment of every command; never holds secrets of the host
     level: IsolationLevel = IsolationLevel.CONTAINER
+    runtime: str = ""  # of a container engine: runsc, kata, sysbox-runc, ...; empty: its own default
+    gpus: str = ""  # all, a number, or ids joined by commas; empty: none
     linger_s: float | None = None  # the sandbox ends by itself when no host has been attached for so long; None: never

@@ -19,10 +19,8 @@ def needs(spec: SandboxSpec, *, from_tar: bool, user_asked: bool) -> tuple[Featu
     `from_tar`: its image is still a tar file; `user_asked`: the request names a user, rather than leaving that to the backend.
     """
     wanted = {Feature.EXEC, Feature.FILES, Feature.SECCOMP, Feature.DISK_LIMIT}
-    if spec.root.kind is RootKind.HOST:
-        wanted.add(Feature.HOST_ROOT)
-    else:
-        wanted.add(Feature.IMAGE_TAR if from_tar else Feature.IMAGE_DIRECTORY)
+    roots = {RootKind.HOST: Feature.HOST_ROOT, RootKind.IMAGE: Feature.IMAGE_NAME, RootKind.DIRECTORY: Feature.IMAGE_DIRECTORY}
+    wanted.add(Feature.IMAGE_TAR if from_tar else roots[spec.root.kind])
     if spec.workspace.mode is WorkspaceMode.COPY_ON_WRITE:
         wanted.add(Feature.WORKSPACE_COPY_ON_WRITE)
     binds = spec.mounts or spec.home_source or spec.workspace.mode in (WorkspaceMode.WRITABLE, WorkspaceMode.FILES)
@@ -38,6 +36,7 @@ def needs(spec: SandboxSpec, *, from_tar: bool, user_asked: bool) -> tuple[Featu
         Feature.PIDS_LIMIT: limits.pids is not None,
         Feature.USER_SWITCH: user_asked,
         Feature.DISK_STORAGE: spec.storage is StorageKind.DISK,
+        Feature.GPUS: bool(spec.gpus),
     }
     wanted.update(feature for feature, is_wanted in optional.items() if is_wanted)
     return tuple(feature for feature in Feature if feature in wanted)
