@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from agentkernel import __version__
 from agentkernel.errors import BackendUnavailable, InvalidInput, UnknownKey
@@ -14,10 +14,20 @@ from agentkernel.errors import BackendUnavailable, InvalidInput, UnknownKey
 if TYPE_CHECKING:
     from agentkernel.abc import Backend, Host, Kernel
     from agentkernel.client.calls import Calls
+    from agentkernel.model.isolation import Presence
 
-# What takes part in the choice. Backends of other packages (entry points of the group below) are used when they are asked for by name.
-BACKENDS: dict[str, str] = {
-    "namespaces": "agentkernel.backends.namespaces.backend:NamespacesBackend",
+
+class Row(NamedTuple):
+    """A backend: its class, and the function that tells whether the host has what it needs, so that what is not here is never loaded."""
+
+    target: str
+    presence: str
+
+
+# What takes part in the choice, strongest first. Backends of other packages (entry points of the group below) are used when they are asked
+# for by name.
+BACKENDS: dict[str, Row] = {
+    "namespaces": Row("agentkernel.backends.namespaces.backend:NamespacesBackend", "agentkernel.backends._presence:linux"),
 }
 # Isolates nothing: never chosen, never listed, loaded only for a caller of `build_engine` that names it.
 TEST_BACKENDS: dict[str, str] = {
@@ -133,15 +143,22 @@ class Backends:
 
     def load(self, name: str) -> Backend:
         """Imports and makes a backend; see `engine.parts.BackendSource.load`."""
-        known = BACKENDS if self._only is None else BACKENDS | TEST_BACKENDS
-        target = known.get(name) or self._third_party().get(name)
-        if target is None:
+        row = BACKENDS.get(name)
+        target = row.target if row is not None else "" if self._only is None else TEST_BACKENDS.get(name, "")
+        target = target or self._third_party().get(name, "")
+        if not target:
             raise UnknownKey(f"there is no backend {name!r}", hint=f"backends of this installation: {', '.join(self.all_names())}")
         try:
             return cast("Backend", _load(target)())
         except ImportError as error:
             hint = f"it needs more than this {sys.platform} has"
             raise BackendUnavailable(f"backend {name!r} cannot be loaded: {error}", hint=hint) from error
+
+    def presence(self, name: str) -> Presence:
+        """What the host shows of it; of a backend that is not in the table, that it may be here."""
+        row = BACKENDS.get(name)
+        found: Presence = _load(row.presence)() if row is not None else _load("agentkernel.model.isolation:Presence")(identity="installed")
+        return found
 
     def _third_party(self) -> dict[str, str]:
         metadata = import_module("importlib.metadata")
@@ -155,7 +172,8 @@ def guest_path() -> str:
 
 def standing() -> str:
     """What the result of a probe depends on, as text: boot, kernel, user and rights, version, guest binary, cgroup and namespaces."""
-    facts = [os.uname().release, str(os.getresuid()), str(os.getresgid()), __version__, _guest_identity()]
+    groups = sorted(os.getgroups())  # which decide who may talk to an engine
+    facts = [os.uname().release, str(os.getresuid()), str(os.getresgid()), str(groups), __version__, _guest_identity()]
     for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/cgroup", "/proc/self/uid_map"):
         try:
             with open(path) as file:

@@ -16,7 +16,7 @@ from agentkernel.engine.parts import ImageParts, Parts
 from agentkernel.errors import BackendUnavailable, LaunchFailed, SandboxLost
 from agentkernel.model.command import Command, ExecResult, ExitStatus
 from agentkernel.model.inspection import ProcessRecord, SandboxStatistics
-from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Provision, Support
+from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Presence, Provision, Support
 from agentkernel.model.request import SandboxRequest
 from agentkernel.model.spec import Bind, RootFilesystem, RootKind, SandboxSpec
 from agentkernel.store.memory import MemoryStore
@@ -24,6 +24,7 @@ from agentkernel.store.memory import MemoryStore
 ANN, BOB = Caller(principal="ann"), Caller(principal="bob")
 HOST_ROOT = RootFilesystem(kind=RootKind.HOST, path_directories=("/usr/bin",), binds=(Bind(source="/usr", target="/usr"),))
 NATIVE = Provision(support=Support.NATIVE)
+HERE = Presence(identity="here")
 
 
 @dataclass(eq=False)
@@ -182,6 +183,7 @@ class World:
     machines: dict[str, Machine] = field(default_factory=dict)
     gates: dict[str, Callable[[str], Awaitable[None]]] = field(default_factory=dict)  # by what is done
     backend_is_there: bool = True
+    present: Presence = HERE  # what the host shows of it
     boots: int = 0
     now: float = 1_000_000.0
     root: RootFilesystem = HOST_ROOT
@@ -256,6 +258,9 @@ class World:
 
     def all_names(self) -> tuple[str, ...]:
         return ("scripted",)
+
+    def presence(self, name: str) -> Presence:
+        return self.present
 
     def load(self, name: str) -> Any:
         if not self.backend_is_there:

@@ -22,6 +22,12 @@ def test_the_daemon_gets_little_of_the_environment() -> None:
     }
 
 
+def test_the_daemon_asks_the_engines_that_its_first_client_would() -> None:
+    given = {"DOCKER_HOST": "unix:///d", "DOCKER_CONTEXT": "c", "CONTAINER_HOST": "unix:///p", "DOCKER_AUTH_CONFIG": "secret"}
+    expected = {"DOCKER_HOST": "unix:///d", "DOCKER_CONTEXT": "c", "CONTAINER_HOST": "unix:///p"}
+    assert daemon_process.daemon_environment(given) == expected
+
+
 def test_of_the_python_path_only_the_package_s_own_source_tree_goes_on() -> None:
     root = str(Path(daemon_process.__file__).parents[2])
     assert daemon_process.daemon_environment({"PYTHONPATH": f"/evil:{root}"}) == {"PYTHONPATH": root}

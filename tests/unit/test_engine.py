@@ -19,7 +19,7 @@ from agentkernel.engine.fingerprints import MAX_AGE_S, FingerprintCache, from_js
 from agentkernel.engine.parts import ImageParts, Parts
 from agentkernel.errors import BackendUnavailable, InvalidInput, LaunchFailed, NotFound, UnknownKey
 from agentkernel.model.command import Command, ExecResult, ExitStatus
-from agentkernel.model.isolation import BackendKind, Feature, Fingerprint, IsolationLevel, Provision, Support
+from agentkernel.model.isolation import BackendKind, Feature, Fingerprint, IsolationLevel, Presence, Provision, Support
 from agentkernel.model.request import SandboxRequest
 from agentkernel.model.spec import RootFilesystem, RootKind, SandboxSpec
 from agentkernel.store.memory import MemoryStore
@@ -88,12 +88,16 @@ class FakeSource:
     hidden: tuple[str, ...] = ()
     unloadable: tuple[str, ...] = ()
     loaded: list[str] = field(default_factory=list)
+    present: dict[str, Presence] = field(default_factory=dict)
 
     def names(self) -> tuple[str, ...]:
         return tuple(name for name in self.backends if name not in self.hidden)
 
     def all_names(self) -> tuple[str, ...]:
         return tuple(self.backends)
+
+    def presence(self, name: str) -> Presence:
+        return self.present.get(name, Presence(identity="here"))
 
     def load(self, name: str) -> Any:
         self.loaded.append(name)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib.metadata
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from agentkernel import assembly
-from agentkernel.assembly import Backends
+from agentkernel.assembly import Backends, Row
 from agentkernel.errors import BackendUnavailable, UnknownKey
+from agentkernel.policy.choose import ORDER
 
 
 class Stranger:
@@ -60,7 +62,9 @@ def test_another_package_cannot_take_the_place_of_a_backend() -> None:
 
 
 def test_a_backend_that_cannot_be_imported_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(assembly.BACKENDS, "broken", "agentkernel.backends.no_such_package:Backend")
+    monkeypatch.setitem(
+        assembly.BACKENDS, "broken", Row("agentkernel.backends.no_such_package:Backend", "agentkernel.backends._presence:linux")
+    )
     with pytest.raises(BackendUnavailable, match="broken"):
         Backends().load("broken")
 
@@ -81,3 +85,21 @@ def test_a_remembered_probe_depends_on_the_guest_binary(tmp_path: Path, monkeypa
     assert assembly.standing() != first
     monkeypatch.setenv("AGENTKERNEL_GUEST", str(tmp_path / "missing"))
     assert "no guest" in assembly.standing()
+
+
+def test_every_backend_of_the_table_tells_whether_it_may_be_here_without_being_loaded() -> None:
+    program = "import sys; from agentkernel.assembly import BACKENDS, Backends; found = [Backends().presence(name) for name in BACKENDS]; "
+    program += "assert all(one.identity or (one.reason and one.remedy) for one in found), found; "
+    program += "print([name for name in sys.modules if name.startswith('agentkernel.backends.') and '._' not in name])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.usefixtures("stranger_installed")
+def test_a_backend_that_is_not_in_the_table_may_be_here() -> None:
+    assert Backends().presence("stranger").identity
+    assert Backends(("memory",)).presence("memory").identity
+
+
+def test_the_table_is_in_the_order_of_the_choice() -> None:
+    assert sorted(assembly.BACKENDS, key=ORDER.index) == list(assembly.BACKENDS)

@@ -23,6 +23,8 @@ START_LOCK = "daemon.starting"  # held by the starting daemon until its socket l
 ERRORS = "daemon.stderr"
 WAIT_S = 15.0
 _PASSED = frozenset({"PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE"})
+# Where this user's container engines listen: the daemon asks those that the first client would.
+_PASSED_ENGINES = frozenset({"DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "CONTAINER_HOST"})
 _PASSED_OWN = frozenset({"AGENTKERNEL_HOME", "AGENTKERNEL_SOCKET", "AGENTKERNEL_FAILPOINTS", "AGENTKERNEL_GUEST"})
 _POLL_S = 0.002
 _SHOWN_BYTES = 2000
@@ -71,7 +73,8 @@ def daemon_argv(*, background: bool, start_lock: int | None = None) -> list[str]
 
 def daemon_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """What of the client's environment the daemon gets: nothing that a sandbox must not see, and nothing that changes with the client."""
-    passed = {name: value for name, value in environment.items() if name in _PASSED or name in _PASSED_OWN or name.startswith("XDG_")}
+    names = _PASSED | _PASSED_ENGINES | _PASSED_OWN
+    passed = {name: value for name, value in environment.items() if name in names or name.startswith("XDG_")}
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     if root in map(os.path.abspath, environment.get("PYTHONPATH", "").split(os.pathsep)):  # a source tree: this very package, and no more
         passed["PYTHONPATH"] = root

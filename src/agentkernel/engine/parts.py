@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from agentkernel.abc import Backend, Store
 from agentkernel.abc_network import Egress
 from agentkernel.engine.admission import Limits
+from agentkernel.model.isolation import Presence
 from agentkernel.model.spec import RootFilesystem
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ class BackendSource(Protocol):
 
     def all_names(self) -> tuple[str, ...]:
         """Those and the ones that other packages add; slower."""
+        ...
+
+    def presence(self, name: str) -> Presence:
+        """What the host shows of one before it is loaded; quick enough to be asked before every choice."""
         ...
 
     def load(self, name: str) -> Backend:

@@ -101,6 +101,15 @@ class Fingerprint:
         return provision.support if provision else Support.REFUSED
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presence:
+    """What the host shows of a backend before anything of it is loaded or run: enough to pass over what is not installed."""
+
+    identity: str = ""  # of what was found (which program, which socket), another once that was replaced; empty: it is not here
+    reason: str = ""  # why not
+    remedy: str = ""  # what to do about it
+
+
 class BackendKind(Enum):
     """How a backend was chosen, for `info` and audit."""
 
