@@ -21,6 +21,7 @@ from agentkernel.assembly import build_host, idle_exit_s, pool_settings
 from agentkernel.config.daemon_process import daemon_argv, daemon_environment, own_directory
 from agentkernel.config.directories import data_directory, runtime_directory, socket_path
 from agentkernel.daemon.desk import Desk
+from agentkernel.daemon.heap import keep_trimmed
 from agentkernel.daemon.listening import Listener, listen, passed
 from agentkernel.daemon.log import Log
 from agentkernel.daemon.server import Server
@@ -79,7 +80,9 @@ async def _serve(host: Host, listener: Listener, log: Callable[[str], None], idl
     log(f"version {__version__} serves {listener.path}")
     gc.collect()
     gc.freeze()  # what is there now stays; the collector need not look at it again
+    trimming = asyncio.create_task(keep_trimmed())
     await desk.ending()
+    trimming.cancel()
     await server.drain()
     await host.close()
     log("ended")
