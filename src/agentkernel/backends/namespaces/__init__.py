@@ -2,7 +2,6 @@
 
 plan.py      the launch plan as data: steps, their encoding and descriptions
 layout.py    SandboxSpec -> plan, pure
-sources.py   where the host paths of a spec really are
 facts.py     what this host allows (kernel, user namespaces, Landlock)
 delegation.py where cgroups may be made, and moving there
 cgroups.py   limits and what hit them, v1 and v2

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from agentkernel.abc import Sandbox
 from agentkernel.backends._records import BUILD_HINT, LEFT_HINT, failing_as
+from agentkernel.backends._sources import require_apart
 from agentkernel.backends.namespaces import fingerprint, lasting
 from agentkernel.backends.namespaces.boundary import BACKEND
 from agentkernel.backends.namespaces.build import build
 from agentkernel.backends.namespaces.holdings import Holdings, take_up
 from agentkernel.backends.namespaces.host import Host
 from agentkernel.backends.namespaces.ranges import sweep_ranges
-from agentkernel.backends.namespaces.sources import require_apart
 from agentkernel.backends.namespaces.state import abandoned, create_state
 from agentkernel.errors import LaunchFailed, SandboxFailed, Unsupported
 from agentkernel.model.isolation import Fingerprint

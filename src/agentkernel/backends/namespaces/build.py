@@ -11,6 +11,7 @@ from pathlib import Path
 from agentkernel.backends._agent import listen
 from agentkernel.backends._guest import guest_binary
 from agentkernel.backends._records import process_record
+from agentkernel.backends._sources import hidden_in_home, owners, protected_in_workspace, resolved_sources
 from agentkernel.backends.namespaces import process_level
 from agentkernel.backends.namespaces.boundary import NamespacesBoundary
 from agentkernel.backends.namespaces.cgroups import Cgroups
@@ -21,7 +22,6 @@ from agentkernel.backends.namespaces.launch import Launcher
 from agentkernel.backends.namespaces.layout import Surroundings, build_plan
 from agentkernel.backends.namespaces.plan import Step
 from agentkernel.backends.namespaces.ranges import lease_range
-from agentkernel.backends.namespaces.sources import hidden_in_home, owners, protected_in_workspace, resolved_sources
 from agentkernel.backends.namespaces.state import SandboxState
 from agentkernel.backends.namespaces.watch import LimitWatch, SampledLimits
 from agentkernel.channel.sandbox import GuestSandbox, open_sandbox

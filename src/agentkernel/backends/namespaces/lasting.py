@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from agentkernel.abc import Sandbox
 from agentkernel.backends._records import BUILD_HINT, LEFT_HINT, check_identity, failing_as, owned_in
+from agentkernel.backends._sources import require_apart
 from agentkernel.backends.namespaces import process_level
 from agentkernel.backends.namespaces.boundary import NamespacesBoundary
 from agentkernel.backends.namespaces.build import build, watch_limits
@@ -19,7 +20,6 @@ from agentkernel.backends.namespaces.holdings import Holdings, recorded_holdings
 from agentkernel.backends.namespaces.host import Host
 from agentkernel.backends.namespaces.kept import make_kept
 from agentkernel.backends.namespaces.ranges import sweep_ranges
-from agentkernel.backends.namespaces.sources import require_apart
 from agentkernel.backends.namespaces.state import create_lasting
 from agentkernel.channel.sandbox import open_sandbox
 from agentkernel.errors import Conflict, LaunchFailed, SandboxFailed, SandboxLost

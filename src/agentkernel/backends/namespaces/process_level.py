@@ -13,10 +13,10 @@ import os
 import signal
 from pathlib import Path
 
+from agentkernel.backends._sources import resolved_sources
 from agentkernel.backends.namespaces.facts import HostFacts
 from agentkernel.backends.namespaces.layout import AGENT_SOCKET_FD
 from agentkernel.backends.namespaces.plan import Op, Step, Text
-from agentkernel.backends.namespaces.sources import resolved_sources
 from agentkernel.errors import Unsupported
 from agentkernel.model.spec import NetworkMode, RootKind, SandboxSpec, StorageKind, WorkspaceMode
 from agentkernel.policy import landlock

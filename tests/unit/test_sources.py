@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agentkernel.backends.namespaces.sources import (
+from agentkernel.backends._sources import (
     hidden_in_home,
     owners,
     protected_in_workspace,
