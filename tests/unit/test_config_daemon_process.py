@@ -28,6 +28,11 @@ def test_the_daemon_asks_the_engines_that_its_first_client_would() -> None:
     assert daemon_process.daemon_environment(given) == expected
 
 
+def test_the_daemon_reaches_the_registries_that_its_first_client_would() -> None:
+    given = {"HTTPS_PROXY": "http://proxy", "no_proxy": "local", "SSL_CERT_FILE": "/ca.pem", "REGISTRY_AUTH_FILE": "/auth.json"}
+    assert daemon_process.daemon_environment(given) == given
+
+
 def test_of_the_python_path_only_the_package_s_own_source_tree_goes_on() -> None:
     root = str(Path(daemon_process.__file__).parents[2])
     assert daemon_process.daemon_environment({"PYTHONPATH": f"/evil:{root}"}) == {"PYTHONPATH": root}

@@ -15,11 +15,11 @@ import pytest
 from agentkernel.abc import Caller
 from agentkernel.engine.ending import to_the_end
 from agentkernel.engine.engine import Engine
-from agentkernel.engine.fingerprints import MAX_AGE_S, FingerprintCache, from_json, to_json
+from agentkernel.engine.fingerprints import MAX_AGE_S, UNREADY_AGE_S, FingerprintCache, from_json, to_json
 from agentkernel.engine.parts import ImageParts, Parts
 from agentkernel.errors import BackendUnavailable, InvalidInput, LaunchFailed, NotFound, UnknownKey
 from agentkernel.model.command import Command, ExecResult, ExitStatus
-from agentkernel.model.isolation import BackendKind, Feature, Fingerprint, IsolationLevel, Presence, Provision, Support
+from agentkernel.model.isolation import BackendKind, Feature, Fingerprint, IsolationLevel, Presence, Provision, Runtime, Support
 from agentkernel.model.request import SandboxRequest
 from agentkernel.model.spec import RootFilesystem, RootKind, SandboxSpec
 from agentkernel.store.memory import MemoryStore
@@ -319,19 +319,41 @@ async def test_a_cache_that_cannot_be_written_costs_a_probe_and_nothing_else(wor
 def test_a_remembered_probe_grows_old(tmp_path: Path) -> None:
     now = 1000.0
     cache = FingerprintCache(str(tmp_path), lambda: "here", lambda: now)
-    cache.put(Fingerprint(backend="b", ready=True, level=IsolationLevel.VM))
+    cache.put(Fingerprint(backend="b", ready=True, level=IsolationLevel.VM), "")
     now += MAX_AGE_S
-    assert cache.get("b") is not None
+    assert cache.get("b", "") is not None
     now += 1
-    assert cache.get("b") is None
+    assert cache.get("b", "") is None
     now = 1.0  # the clock was set back: an entry of the future is not trusted either
-    assert cache.get("b") is None
+    assert cache.get("b", "") is None
+
+
+def test_that_a_backend_is_not_ready_is_remembered_for_a_shorter_time_and_apart(tmp_path: Path) -> None:
+    now = 1000.0
+    cache = FingerprintCache(str(tmp_path), lambda: "here", lambda: now)
+    found = Fingerprint(backend="b", ready=False, level=IsolationLevel.VM, reason="broken")
+    cache.put(found, "one")
+    assert cache.get("b", "one") is None
+    now += UNREADY_AGE_S
+    assert cache.unready("b", "one") == found
+    now += 1
+    assert cache.unready("b", "one") is None
+    cache.put(replace(found, ready=True, reason=""), "one")
+    assert cache.unready("b", "one") is None
+    assert cache.get("b", "one") is not None
+
+
+def test_a_remembered_probe_is_of_one_program_or_socket(tmp_path: Path) -> None:
+    cache = FingerprintCache(str(tmp_path), lambda: "here")
+    cache.put(Fingerprint(backend="b", ready=True, level=IsolationLevel.VM), "the old program")
+    assert cache.get("b", "the old program") is not None
+    assert cache.get("b", "the new program") is None
 
 
 def test_the_cache_stays_small(tmp_path: Path) -> None:
     for number in range(100):
         cache = FingerprintCache(str(tmp_path), lambda number=number: f"standing {number}", lambda number=number: float(number))
-        cache.put(Fingerprint(backend="b", ready=True, level=IsolationLevel.VM))
+        cache.put(Fingerprint(backend="b", ready=True, level=IsolationLevel.VM), "")
     kept = json.loads((tmp_path / "fingerprints.json").read_text())
     assert len(kept) == 32
     assert "b\nstanding 99" in kept
@@ -344,6 +366,7 @@ def test_a_fingerprint_survives_json() -> None:
         ready=True,
         level=IsolationLevel.VM_EMULATED,
         features={Feature.EXEC: Provision(support=Support.EMULATED, reason="why", remedy="what")},
+        runtimes=(Runtime(name="runsc", level=IsolationLevel.USER_KERNEL),),
         details={"kernel": "6.1"},
     )
     assert from_json(json.loads(json.dumps(to_json(found)))) == found

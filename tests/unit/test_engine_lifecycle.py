@@ -25,6 +25,7 @@ from agentkernel.errors import (
     StoreFailed,
 )
 from agentkernel.model.command import Command
+from agentkernel.model.isolation import Presence
 from agentkernel.model.record import CreateOptions, EventFilter, SandboxFilter
 from agentkernel.model.spec import Bind, RootFile, StorageKind
 from agentkernel.model.status import SETTLES_AS, Status
@@ -466,6 +467,33 @@ async def test_a_vanished_backend_shows_as_unavailable_and_is_refused(world: Wor
     await engine.recover()
     await engine.settled()
     assert world.machines == {}  # what a forced removal left behind was swept
+
+
+async def test_a_backend_that_the_host_shows_nothing_of_any_more_is_unavailable_without_being_asked(world: World) -> None:
+    before = world.engine()
+    await _make(before, world, start=True)
+    world.present = Presence(reason="there is no socket of it", remedy="start it")
+    engine = world.engine()
+    await engine.recover()
+    assert [info.status for info in await engine.sandboxes(ANN, EVERY)] == [Status.UNAVAILABLE]
+    with pytest.raises(BackendUnavailable, match="there is no socket of it") as caught:
+        await engine.stop(ANN, "one")
+    assert caught.value.hint == "start it; or remove --force"
+
+
+async def test_a_backend_that_does_not_answer_shows_as_unavailable_until_it_does(world: World) -> None:
+    before = world.engine()
+    await _make(before, world, start=True)
+    world.failing_gate("recover", BackendUnavailable("its engine does not answer", hint="start it"))
+    engine = world.engine()
+    await engine.recover()
+    await engine.settled()
+    assert [info.status for info in await engine.sandboxes(ANN, EVERY)] == [Status.UNAVAILABLE]
+    with pytest.raises(BackendUnavailable, match="does not answer"):
+        await engine.open(ANN, "one")
+    world.gates.clear()
+    await (await engine.open(ANN, "one")).close()
+    assert [info.status for info in await engine.sandboxes(ANN, EVERY)] == [Status.RUNNING]
 
 
 async def test_the_hosts_system_is_found_again_at_each_start(world: World) -> None:

@@ -25,6 +25,13 @@ WAIT_S = 15.0
 _PASSED = frozenset({"PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE"})
 # Where this user's container engines listen: the daemon asks those that the first client would.
 _PASSED_ENGINES = frozenset({"DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "CONTAINER_HOST"})
+# What reaching a registry takes here; none of it is ever shown to a sandbox.
+_PASSED_REGISTRIES = frozenset(
+    {
+        *("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "all_proxy", "no_proxy"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "REGISTRY_AUTH_FILE"),
+    }
+)
 _PASSED_OWN = frozenset({"AGENTKERNEL_HOME", "AGENTKERNEL_SOCKET", "AGENTKERNEL_FAILPOINTS", "AGENTKERNEL_GUEST"})
 _POLL_S = 0.002
 _SHOWN_BYTES = 2000
@@ -73,7 +80,7 @@ def daemon_argv(*, background: bool, start_lock: int | None = None) -> list[str]
 
 def daemon_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """What of the client's environment the daemon gets: nothing that a sandbox must not see, and nothing that changes with the client."""
-    names = _PASSED | _PASSED_ENGINES | _PASSED_OWN
+    names = _PASSED | _PASSED_ENGINES | _PASSED_REGISTRIES | _PASSED_OWN
     passed = {name: value for name, value in environment.items() if name in names or name.startswith("XDG_")}
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     if root in map(os.path.abspath, environment.get("PYTHONPATH", "").split(os.pathsep)):  # a source tree: this very package, and no more

@@ -185,7 +185,8 @@ class Core:
         if not self.durable:
             self.leases.take(self.store.identity, backend.name)
         try:
-            return await backend.boot(sandbox_id, await self.vouched(spec), self.store.identity)
+            with self.granting.asking(backend.name):
+                return await backend.boot(sandbox_id, await self.vouched(spec), self.store.identity)
         except OSError as error:
             raise LaunchFailed(f"cannot build the sandbox: {error}", hint="run `agentkernel doctor`") from error
         except BaseException as error:

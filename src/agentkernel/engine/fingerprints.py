@@ -1,8 +1,7 @@
 """Remembers what probes found, so that a run does not build two sandboxes to use one.
 
-Only fingerprints of ready backends are kept: somebody who has just repaired the host must not be told the old reason. An entry
-holds for one standing (boot, kernel, user, version, guest binary, cgroup, namespaces), for an hour, and until a sandbox cannot be
-built by it.
+An entry holds for one standing (boot, kernel, user and groups, version, guest binary, cgroup, namespaces), for the very program or socket
+that the backend was found by, and until a sandbox cannot be built by it: for an hour if the backend was ready, for ten minutes if not.
 """
 
 from __future__ import annotations
@@ -13,9 +12,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Provision, Support
+from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Provision, Runtime, Support
 
 MAX_AGE_S = 3600
+UNREADY_AGE_S = 600
 _MAX_ENTRIES = 32
 _MAX_BYTES = 1024 * 1024
 _FILE = "fingerprints.json"
@@ -33,27 +33,21 @@ class FingerprintCache:
         self._seen: tuple[tuple[int, ...], dict[str, dict[str, Any]]] | None = None  # which file was read last, and what was in it
         self._parsed: dict[str, Fingerprint] = {}  # of that file, by key
 
-    def get(self, backend: str) -> Fingerprint | None:
-        """What the last probe found, if it still holds."""
-        key = self._key(backend)
-        entry = self._read().get(key)
-        if entry is None or not 0 <= self._clock() - entry["at"] <= MAX_AGE_S:
-            return None
-        found = self._parsed.get(key)
-        if found is None:
-            try:
-                found = self._parsed[key] = from_json(entry["fingerprint"])
-            except (KeyError, TypeError, ValueError, AttributeError):
-                return None
-        return found if found.backend == backend and found.ready else None
+    def get(self, backend: str, identity: str) -> Fingerprint | None:
+        """What the last probe found, if the backend was ready and that still holds; `identity` is that of its `Presence`."""
+        found = self._find(backend, identity, MAX_AGE_S)
+        return found if found is not None and found.ready else None
 
-    def put(self, fingerprint: Fingerprint) -> None:
-        """Remembers a ready backend and forgets one that is not."""
+    def unready(self, backend: str, identity: str) -> Fingerprint | None:
+        """The same of a backend that was not ready: reason enough to pass over it, none to refuse it."""
+        found = self._find(backend, identity, UNREADY_AGE_S)
+        return found if found is not None and not found.ready else None
+
+    def put(self, fingerprint: Fingerprint, identity: str) -> None:
+        """Remembers what a probe has found."""
         entries = self._read()
-        if fingerprint.ready:
-            entries[self._key(fingerprint.backend)] = {"at": self._clock(), "fingerprint": to_json(fingerprint)}
-        elif entries.pop(self._key(fingerprint.backend), None) is None:
-            return
+        key = self._key(fingerprint.backend)
+        entries[key] = {"at": self._clock(), "identity": identity, "fingerprint": to_json(fingerprint)}
         newest = sorted(entries.items(), key=lambda item: item[1]["at"], reverse=True)[:_MAX_ENTRIES]
         self._write(dict(newest))
 
@@ -62,6 +56,19 @@ class FingerprintCache:
         entries = self._read()
         if entries.pop(self._key(backend), None) is not None:
             self._write(entries)
+
+    def _find(self, backend: str, identity: str, max_age_s: float) -> Fingerprint | None:
+        key = self._key(backend)
+        entry = self._read().get(key)
+        if entry is None or entry.get("identity") != identity or not 0 <= self._clock() - entry["at"] <= max_age_s:
+            return None
+        found = self._parsed.get(key)
+        if found is None:
+            try:
+                found = self._parsed[key] = from_json(entry["fingerprint"])
+            except (KeyError, TypeError, ValueError, AttributeError):
+                return None
+        return found if found.backend == backend else None
 
     def _key(self, backend: str) -> str:
         if self._standing_text is None:
@@ -114,6 +121,7 @@ def to_json(fingerprint: Fingerprint) -> dict[str, Any]:
             feature.value: {"support": provision.support.value, "reason": provision.reason, "remedy": provision.remedy}
             for feature, provision in fingerprint.features.items()
         },
+        "runtimes": [{"name": runtime.name, "isolation": runtime.level.label} for runtime in fingerprint.runtimes],
         "details": fingerprint.details,
     }
 
@@ -123,7 +131,7 @@ def from_json(record: Mapping[str, Any]) -> Fingerprint:
     return Fingerprint(
         backend=str(record["backend"]),
         ready=record["ready"] is True,
-        level=IsolationLevel[str(record["isolation"]).upper().replace("-", "_")],
+        level=_level(record["isolation"]),
         reason=str(record["reason"]),
         remedy=str(record["remedy"]),
         features={
@@ -132,5 +140,10 @@ def from_json(record: Mapping[str, Any]) -> Fingerprint:
             )
             for name, provision in record["features"].items()
         },
+        runtimes=tuple(Runtime(name=str(runtime["name"]), level=_level(runtime["isolation"])) for runtime in record["runtimes"]),
         details={str(name): str(value) for name, value in record["details"].items()},
     )
+
+
+def _level(label: object) -> IsolationLevel:
+    return IsolationLevel[str(label).upper().replace("-", "_")]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from agentkernel import engine as late  # what only some runs need
 from agentkernel.abc import Backend
 from agentkernel.engine.fingerprints import FingerprintCache
 from agentkernel.engine.parts import Parts
+from agentkernel.engine.probing import Probes
 from agentkernel.engine.surroundings import gather, resolve
-from agentkernel.errors import AgentKernelError, BackendUnavailable, LaunchFailed, NotFound, UnknownKey
+from agentkernel.errors import BackendUnavailable, LaunchFailed, UnknownKey
 from agentkernel.model.isolation import Fingerprint, IsolationLevel
 from agentkernel.model.request import Grant, SandboxRequest
 from agentkernel.policy.decide import decide
@@ -26,10 +28,10 @@ class Granting:
     def __init__(self, parts: Parts, sweep: Callable[[Backend], asyncio.Task[int]]) -> None:
         self._parts = parts
         self._sweep = sweep
-        self._cache = FingerprintCache(parts.cache_directory, parts.standing)
+        self._probes = Probes(parts.backends, FingerprintCache(parts.cache_directory, parts.standing), self.backend)
         self._backends: dict[str, Backend] = {}
         self._missing: dict[str, tuple[float, BackendUnavailable]] = {}
-        self._levels: dict[str, IsolationLevel] = {}
+        self._silent: set[str] = set()  # those that did not answer when they were last needed
         self._swept: dict[str, asyncio.Task[int]] = {}
 
     def names(self) -> tuple[str, ...]:
@@ -38,17 +40,13 @@ class Granting:
 
     async def fingerprints(self) -> list[Fingerprint]:
         """Probes every backend of the installation, also those that never take part in the choice."""
-        return [await self._probe(name) for name in self._parts.backends.all_names()]
+        return await self._probes.every()
 
     async def grant(self, request: SandboxRequest) -> Grant:
-        """Decides without doing anything. Probes are remembered, see `FingerprintCache`."""
-        names = self.names()
-        if request.backend is not None and request.backend not in names and request.backend in self._parts.backends.all_names():
-            names = (*names, request.backend)
-        known = [self._cache.get(name) or await self._probe(name) for name in names]
-        self._levels |= {found.backend: found.level for found in known}
+        """Decides without doing anything. Probes are remembered, see `Probes`."""
         resolved = resolve(request)
-        return decide(resolved, gather(resolved, self._parts), known)
+        surroundings = gather(resolved, self._parts)
+        return await self._probes.decided(resolved.backend, lambda known: decide(resolved, surroundings, known))
 
     async def prepared(self, grant: Grant) -> Grant:
         """The same with its image unpacked and its backend swept: ready to be built."""
@@ -61,12 +59,7 @@ class Granting:
 
     def isolation_of(self, backend: str) -> IsolationLevel:
         """The level that the last probe found."""
-        if backend not in self._levels:
-            found = self._cache.get(backend)
-            if found is None:
-                raise NotFound(f"backend {backend!r} has not been probed", hint="run `agentkernel doctor`")
-            self._levels[backend] = found.level
-        return self._levels[backend]
+        return self._probes.level_of(backend)
 
     def backend(self, name: str) -> Backend:
         """The backend of that name; raises UnknownKey, BackendUnavailable."""
@@ -80,28 +73,37 @@ class Granting:
         if missing is not None and time.monotonic() - tried_at < RETRY_S:
             raise BackendUnavailable(missing.message, hint=missing.hint)
         try:
-            backend = self.backend(name)
+            backend = self._present(name)
         except (UnknownKey, BackendUnavailable) as error:
-            gone = BackendUnavailable(
-                f"the sandbox's backend is not to be had: {error.message}", hint="install it again, or remove --force"
-            )
+            hint = f"{error.hint or 'install it again'}; or remove --force"
+            gone = BackendUnavailable(f"the sandbox's backend is not to be had: {error.message}", hint=hint)
             self._missing[name] = (time.monotonic(), gone)
             raise gone from error
         self._missing.pop(name, None)
         return backend
 
     def is_missing(self, name: str) -> bool:
-        """Whether `own` would raise."""
+        """Whether `own` would raise, or the backend did not answer when it was last needed."""
         try:
             self.own(name)
         except BackendUnavailable:
             return True
-        return False
+        return name in self._silent
+
+    @contextmanager
+    def asking(self, name: str) -> Iterator[None]:
+        """For what a backend is asked to do with a sandbox that it has: notes whether it answers."""
+        try:
+            yield
+        except BackendUnavailable:
+            self._silent.add(name)
+            raise
+        self._silent.discard(name)
 
     def doubt(self, error: BaseException, backend: str) -> None:
         """A sandbox could not be built: the host is not what the probe found."""
         if isinstance(error, LaunchFailed):
-            self._cache.forget(backend)
+            self._probes.forget(backend)
 
     async def swept(self, backend: Backend) -> None:
         """Waits until what crashes left of the backend's sandboxes has been removed, which is done once."""
@@ -111,11 +113,8 @@ class Granting:
         if not task.done():
             await asyncio.shield(task)
 
-    async def _probe(self, name: str) -> Fingerprint:
-        try:
-            found = await self.backend(name).probe()
-        except AgentKernelError as error:
-            return Fingerprint(backend=name, ready=False, level=IsolationLevel.NONE, reason=error.message, remedy=error.hint)
-        self._cache.put(found)
-        self._levels[name] = found.level
-        return found
+    def _present(self, name: str) -> Backend:
+        presence = self._parts.backends.presence(name)
+        if not presence.identity:
+            raise BackendUnavailable(presence.reason, hint=presence.remedy)
+        return self.backend(name)

@@ -111,7 +111,8 @@ class Lifecycle:
         failpoint("engine.stop.stored")
         core.registry.pop(record.sandbox_id)
         if live is not None:
-            await let_go_unless(live.sandbox, live.sandbox.stop)
+            with core.granting.asking(record.backend):
+                await let_go_unless(live.sandbox, live.sandbox.stop)
         failpoint("engine.stop.stopped")
         details = (("reason", reason),) if reason else ()
         return core.move(record, Status.STOPPED, core.audit.event(kind, principal, record, details=details), reason=reason)
@@ -131,10 +132,11 @@ class Lifecycle:
             record = core.move(record, Status.REMOVING)
         failpoint("engine.remove.stored")
         live = core.registry.pop(record.sandbox_id)
-        if live is not None:
-            await let_go_unless(live.sandbox, live.sandbox.destroy)
-        else:
-            await backend.discard(record.sandbox_id, core.store.identity)
+        with core.granting.asking(record.backend):
+            if live is not None:
+                await let_go_unless(live.sandbox, live.sandbox.destroy)
+            else:
+                await backend.discard(record.sandbox_id, core.store.identity)
         failpoint("engine.remove.removed")
         core.delete(record, core.audit.event("sandbox.removed", caller.principal, record, details=details))
         return record
@@ -196,7 +198,9 @@ class Lifecycle:
         core = self._core
         core.unsettled.add(record.sandbox_id)
         try:
-            built = await core.granting.own(record.backend).recover(record.sandbox_id, record.spec, core.store.identity)
+            backend = core.granting.own(record.backend)
+            with core.granting.asking(record.backend):
+                built = await backend.recover(record.sandbox_id, record.spec, core.store.identity)
             if built is not None:
                 await let_go_unless(built, built.stop)
             core.move(record, Status.STOPPED, reason=f"it could not be started: {str(error) or type(error).__name__}")

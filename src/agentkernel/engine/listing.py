@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
+from functools import cache
 
 from agentkernel import __version__
 from agentkernel.abc import Caller
@@ -18,12 +19,13 @@ MAX_PAGE = 1000
 _STATM = "/proc/self/statm"
 
 
-def shown(core: Core, record: SandboxRecord) -> SandboxInfo:
+def shown(core: Core, record: SandboxRecord, is_missing: Callable[[str], bool] | None = None) -> SandboxInfo:
     """A row as users see it: with the last use that only memory knows, and `unavailable` when its backend is not to be had."""
+    missing = (is_missing or core.granting.is_missing)(record.backend)
     live = core.live(record)
     if live is not None:
         record = replace(record, used_at=live.used_at)
-    return record.info(Status.UNAVAILABLE if core.granting.is_missing(record.backend) else None, core.published(record.sandbox_id))
+    return record.info(Status.UNAVAILABLE if missing else None, core.published(record.sandbox_id))
 
 
 def page(core: Core, caller: Caller, wanted: SandboxFilter) -> Sequence[SandboxInfo]:
@@ -32,12 +34,13 @@ def page(core: Core, caller: Caller, wanted: SandboxFilter) -> Sequence[SandboxI
         raise InvalidInput(f"a page has 1 to {MAX_PAGE} entries, not {wanted.limit}")
     owner = "" if "admin" in caller.scopes else caller.principal
     only = narrows(caller)
+    is_missing = cache(core.granting.is_missing)  # of a page's many rows, few have a backend of their own
     stored = () if Status.UNAVAILABLE in wanted.statuses else wanted.statuses
     found: list[SandboxInfo] = []
     after = wanted.after
     while len(found) < wanted.limit:
         rows = core.store.sandboxes(owner, replace(wanted, statuses=stored, after=after))
-        every = [shown(core, row) for row in rows if only is None or row.name in only or row.sandbox_id in only]
+        every = [shown(core, row, is_missing) for row in rows if only is None or row.name in only or row.sandbox_id in only]
         found += [info for info in every if not wanted.statuses or info.status in wanted.statuses]
         if len(rows) < wanted.limit:
             break

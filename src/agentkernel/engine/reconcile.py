@@ -75,7 +75,9 @@ class Reconciler:
         core.registry.pop(sandbox_id)
         if live is not None:
             await live.sandbox.close()
-        record = await self._settle(record, core.granting.own(record.backend))
+        backend = core.granting.own(record.backend)
+        with core.granting.asking(record.backend):
+            record = await self._settle(record, backend)
         core.unsettled.discard(sandbox_id)
         return record
 
@@ -92,7 +94,9 @@ class Reconciler:
             record = core.store.get(sandbox_id)
             if record is not None:
                 record = record if record.status is Status.CREATING else core.move(record, Status.REMOVING)
-                await self._remove(record, core.granting.own(record.backend))
+                backend = core.granting.own(record.backend)
+                with core.granting.asking(record.backend):
+                    await self._remove(record, backend)
         except (AgentKernelError, OSError):
             return  # whoever asked is told why it could not be made
         core.unsettled.discard(sandbox_id)

@@ -14,7 +14,13 @@ ORDER = ("hyperlight", "firecracker", "qemu", "apple", "gvisor", "namespaces", "
 NEVER_CHOSEN = frozenset({"kubernetes", "nomad", "memory"})  # clusters cost and share; `memory` isolates nothing
 KNOWN = frozenset(ORDER) | NEVER_CHOSEN | {"wasm"}
 # Chosen only when exactly that level is asked for: too weak for a surprise, too slow (TCG) for one.
-_ONLY_WHEN_ASKED = frozenset({IsolationLevel.NONE, IsolationLevel.PROCESS, IsolationLevel.VM_EMULATED})
+ONLY_WHEN_ASKED = frozenset({IsolationLevel.NONE, IsolationLevel.PROCESS, IsolationLevel.VM_EMULATED})
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of backends in the order in which they are chosen: those of the table, then the others as they come."""
+    given = tuple(dict.fromkeys(names))
+    return (*(name for name in ORDER if name in given), *(name for name in given if name not in ORDER))
 
 
 def choose(request: SandboxRequest, needed: Sequence[Feature], fingerprints: Sequence[Fingerprint]) -> tuple[Fingerprint, BackendKind]:
@@ -70,13 +76,13 @@ def _asked(name: str, fingerprints: Sequence[Fingerprint]) -> Fingerprint:
 def _is_candidate(fingerprint: Fingerprint, least: IsolationLevel) -> bool:
     if not fingerprint.ready or fingerprint.level < least or fingerprint.backend in NEVER_CHOSEN:
         return False
-    return fingerprint.level not in _ONLY_WHEN_ASKED or (fingerprint.level == least and least > IsolationLevel.NONE)
+    return fingerprint.level not in ONLY_WHEN_ASKED or (fingerprint.level == least and least > IsolationLevel.NONE)
 
 
 def _rank(fingerprint: Fingerprint) -> tuple[int, int, int, str]:
     """Sorts emulated machines and bare processes last, then by the table, then strangers by level and name."""
     known = fingerprint.backend in ORDER
-    reluctant = int(fingerprint.level in _ONLY_WHEN_ASKED)
+    reluctant = int(fingerprint.level in ONLY_WHEN_ASKED)
     return (reluctant, ORDER.index(fingerprint.backend) if known else len(ORDER), -fingerprint.level, fingerprint.backend)
 
 
