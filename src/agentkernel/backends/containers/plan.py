@@ -1,0 +1,212 @@
+"""SandboxSpec to a container, in no engine's words: what it is made of, what it may use and what it may do. Pure.
+
+The guest's agent is its first process. It runs as the container's root with the few capabilities that it takes to be the workload's
+supervisor; the workload has another user and none.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from agentkernel.backends.containers.shown import Mount, shown
+from agentkernel.model.spec import NetworkMode, RootKind, SandboxSpec, StorageKind, WorkspaceMode
+from agentkernel.policy.inside import files
+
+OWN: Final = "/.agentkernel"
+GUEST_DIRECTORY: Final = f"{OWN}/bin"
+GUEST: Final = f"{GUEST_DIRECTORY}/agentkernel-guest"
+RUN_DIRECTORY: Final = f"{OWN}/run"
+LABEL_SANDBOX, LABEL_OWNER, LABEL_VERSION = "agentkernel.sandbox", "agentkernel.owner", "agentkernel.version"
+LABEL_SPEC: Final = "agentkernel.spec"
+NAME_PREFIX: Final = "agentkernel-"
+
+# What the agent needs: terminals that belong to their user, killing, and becoming another user for what it starts. Its bounding set it drops.
+_CAPABILITIES: Final = ("CHOWN", "KILL", "SETGID", "SETPCAP", "SETUID")
+AGENT_FILES: Final = 16_384  # descriptors of the agent; the workload gets the spec's
+SHM_SHARE: Final = 2  # of the memory limit: what /dev/shm may hold at most
+_SHM_BYTES: Final = 64 * 1024 * 1024
+_RESERVED_PIDS: Final = 2  # the agent, and the supervisor of a command
+
+PROC_MASKED: Final = (
+    "acpi", "asound", "interrupts", "iomem", "ioports", "kallsyms", "kcore", "keys", "kmsg", "latency_stats", "modules", "sched_debug",
+    "scsi", "timer_list", "timer_stats", "vmallocinfo",
+)  # fmt: skip
+SYS_MASKED: Final = ("firmware", "devices/virtual/powercap", "kernel/debug", "kernel/security", "kernel/tracing", "fs/bpf", "fs/pstore")
+PROC_READ_ONLY: Final = ("bus", "fs", "irq", "sys", "sysrq-trigger")
+
+
+class Stream(StrEnum):
+    """How the agent is reached."""
+
+    SOCKET = "socket"  # it listens in a directory that the host shows it
+    STDIO = "stdio"  # the engine passes its standard streams on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tmpfs:
+    """An empty file system in memory."""
+
+    target: str
+    size_bytes: int
+    mode: int = 0o755
+    uid: int = 0
+    gid: int = 0
+    writable: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A directory (without content) or a file that is put into the container's own layer before its first start."""
+
+    path: str
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    content: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Naming:
+    """What a sandbox is called, and where its parts are outside."""
+
+    sandbox_id: str
+    owner: str
+    version: str
+    guest_volume: str
+    stream: Stream
+    run_directory: str = ""  # SOCKET: of the host, shown at RUN_DIRECTORY
+    apart: bool = False  # SOCKET: that directory belongs to nobody inside, so that the workload's root cannot enter it either
+    fingerprint: str = ""  # of the spec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerPlan:
+    """A whole container. Capabilities without CAP_; sizes in bytes; None means no limit."""
+
+    name: str
+    image: str  # what the engine is asked for: a digest where one is known
+    labels: dict[str, str]
+    argv: tuple[str, ...]
+    stream: Stream
+    hostname: str
+    mounts: tuple[Mount, ...]
+    guest_volume: str
+    run_directory: str
+    tmpfs: tuple[Tmpfs, ...]
+    entries: tuple[Entry, ...]
+    capabilities: tuple[str, ...]
+    masked: tuple[str, ...]
+    read_only: tuple[str, ...]
+    read_only_root: bool
+    memory_bytes: int | None
+    cpus: float | None
+    pids: int | None
+    shm_bytes: int
+    host_network: bool
+    resolver: str = ""  # the name server that its resolv.conf names; empty: none
+    runtime: str = ""
+    gpus: str = ""
+    environment: tuple[str, ...] = field(default=())  # of the agent, which needs none: what the image says is for the workload alone
+
+
+def container_name(sandbox_id: str) -> str:
+    """By which it is found again."""
+    return NAME_PREFIX + sandbox_id
+
+
+def plan_of(spec: SandboxSpec, naming: Naming) -> ContainerPlan:
+    """Computes the container of a spec whose root is an image; raises nothing, the spec having been checked."""
+    limits = spec.resources
+    sock = ("--listen", f"{RUN_DIRECTORY}/agent.sock") if naming.stream is Stream.SOCKET else ("--stream", "0")
+    root = spec.root
+    return ContainerPlan(
+        name=container_name(naming.sandbox_id),
+        image=root.digest or root.reference,
+        labels={
+            LABEL_SANDBOX: naming.sandbox_id,
+            LABEL_OWNER: naming.owner,
+            LABEL_VERSION: naming.version,
+            LABEL_SPEC: naming.fingerprint,
+        },
+        argv=(GUEST, "agent", *sock),
+        stream=naming.stream,
+        hostname=spec.hostname,
+        mounts=shown(spec),
+        guest_volume=naming.guest_volume,
+        run_directory=naming.run_directory,
+        tmpfs=_tmpfs(spec),
+        entries=_entries(spec),
+        capabilities=_capabilities(spec, naming),
+        masked=(*(f"/proc/{name}" for name in PROC_MASKED), *(f"/sys/{name}" for name in SYS_MASKED), *_hidden(spec)),
+        read_only=tuple(f"/proc/{name}" for name in PROC_READ_ONLY),
+        read_only_root=spec.read_only_root,
+        memory_bytes=limits.memory_bytes,
+        cpus=limits.cpus,
+        pids=None if limits.pids is None else limits.pids + _RESERVED_PIDS,
+        shm_bytes=_shm_bytes(spec),
+        host_network=spec.network is NetworkMode.HOST,
+        resolver="127.0.0.1" if spec.network is NetworkMode.FILTERED else "",
+        runtime=spec.runtime,
+        gpus=spec.gpus,
+    )
+
+
+def _capabilities(spec: SandboxSpec, naming: Naming) -> tuple[str, ...]:
+    more = ("NET_BIND_SERVICE",) if spec.network is NetworkMode.FILTERED else ()  # the resolver's port
+    return (*_CAPABILITIES, *more, *(("DAC_OVERRIDE",) if naming.apart else ()))
+
+
+def _hidden(spec: SandboxSpec) -> tuple[str, ...]:
+    return tuple(posixpath.join(spec.user.home, path) for path in spec.home_denied) if spec.home_source else ()
+
+
+def _shm_bytes(spec: SandboxSpec) -> int:
+    memory = spec.resources.memory_bytes
+    return min(_SHM_BYTES, spec.resources.disk_bytes, _SHM_BYTES if memory is None else memory // SHM_SHARE)
+
+
+def own_places(spec: SandboxSpec) -> tuple[str, ...]:
+    """The directories that are the workload's own: HOME and the workspace, unless something of the host is shown there."""
+    home = () if spec.home_source else (spec.user.home,)
+    work = (spec.workspace.target,) if spec.workspace.mode in (WorkspaceMode.NONE, WorkspaceMode.FILES) else ()
+    return (*home, *work)
+
+
+def _keeps_in_layer(spec: SandboxSpec) -> bool:
+    """Whether its own places are in the container's layer, where a stop keeps them. Where nothing is to be written nothing is kept."""
+    return spec.storage is StorageKind.DISK and not spec.read_only_root
+
+
+def _tmpfs(spec: SandboxSpec) -> tuple[Tmpfs, ...]:
+    size, sealed = spec.resources.disk_bytes, spec.read_only_root
+    shared = [Tmpfs(target="/tmp", size_bytes=size, mode=0o1777)]  # noqa: S108 - the sandbox's own
+    if not _keeps_in_layer(spec):
+        shared.append(Tmpfs(target="/var/tmp", size_bytes=size, mode=0o1777, writable=not sealed))  # noqa: S108 - the sandbox's own
+        user = spec.user
+        shared += [
+            Tmpfs(target=place, size_bytes=size, uid=user.uid, gid=user.gid, writable=not sealed or bool(spec.workspace.files))
+            for place in own_places(spec)
+        ]
+    return tuple(shared)
+
+
+def _entries(spec: SandboxSpec) -> tuple[Entry, ...]:
+    """What is put in by the archive interface, which engines refuse for a read-only root: then there is nothing to configure either.
+
+    The engine itself writes resolv.conf and hosts.
+    """
+    if spec.read_only_root:
+        return ()
+    made: dict[str, Entry] = {}
+    for file in files(spec) if spec.root.kind is RootKind.IMAGE else ():
+        if file.path not in ("/etc/resolv.conf", "/etc/hosts"):
+            made[file.path] = Entry(path=file.path, mode=file.mode, content=file.content)
+    if _keeps_in_layer(spec):
+        user = spec.user
+        made["/var/tmp"] = Entry(path="/var/tmp", mode=0o1777)  # noqa: S108 - the sandbox's own
+        for place in own_places(spec):
+            made[place] = Entry(path=place, mode=0o755, uid=user.uid, gid=user.gid)
+    return tuple(made[path] for path in sorted(made))
