@@ -12,6 +12,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Final
 
+from agentkernel.backends.containers.api import Api
 from agentkernel.backends.containers.endpoint import Endpoint, plain_stream
 from agentkernel.channel.wire import MAX_FRAME
 
@@ -74,19 +75,20 @@ class FramedSocket(socket.socket):
         return taken
 
 
-async def attach(endpoint: Endpoint, container: str) -> socket.socket:
+async def attach(api: Api, container: str) -> socket.socket:
     """A stream to the agent of a running container: non-blocking, and whatever an earlier host had begun to say is completed.
 
-    Raises OSError when the engine cannot be reached or does not attach.
+    Raises OSError when the engine does not attach, BackendUnavailable when it cannot be reached.
     """
-    return await asyncio.to_thread(_attach, endpoint, container)
+    version = await api.version()
+    return await asyncio.to_thread(_attach, api.endpoint, version, container)
 
 
-def _attach(endpoint: Endpoint, container: str) -> socket.socket:
+def _attach(endpoint: Endpoint, version: tuple[int, int], container: str) -> socket.socket:
     stream = endpoint.open(_PATIENCE_S)
     try:
         stream.sendall(
-            f"POST /v1.40/containers/{container}/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\n"
+            f"POST /v{version[0]}.{version[1]}/containers/{container}/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\n"
             "Host: engine\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n".encode("ascii")
         )
         _require_joined(_read_head(stream))

@@ -1,0 +1,176 @@
+"""A `ContainerPlan` as Podman's own interface takes it: `SpecGenerator` of libpod (pkg/specgen/specgen.go). Pure.
+
+Docker's interface, which Podman speaks too, lacks what is needed here: user namespaces of our own making, the runtime of one container,
+cgroups that are not to be made, mount options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agentkernel.backends.containers.dialect import EngineBind
+from agentkernel.backends.containers.gpus import cdi_names
+from agentkernel.backends.containers.plan import GUEST_DIRECTORY, RUN_DIRECTORY, ContainerPlan, Stream, Tmpfs
+
+CPU_PERIOD_US: Final = 100_000
+_RESOLVER = "/etc/resolv.conf"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdMap:
+    """One line of a container's id map: its ids, those of the engine's own user namespace, how many."""
+
+    inside: int
+    outside: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """What this Podman needs to be told beside the plan."""
+
+    seccomp_file: str  # of the service's host; empty: it has no seccomp
+    resolver_file: str = ""  # what resolv.conf is to be; empty: nothing
+    runtime: str = ""  # where none is asked for; empty: Podman's own default
+    uid_map: tuple[IdMap, ...] = ()  # empty: the engine's own user namespace
+    gid_map: tuple[IdMap, ...] = ()
+    limits: frozenset[str] = frozenset()  # which limits can be had by cgroup
+    cgroups: bool = True
+    open_files: int = 0  # the hard limit of descriptors; 0: what Podman gives
+    processes: int = 0  # of RLIMIT_NPROC
+
+
+def specification(plan: ContainerPlan, binds: Sequence[EngineBind], way: Way) -> dict[str, Any]:
+    """The body of `POST /libpod/containers/create`."""
+    spec = {**_program(plan), **_file_systems(plan, binds, way), **_walls(plan, way), **_namespaces(plan, way), **_limits(plan, way)}
+    runtime = plan.runtime or way.runtime
+    if runtime:
+        spec["oci_runtime"] = runtime
+    if plan.gpus:
+        spec["devices"] = [{"path": name} for name in cdi_names(plan.gpus)]
+    return spec
+
+
+def _program(plan: ContainerPlan) -> dict[str, Any]:
+    """The agent, of which nothing of the image's own configuration is to change anything."""
+    return {
+        "name": plan.name,
+        "image": plan.image,
+        "labels": dict(plan.labels),
+        "entrypoint": [plan.argv[0]],
+        "command": list(plan.argv[1:]),
+        "env": dict(each.partition("=")[::2] for each in plan.environment),
+        "httpproxy": False,
+        "env_host": False,
+        "work_dir": "/",
+        "user": "0:0",
+        "hostname": plan.hostname,
+        "terminal": False,
+        "stdin": plan.stream is Stream.STDIO,
+        "log_configuration": {"driver": "none"},
+        "systemd": "false",
+        "sdnotifyMode": "ignore",
+        "restart_policy": "no",
+        "stop_timeout": 0,
+        "healthconfig": {"Test": ["NONE"]},
+    }
+
+
+def _file_systems(plan: ContainerPlan, binds: Sequence[EngineBind], way: Way) -> dict[str, Any]:
+    mounts = [_tmpfs(each) for each in plan.tmpfs]
+    mounts += [mount for bind in binds for mount in _binds(bind)]
+    if plan.stream is Stream.SOCKET:
+        mounts.append(_bind(plan.run_directory, RUN_DIRECTORY, "rw", "noexec"))
+    if way.resolver_file:
+        mounts.append(_bind(way.resolver_file, _RESOLVER, "ro", "noexec"))
+    return {
+        "mounts": mounts,
+        "volumes": [{"Name": plan.guest_volume, "Dest": GUEST_DIRECTORY, "Options": ["ro", "nosuid", "nodev"]}],
+        "image_volume_mode": "anonymous",
+        "read_only_filesystem": plan.read_only_root,
+        "read_write_tmpfs": False,
+        "shm_size": plan.shm_bytes,
+    }
+
+
+def _tmpfs(tmpfs: Tmpfs) -> dict[str, Any]:
+    options = [f"size={tmpfs.size_bytes}", f"mode={tmpfs.mode:o}", "nosuid", "nodev", "rw" if tmpfs.writable else "ro"]
+    if tmpfs.uid or tmpfs.gid:
+        options += [f"uid={tmpfs.uid}", f"gid={tmpfs.gid}"]
+    return {"destination": tmpfs.target, "type": "tmpfs", "source": "tmpfs", "options": [*options, "notmpcopyup"]}
+
+
+def _binds(bind: EngineBind) -> list[dict[str, Any]]:
+    """The directory, and what is protected in it once more on top of it."""
+    outer = _bind(bind.source, bind.target, "rw" if bind.writable else "ro")
+    return [outer, *(_bind(f"{bind.source}/{path}", f"{bind.target}/{path}", "ro") for path in bind.protected)]
+
+
+def _bind(source: str, target: str, *options: str) -> dict[str, Any]:
+    return {"destination": target, "type": "bind", "source": source, "options": ["rbind", "rprivate", "nosuid", "nodev", *options]}
+
+
+def _walls(plan: ContainerPlan, way: Way) -> dict[str, Any]:
+    walls = {
+        "privileged": False,
+        "cap_drop": ["ALL"],
+        "cap_add": [f"CAP_{name}" for name in plan.capabilities],
+        "no_new_privileges": True,
+        "mask": list(plan.masked),
+        "umask": "0022",
+    }
+    if way.seccomp_file:
+        walls["seccomp_profile_path"] = way.seccomp_file
+    return walls
+
+
+def _namespaces(plan: ContainerPlan, way: Way) -> dict[str, Any]:
+    made: dict[str, Any] = {name: {"nsmode": "private"} for name in ("pidns", "ipcns", "utsns", "cgroupns")}
+    made["netns"] = {"nsmode": "host" if plan.host_network else "none"}
+    made["userns"] = {"nsmode": "private" if way.uid_map else "host"}
+    if way.uid_map:
+        made["idmappings"] = {
+            "HostUIDMapping": False,
+            "HostGIDMapping": False,
+            "UIDMap": [_line(each) for each in way.uid_map],
+            "GIDMap": [_line(each) for each in way.gid_map],
+        }
+    if not way.cgroups:
+        made["cgroups_mode"] = "disabled"
+        made["cgroupns"] = {"nsmode": "host"}
+    return made
+
+
+def _line(line: IdMap) -> dict[str, int]:
+    return {"container_id": line.inside, "host_id": line.outside, "size": line.count}
+
+
+def _limits(plan: ContainerPlan, way: Way) -> dict[str, Any]:
+    limits: dict[str, Any] = {}
+    if plan.memory_bytes is not None and "memory" in way.limits:
+        limits["memory"] = {"limit": plan.memory_bytes, "swap": plan.memory_bytes}
+    if plan.pids is not None and "pids" in way.limits:
+        limits["pids"] = {"limit": plan.pids}
+    if plan.cpus is not None and "cpu" in way.limits:
+        limits["cpu"] = {"quota": max(1000, int(plan.cpus * CPU_PERIOD_US)), "period": CPU_PERIOD_US}
+    # Podman's own defaults may be more than its service may give.
+    rlimits = [("core", 0), ("nofile", way.open_files), ("nproc", way.processes)]
+    return {
+        "resource_limits": limits,
+        "r_limits": [{"type": name, "soft": value, "hard": value} for name, value in rlimits if value or name == "core"],
+    }
+
+
+def caller_as(user: int, ids: Sequence[tuple[int, int]]) -> tuple[IdMap, ...]:
+    """The id map of a container in which `user` is whoever runs a rootless engine: id 0 of its user namespace.
+
+    `ids`: (first, count) of the ids that this namespace has, in order, from 0 on. All others follow in their order; an engine with one id
+    gives but that user.
+    """
+    total = sum(count for _, count in ids)
+    below = min(user, total - 1)
+    lines = [IdMap(inside=0, outside=1, count=below), IdMap(inside=user, outside=0, count=1)]
+    lines.append(IdMap(inside=user + 1, outside=below + 1, count=total - 1 - below))
+    return tuple(line for line in lines if line.count > 0)
