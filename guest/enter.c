@@ -46,6 +46,7 @@ static step_function *const functions[PLAN_OPS] = {
     [PLAN_MASK] = step_mask,
     [PLAN_READ_ONLY] = step_read_only,
     [PLAN_REMOUNT_ROOT] = step_remount_root,
+    [PLAN_REMOUNT] = step_remount,
     [PLAN_PIVOT] = step_pivot,
     [PLAN_HOSTNAME] = step_hostname,
     [PLAN_LOOPBACK] = step_loopback,
@@ -58,6 +59,7 @@ static step_function *const functions[PLAN_OPS] = {
     [PLAN_LANDLOCK_PATH] = step_landlock_path,
     [PLAN_LANDLOCK_APPLY] = step_landlock_apply,
     [PLAN_AGENT] = step_agent,
+    [PLAN_PROGRAM] = step_program,
 };
 
 static _Noreturn void fail(const struct sandbox *sandbox, uint32_t index, sysret result, uint32_t inside)
@@ -76,7 +78,7 @@ static bool is_of_network(const struct plan_step *step)
 /* Steps that build the root, and the limits of the user namespace, are done while the network is being made. */
 static bool needs_network(const struct plan_step *step)
 {
-    return step->op > PLAN_REMOUNT_ROOT && step->op != PLAN_SYSCTL;
+    return step->op >= PLAN_PIVOT && step->op != PLAN_SYSCTL;
 }
 
 static void do_inside(struct sandbox *sandbox, const struct plan_step *step)
@@ -111,7 +113,7 @@ static _Noreturn void run_inside(struct sandbox *sandbox, struct plan_cursor cur
     (void)SYS(umask, 0);
     while (plan_next(&cursor, &step))
         do_inside(sandbox, &step);
-    ak_exit(1); /* not reached: the last step of a checked plan is AGENT */
+    ak_exit(1); /* not reached: the last step of a checked plan is AGENT or PROGRAM */
 }
 
 /*

@@ -42,6 +42,7 @@ static const char *const kinds[PLAN_OPS] = {
     [PLAN_MASK] = "p",
     [PLAN_READ_ONLY] = "p",
     [PLAN_REMOUNT_ROOT] = "t",
+    [PLAN_REMOUNT] = "pt",
     [PLAN_PIVOT] = "",
     [PLAN_HOSTNAME] = "s",
     [PLAN_LOOPBACK] = "",
@@ -54,6 +55,7 @@ static const char *const kinds[PLAN_OPS] = {
     [PLAN_LANDLOCK_PATH] = "an",
     [PLAN_LANDLOCK_APPLY] = "",
     [PLAN_AGENT] = "d",
+    [PLAN_PROGRAM] = "ddab",
 };
 
 static bool only_bits(uint64_t value, uint64_t allowed)

@@ -36,6 +36,7 @@ enum plan_op {
     PLAN_MASK = 33,
     PLAN_READ_ONLY = 34,
     PLAN_REMOUNT_ROOT = 35,
+    PLAN_REMOUNT = 36,
     PLAN_PIVOT = 40,
     PLAN_HOSTNAME = 41,
     PLAN_LOOPBACK = 42,
@@ -48,6 +49,7 @@ enum plan_op {
     PLAN_LANDLOCK_PATH = 53,
     PLAN_LANDLOCK_APPLY = 54,
     PLAN_AGENT = 60,
+    PLAN_PROGRAM = 61,
     PLAN_OPS /* one more than the highest */
 };
 

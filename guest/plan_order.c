@@ -50,6 +50,7 @@ static const struct rule rules[PLAN_OPS] = {
     [PLAN_MASK] = {BUILDS_ROOT, CLONE_NEWNS},
     [PLAN_READ_ONLY] = {BUILDS_ROOT, CLONE_NEWNS},
     [PLAN_REMOUNT_ROOT] = {BUILDS_ROOT, CLONE_NEWNS},
+    [PLAN_REMOUNT] = {BUILDS_ROOT, CLONE_NEWNS},
     [PLAN_PIVOT] = {BUILDS_ROOT, CLONE_NEWNS},
     [PLAN_HOSTNAME] = {INSIDE, CLONE_NEWUTS},
     [PLAN_LOOPBACK] = {INSIDE, CLONE_NEWNET},
@@ -62,6 +63,7 @@ static const struct rule rules[PLAN_OPS] = {
     [PLAN_LANDLOCK_PATH] = {SETTLED, 0},
     [PLAN_LANDLOCK_APPLY] = {SETTLED, 0},
     [PLAN_AGENT] = {SETTLED, 0},
+    [PLAN_PROGRAM] = {SETTLED, CLONE_NEWPID},
 };
 
 static bool is_in_place(const struct plan_order *order, enum place place)
@@ -166,7 +168,8 @@ static bool accept_effect(struct plan_order *order, const struct plan_step *step
     case PLAN_LANDLOCK:
     case PLAN_LANDLOCK_PATH:
     case PLAN_LANDLOCK_APPLY: return accept_landlock(order, step->op);
-    case PLAN_AGENT: return !order->ruleset && (order->finished = true);
+    case PLAN_AGENT:
+    case PLAN_PROGRAM: return !order->ruleset && (order->finished = true);
     default: return true;
     }
 }

@@ -35,7 +35,7 @@ step_function step_idmap, step_cgroup;
 /* step_tree.c */
 step_function step_tree, step_idmap_tree;
 /* step_root.c */
-step_function step_private, step_root_tmpfs, step_root_slot, step_root_overlay, step_root_bind, step_remount_root, step_pivot;
+step_function step_private, step_root_tmpfs, step_root_slot, step_root_overlay, step_root_bind, step_remount_root, step_remount, step_pivot;
 /* step_mount.c */
 step_function step_tmpfs, step_overlay, step_proc, step_devpts, step_mqueue;
 /* step_bind.c */
@@ -50,7 +50,7 @@ step_function step_transparent;
 step_function step_setid, step_capabilities, step_no_new_privs;
 /* step_landlock.c */
 step_function step_landlock, step_landlock_path, step_landlock_apply;
-/* step_agent.c: returns only on failure */
-step_function step_agent;
+/* step_agent.c and step_program.c: return only on failure */
+step_function step_agent, step_program;
 
 #endif

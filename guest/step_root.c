@@ -80,6 +80,16 @@ sysret step_remount_root(struct sandbox *sandbox, const struct plan_step *step)
     return mount_tree_set(sandbox->root, step->arguments[0].number, false, -1);
 }
 
+sysret step_remount(struct sandbox *sandbox, const struct plan_step *step)
+{
+    sysret result, mounted = beneath_open(sandbox->root, step->arguments[0].text);
+    if (mounted < 0)
+        return mounted;
+    result = mount_tree_set((int)mounted, step->arguments[1].number, false, -1);
+    ak_close(mounted);
+    return result;
+}
+
 /* pivot_root(".", ".") puts the old root on top of the new one at "/", from where it is detached (pivot_root(2), notes). */
 sysret step_pivot(struct sandbox *sandbox, const struct plan_step *step)
 {

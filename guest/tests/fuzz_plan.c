@@ -35,7 +35,7 @@ static void read_plan(const uint8_t *data, size_t size)
         for (unsigned i = 0; i < PLAN_ARGUMENTS_MAX; i++)
             if (step.arguments[i].text)
                 read_text(&step.arguments[i], data, size);
-    require(count == cursor.count && cursor.at == size && step.op == PLAN_AGENT);
+    require(count == cursor.count && cursor.at == size && (step.op == PLAN_AGENT || step.op == PLAN_PROGRAM));
 }
 
 /* The input as it is, and as the steps of a plan whose head is right but for the count: past the magic the fuzzer finds its own way. */

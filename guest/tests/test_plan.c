@@ -122,6 +122,7 @@ static void full_plan(struct draft *draft)
     add(draft, PLAN_SYMLINK, "ss", "../x", "etc/y");
     add(draft, PLAN_MASK, "s", "proc/kcore");
     add(draft, PLAN_READ_ONLY, "s", "proc/sys");
+    add(draft, PLAN_REMOUNT, "sn", "work", N(MOUNT_ATTR_RDONLY));
     add(draft, PLAN_REMOUNT_ROOT, "n", N(MOUNT_ATTR_RDONLY));
     add(draft, PLAN_SYSCTL, "ss", "net/ipv4/ip_unprivileged_port_start", "0");
     add(draft, PLAN_PIVOT, "");
@@ -237,6 +238,9 @@ static void test_numbers(void)
     CHECK(!READS(PLAN_REMOUNT_ROOT, "n", N(MOUNT_ATTR_IDMAP)) && !READS(PLAN_REMOUNT_ROOT, "n", N(1) << 40));
     CHECK(!READS(PLAN_MKDIR, "snnn", "a", N(010000), N(0), N(0)));
     CHECK(!READS(PLAN_RLIMIT, "nnn", N(16), N(0), N(0)));
+    CHECK(!READS(PLAN_REMOUNT, "sn", "/work", N(1)) && !READS(PLAN_REMOUNT, "sn", "work", N(1) << 40) && READS(PLAN_REMOUNT, "sn", "work", N(1)));
+    CHECK(!READS(PLAN_PROGRAM, "nnsb", N(2), N(13), "/p", "p", 2) && !READS(PLAN_PROGRAM, "nnsb", N(10), N(0), "/p", "p", 2));
+    CHECK(!READS(PLAN_PROGRAM, "nnsb", N(10), N(13), "p", "p", 2) && READS(PLAN_PROGRAM, "nnsb", N(10), N(13), "/p", "p", 2));
     CHECK(!READS(PLAN_AGENT, "n", N(2)) && !READS(PLAN_AGENT, "n", N(1) << 31) && READS(PLAN_AGENT, "n", N(3)));
 }
 
@@ -322,6 +326,9 @@ static void test_places(void)
     CHECK(!TAKES((begin_root(&draft, ALL), add(&draft, PLAN_PIVOT, "")), PLAN_ROOT_TMPFS, "ss", "/mnt", ""));
     CHECK(!TAKES((begin_root(&draft, ALL), add(&draft, PLAN_PIVOT, "")), PLAN_SYSCTL, "ss", "net/x", "0"));
     CHECK(!TAKES((begin_inside(&draft, 0), add(&draft, PLAN_AGENT, "n", N(3))), PLAN_NO_NEW_PRIVS, "")); /* nothing after AGENT */
+    CHECK(TAKES(begin_inside(&draft, CLONE_NEWPID), PLAN_PROGRAM, "nnsb", N(10), N(13), "/p", "p", 2));
+    CHECK(!TAKES(begin_inside(&draft, 0), PLAN_PROGRAM, "nnsb", N(10), N(13), "/p", "p", 2)); /* it would outlive the sandbox */
+    CHECK(!TAKES(begin_root(&draft, ALL), PLAN_PROGRAM, "nnsb", N(10), N(13), "/p", "p", 2));
 }
 
 static void test_nothing_reaches_the_host(void)

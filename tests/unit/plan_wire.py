@@ -25,10 +25,10 @@ OPS = {
     "CLONE": 1, "IDMAP": 2, "TREE": 3, "IDMAP_TREE": 4, "CGROUP": 5, "GO": 6,
     "PRIVATE": 10, "SETID": 11, "ROOT_TMPFS": 12, "ROOT_SLOT": 13, "ROOT_OVERLAY": 14, "ROOT_BIND": 15,
     "TMPFS": 20, "BIND": 21, "ATTACH": 22, "OVERLAY": 23, "PROC": 24, "DEVPTS": 25, "MQUEUE": 26, "BIND_WITHIN": 27,
-    "MKDIR": 30, "FILE": 31, "SYMLINK": 32, "MASK": 33, "READ_ONLY": 34, "REMOUNT_ROOT": 35,
+    "MKDIR": 30, "FILE": 31, "SYMLINK": 32, "MASK": 33, "READ_ONLY": 34, "REMOUNT_ROOT": 35, "REMOUNT": 36,
     "PIVOT": 40, "HOSTNAME": 41, "LOOPBACK": 42, "RLIMIT": 43, "SYSCTL": 44, "TRANSPARENT": 45,
     "CAPABILITIES": 50, "NO_NEW_PRIVS": 51, "LANDLOCK": 52, "LANDLOCK_PATH": 53, "LANDLOCK_APPLY": 54,
-    "AGENT": 60,
+    "AGENT": 60, "PROGRAM": 61,
 }  # fmt: skip
 
 Step = tuple[str | int, *tuple[int | str | bytes, ...]]

@@ -11,6 +11,9 @@ from enum import IntEnum, IntFlag
 
 MAGIC = b"AKPLAN1\n"
 
+# Where the launcher finds what it inherits; the log only where the last step is PROGRAM.
+AGENT_SOCKET_FD, PLAN_FD, STATUS_FD, LOG_FD = 10, 11, 12, 13
+
 
 class Op(IntEnum):
     """The numbers of the plan's steps."""
@@ -41,6 +44,7 @@ class Op(IntEnum):
     MASK = 33
     READ_ONLY = 34
     REMOUNT_ROOT = 35
+    REMOUNT = 36
     PIVOT = 40
     HOSTNAME = 41
     LOOPBACK = 42
@@ -53,6 +57,7 @@ class Op(IntEnum):
     LANDLOCK_PATH = 53
     LANDLOCK_APPLY = 54
     AGENT = 60
+    PROGRAM = 61
 
 
 class MountAttr(IntFlag):
