@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentkernel.backends.namespaces.delegation import PREFIX, find_host
+from agentkernel.backends._linux.delegation import PREFIX, find_host
 from agentkernel.config.directories import runtime_directory
 from benchmarks.contenders import UnmeasurableError
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parent.parent.parent / "src/agentkernel"
 _NAMES = re.compile(r"""failpoint\(f?"([^"]+)"\)""")
+_PART = re.compile(r"\{(?:\w+\.)*(\w+)\}")
 # What stands in names that are put together.
 _PARTS = {
     "operation": ("insert", "update", "delete", "append", "root", "prune"),
+    "backend": ("namespaces", "gvisor"),
     "act": ("stop", "discard", "sweep", "recover", "undo", "boot.left", "boot.undo"),
 }
 # Once in a store's life, by the hour, of sandboxes of another kind, or of acts that never come to that step: tested elsewhere.
@@ -105,9 +107,15 @@ def failpoint_names() -> list[str]:
     found: set[str] = set()
     for path in SOURCE.rglob("*.py"):
         for name in _NAMES.findall(path.read_text()):
-            part = re.search(r"\{(\w+)\}", name)
-            found.update((name.replace(part[0], value) for value in _PARTS[part[1]]) if part else (name,))
+            found.update(_forms(name))
     return sorted(found)
+
+
+def _forms(name: str) -> list[str]:
+    part = _PART.search(name)
+    if part is None:
+        return [name]
+    return [form for value in _PARTS[part[1]] for form in _forms(name.replace(part[0], value, 1))]
 
 
 def choose(dice: random.Random, names: list[str]) -> Fault:
@@ -127,7 +135,7 @@ def reachable(names: list[str], *, backend: str, pooled: bool, door: str) -> lis
         name
         for name in names
         if not _NOT_HERE.search(name)
-        and (not name.startswith(("namespaces.", "memory.")) or name.startswith(f"{backend}."))
+        and (not name.startswith(("namespaces.", "gvisor.", "memory.")) or name.startswith(f"{backend}."))
         and (pooled or not _POOLED.search(name))
         and (door != "engine" or not _DAEMON.search(name))
     ]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agentkernel.backends.namespaces import delegation
-from agentkernel.backends.namespaces.cgroups import Cgroups
-from agentkernel.backends.namespaces.delegation import CgroupHost
+from agentkernel.backends._linux import delegation
+from agentkernel.backends._linux.cgroups import Cgroups
+from agentkernel.backends._linux.delegation import CgroupHost
 from agentkernel.model.spec import Resources
 
 UNIT = "user.slice/terminal.scope"

@@ -19,10 +19,10 @@ from conformance.roots import ENVIRONMENT, host_root
 
 from agentkernel.abc import Sandbox
 from agentkernel.backends._configuration import Configuration
-from agentkernel.backends.namespaces import ranges
+from agentkernel.backends._linux import ranges
+from agentkernel.backends._linux.kept import make_kept, open_data_root
+from agentkernel.backends._linux.watch import DiskGauge
 from agentkernel.backends.namespaces.backend import NamespacesBackend
-from agentkernel.backends.namespaces.kept import make_kept, open_data_root
-from agentkernel.backends.namespaces.watch import DiskGauge
 from agentkernel.channel.messages import NetworkPorts
 from agentkernel.errors import LaunchFailed, Unsupported
 from agentkernel.model.command import Command
@@ -224,7 +224,7 @@ async def test_what_was_over_the_limit_before_is_no_news(tmp_path: Path) -> None
 
 
 async def test_no_other_id_walks_into_a_stopped_sandbox_s_files(tmp_path: Path) -> None:
-    kept, is_new = make_kept(open_data_root(tmp_path / "data", os.geteuid()), ID, OWNER)
+    kept, is_new = make_kept(open_data_root(tmp_path / "data", os.geteuid(), "namespaces"), ID, OWNER)
     assert is_new
     kept.make_files(passable=True)  # as at level `process`, by root
     assert stat.S_IMODE(kept.path.stat().st_mode) == 0o711

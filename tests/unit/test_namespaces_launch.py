@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agentkernel.backends.namespaces import launch
+from agentkernel.backends._linux import launch
 from agentkernel.backends.namespaces.backend import NamespacesBackend
 from agentkernel.backends.namespaces.fingerprint import probe_spec
 from agentkernel.errors import AgentKernelError

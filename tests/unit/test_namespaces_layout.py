@@ -6,10 +6,11 @@ import dataclasses
 
 import pytest
 
-from agentkernel.backends.namespaces.cgroups import CgroupPlan
-from agentkernel.backends.namespaces.facts import HostFacts
-from agentkernel.backends.namespaces.layout import Surroundings, build_plan
-from agentkernel.backends.namespaces.plan import CloneFlag, MountAttr, Op, Step, Text, encode
+from agentkernel.backends._linux.cgroups import CgroupPlan
+from agentkernel.backends._linux.facts import HostFacts
+from agentkernel.backends._linux.plan import CloneFlag, MountAttr, Op, Step, Text, encode
+from agentkernel.backends._linux.tree import Surroundings
+from agentkernel.backends.namespaces.layout import build_plan
 from agentkernel.model.network import EgressRules, PortRule, Rule
 from agentkernel.model.spec import (
     Bind,

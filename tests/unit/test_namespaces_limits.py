@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agentkernel.backends.namespaces.cgroups import Cgroups
+from agentkernel.backends._linux.cgroups import Cgroups
+from agentkernel.backends._linux.delegation import CgroupHost
 from agentkernel.backends.namespaces.configuration import workload_limits
-from agentkernel.backends.namespaces.delegation import CgroupHost
 from agentkernel.model.spec import Resources, RootFilesystem, RootKind, SandboxSpec
 
 SPEC = SandboxSpec(name="one", profile="moderate", root=RootFilesystem(kind=RootKind.HOST))

@@ -12,11 +12,11 @@ from conformance.directories import own_temporary_directory
 from conformance.roots import ENVIRONMENT, host_root
 
 from agentkernel.abc import Sandbox
+from agentkernel.backends._linux.delegation import CgroupHost
+from agentkernel.backends._linux.facts import read_facts
 from agentkernel.backends.namespaces import fingerprint, process_level
 from agentkernel.backends.namespaces.backend import NamespacesBackend
 from agentkernel.backends.namespaces.configuration import configuration_of
-from agentkernel.backends.namespaces.delegation import CgroupHost
-from agentkernel.backends.namespaces.facts import read_facts
 from agentkernel.errors import LaunchFailed, SandboxFailed, Unsupported
 from agentkernel.model.command import Command
 from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Support

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from agentkernel.backends.namespaces import ranges
-from agentkernel.backends.namespaces.disk import remove_trees, usage_bytes
-from agentkernel.backends.namespaces.host import Host
-from agentkernel.backends.namespaces.removal import remove_tree
-from agentkernel.backends.namespaces.state import abandoned, create_state, open_state_root
+from agentkernel.backends._linux import ranges
+from agentkernel.backends._linux.disk import remove_trees, usage_bytes
+from agentkernel.backends._linux.host import Host
+from agentkernel.backends._linux.removal import remove_tree
+from agentkernel.backends._linux.state import abandoned, create_state, open_state_root
 from agentkernel.errors import LaunchFailed
 
 UID = os.geteuid()
@@ -23,12 +23,12 @@ UID = os.geteuid()
 
 @pytest.fixture
 def root(tmp_path: Path):
-    return open_state_root(tmp_path / "state", UID)
+    return open_state_root(tmp_path / "state", UID, "namespaces")
 
 
 def test_state_and_files_are_beneath_the_users_home_for_agentkernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AGENTKERNEL_HOME", str(tmp_path))
-    host = Host()
+    host = Host("namespaces")
     assert (host.state.path, host.data.path) == (tmp_path / "run", tmp_path / "data")
     assert set(host.own_directories) == {str(tmp_path / "run"), str(tmp_path / "data")}
 
@@ -36,22 +36,22 @@ def test_state_and_files_are_beneath_the_users_home_for_agentkernel(tmp_path: Pa
 @pytest.mark.skipif(UID != 0, reason="needs root: others walk to the mount point")
 def test_in_a_directory_that_is_closed_to_others_the_mount_point_is_elsewhere(tmp_path: Path):
     tmp_path.chmod(0o700)
-    assert open_state_root(tmp_path / "state", UID).mount_point == Path("/run/agentkernel-mount")
+    assert open_state_root(tmp_path / "state", UID, "namespaces").mount_point == Path("/run/agentkernel-mount")
 
 
 def test_a_base_that_others_can_write_is_refused(tmp_path: Path):
     base = tmp_path / "state"
-    open_state_root(base, UID)
+    open_state_root(base, UID, "namespaces")
     base.chmod(0o777)
     with pytest.raises(LaunchFailed, match="not a directory that only uid"):
-        open_state_root(base, UID)
+        open_state_root(base, UID, "namespaces")
 
 
 def test_a_base_that_is_a_symlink_is_refused(tmp_path: Path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "state").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(LaunchFailed, match="not a directory that only uid"):
-        open_state_root(tmp_path / "state", UID)
+        open_state_root(tmp_path / "state", UID, "namespaces")
 
 
 def test_a_leased_sandbox_is_not_abandoned_and_a_released_one_is_gone(root):
@@ -80,8 +80,8 @@ def test_a_sandbox_that_is_being_made_is_never_swept(root, monkeypatch: pytest.M
 
 def test_a_sandbox_of_a_killed_engine_is_abandoned(root):
     program = (
-        "import os,sys,pathlib; from agentkernel.backends.namespaces.state import *;"
-        "root = open_state_root(pathlib.Path(sys.argv[1]), os.geteuid()); create_state(root, 'b2').record('pid', '1 2'); os.kill(os.getpid(), 9)"
+        "import os,sys,pathlib; from agentkernel.backends._linux.state import *;"
+        "root = open_state_root(pathlib.Path(sys.argv[1]), os.geteuid(), 'namespaces'); create_state(root, 'b2').record('pid', '1 2'); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", program, str(root.path)], check=False)
     (found,) = abandoned(root)

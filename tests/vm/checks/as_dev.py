@@ -166,7 +166,7 @@ def level_process_is_refused_with_the_reason() -> str:
     program = (
         "import asyncio\n"
         "from agentkernel.backends.namespaces.backend import NamespacesBackend\n"
-        "from agentkernel.backends.namespaces.facts import landlock_abi\n"
+        "from agentkernel.backends._linux.facts import landlock_abi\n"
         "from agentkernel.backends.namespaces.fingerprint import process_probe_spec\n"
         "from agentkernel.errors import Unsupported\n"
         "async def main():\n"

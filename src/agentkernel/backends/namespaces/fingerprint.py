@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agentkernel.backends.namespaces.delegation import CgroupHost
-from agentkernel.backends.namespaces.facts import HostFacts, user_namespace_obstacle
-from agentkernel.backends.namespaces.launch import STEP_HINT
+from agentkernel.backends._linux.delegation import CgroupHost
+from agentkernel.backends._linux.facts import HostFacts, user_namespace_obstacle
+from agentkernel.backends._linux.launch import STEP_HINT
 from agentkernel.errors import SandboxFailed
 from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Provision, Support
 from agentkernel.model.spec import NetworkMode, Resources, RootFilesystem, RootKind, SandboxSpec, StorageKind

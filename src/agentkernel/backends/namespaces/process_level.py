@@ -10,19 +10,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import signal
-from pathlib import Path
 
+from agentkernel.backends._linux.facts import HostFacts
+from agentkernel.backends._linux.plan import AGENT_SOCKET_FD, Op, Step, Text
 from agentkernel.backends._sources import resolved_sources
-from agentkernel.backends.namespaces.facts import HostFacts
-from agentkernel.backends.namespaces.layout import AGENT_SOCKET_FD
-from agentkernel.backends.namespaces.plan import Op, Step, Text
 from agentkernel.errors import Unsupported
 from agentkernel.model.spec import NetworkMode, RootKind, SandboxSpec, StorageKind, WorkspaceMode
 from agentkernel.policy import landlock
 
 SECCOMP_TABLE = "process"
-_KILL_PASSES = 100
 _WORKLOAD_ID = 1000
 _DIRECTORIES = ("home", "tmp", "work")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
@@ -91,35 +87,6 @@ def _refuse(spec: SandboxSpec) -> None:
         wanted = "mounts at isolation level `process`"
     if wanted:
         raise Unsupported(f"backend 'namespaces' cannot provide {wanted}", hint="see what `agentkernel doctor` says about user namespaces")
-
-
-def kill_descendants(pid: int) -> None:
-    """Kills everything below a sandbox's agent, which is a subreaper: without a pid namespace its own death would set them free."""
-    for _ in range(_KILL_PASSES):
-        descendants = _descendants(pid)
-        if not descendants:
-            return
-        for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first: what is stopped forks no more
-            for descendant in descendants:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(descendant, number)
-
-
-def _descendants(pid: int) -> list[int]:
-    children: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(OSError, IndexError):
-                fields = Path("/proc", entry, "stat").read_bytes().rpartition(b")")[2].split()
-                if fields[0] != b"Z":
-                    children.setdefault(int(fields[1]), []).append(int(entry))
-    found: list[int] = []
-    pending = [pid]
-    while pending:
-        below = children.get(pending.pop(), [])
-        found += below
-        pending += below
-    return found
 
 
 def _moved(value: str, places: dict[str, str]) -> str:

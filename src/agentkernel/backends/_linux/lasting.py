@@ -11,72 +11,74 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from agentkernel.abc import Sandbox
+from agentkernel.backends._linux.holdings import Holdings, recorded_holdings
+from agentkernel.backends._linux.kept import make_kept
+from agentkernel.backends._linux.maker import Maker
+from agentkernel.backends._linux.ranges import sweep_ranges
+from agentkernel.backends._linux.state import create_lasting
 from agentkernel.backends._records import BUILD_HINT, LEFT_HINT, check_identity, failing_as, owned_in
 from agentkernel.backends._sources import require_apart
-from agentkernel.backends.namespaces import process_level
-from agentkernel.backends.namespaces.boundary import NamespacesBoundary
-from agentkernel.backends.namespaces.build import build, watch_limits
-from agentkernel.backends.namespaces.holdings import Holdings, recorded_holdings
-from agentkernel.backends.namespaces.host import Host
-from agentkernel.backends.namespaces.kept import make_kept
-from agentkernel.backends.namespaces.ranges import sweep_ranges
-from agentkernel.backends.namespaces.state import create_lasting
-from agentkernel.channel.sandbox import open_sandbox
 from agentkernel.errors import Conflict, LaunchFailed, SandboxFailed, SandboxLost
 from agentkernel.failpoints import failpoint
 from agentkernel.model.isolation import IsolationLevel
 from agentkernel.model.spec import SandboxSpec, StorageKind
 
 
-async def boot(host: Host, sandbox_id: str, spec: SandboxSpec, owner: str) -> Sandbox:
+async def boot(maker: Maker, sandbox_id: str, spec: SandboxSpec, owner: str) -> Sandbox:
     """See `abc.Backend.boot`."""
     check_identity(sandbox_id, owner)
     with failing_as(LaunchFailed, "cannot build the sandbox", BUILD_HINT):
-        return await _boot(host, sandbox_id, spec, owner)
+        return await _boot(maker, sandbox_id, spec, owner)
 
 
-async def _boot(host: Host, sandbox_id: str, spec: SandboxSpec, owner: str) -> Sandbox:
+async def _boot(maker: Maker, sandbox_id: str, spec: SandboxSpec, owner: str) -> Sandbox:
+    host = maker.host
     require_apart(spec, host.own_directories)
     if spec.level is IsolationLevel.PROCESS:
         spec = replace(spec, storage=StorageKind.DISK)  # there is no other
     left = await recorded_holdings(host, sandbox_id, owner)
     if left is not None and (left.state is not None or left.kept is not None):
         await left.release_or_let_go("boot.left", keep_files=True)
-    holdings = Holdings(root=host.state, sandbox_id=sandbox_id, owner=owner)
+    holdings = Holdings(backend=host.backend, root=host.state, sandbox_id=sandbox_id, owner=owner)
     is_new = True
     try:
         if spec.storage is StorageKind.DISK:
             holdings.kept, is_new = make_kept(host.data, sandbox_id, owner)
-        failpoint("namespaces.boot.kept")
+        failpoint(f"{host.backend}.boot.kept")
         holdings.state = create_lasting(host.state, sandbox_id, owner)
-        failpoint("namespaces.boot.state")
-        sandbox = await build(host, spec, holdings, holdings.state)
+        failpoint(f"{host.backend}.boot.state")
+        sandbox = await maker.build(spec, holdings, holdings.state)
         if holdings.kept is not None:
             holdings.kept.finish()
-        failpoint("namespaces.boot.done")
+        failpoint(f"{host.backend}.boot.done")
         return sandbox
     except BaseException:
         await asyncio.shield(holdings.release_or_let_go("boot.undo", keep_files=not is_new))
         raise
 
 
-async def recover(host: Host, sandbox_id: str, spec: SandboxSpec, owner: str) -> Sandbox | None:
+async def recover(maker: Maker, sandbox_id: str, spec: SandboxSpec, owner: str) -> Sandbox | None:
     """See `abc.Backend.recover`."""
     check_identity(sandbox_id, owner)
     with failing_as(SandboxFailed, "the sandbox cannot be taken up", LEFT_HINT):
-        return await _recover(host, sandbox_id, spec, owner)
+        return await _recover(maker, sandbox_id, spec, owner)
 
 
-async def _recover(host: Host, sandbox_id: str, spec: SandboxSpec, owner: str) -> Sandbox | None:
+async def _recover(maker: Maker, sandbox_id: str, spec: SandboxSpec, owner: str) -> Sandbox | None:
+    host = maker.host
     holdings = await recorded_holdings(host, sandbox_id, owner)
-    failpoint("namespaces.recover.records")
+    failpoint(f"{host.backend}.recover.records")
     if holdings is None:
         return None
     if not holdings.lives or holdings.state is None:
         await asyncio.shield(holdings.release_or_let_go("recover", keep_files=True))
         return None
     try:
-        return await _attach(host, spec, holdings)
+        if holdings.cgroups is not None:
+            holdings.cgroups.take_up()
+        sandbox = await maker.attach(spec, holdings, holdings.state.configuration)
+        failpoint(f"{host.backend}.recover.attached")
+        return sandbox
     except SandboxLost:  # it died meanwhile
         await asyncio.shield(holdings.release_or_let_go("recover", keep_files=True))
         return None
@@ -85,51 +87,37 @@ async def _recover(host: Host, sandbox_id: str, spec: SandboxSpec, owner: str) -
         raise
 
 
-async def _attach(host: Host, spec: SandboxSpec, holdings: Holdings) -> Sandbox:
-    assert holdings.state is not None  # noqa: S101 - asked by the caller
-    if holdings.process_level and holdings.data is not None:
-        uid, gid = process_level.user(host.facts, holdings.id_base)
-        spec = process_level.relocate(spec, str(holdings.data), uid, gid)
-    if holdings.cgroups is not None:
-        holdings.cgroups.take_up()
-    boundary = NamespacesBoundary(spec, holdings, host, configuration=holdings.state.configuration)
-    sandbox = await open_sandbox(boundary)
-    watch_limits(spec, holdings, sandbox, resumed=True)
-    failpoint("namespaces.recover.attached")
-    return sandbox
-
-
-async def discard(host: Host, sandbox_id: str, owner: str) -> None:
+async def discard(maker: Maker, sandbox_id: str, owner: str) -> None:
     """See `abc.Backend.discard`."""
     check_identity(sandbox_id, owner)
-    await _remove(host, sandbox_id, owner, "discard")
+    await _remove(maker, sandbox_id, owner, "discard")
 
 
-async def sweep_owned(host: Host, owner: str, keep: Collection[str]) -> int:
+async def sweep_owned(maker: Maker, owner: str, keep: Collection[str]) -> int:
     """See `abc.Backend.sweep_owned`; `keep` may change meanwhile. One that cannot be removed keeps none of the others."""
-    removed = 0
+    host, removed = maker.host, 0
     failure: SandboxFailed | None = None
     with failing_as(SandboxFailed, "sandboxes that nobody has cannot be removed", LEFT_HINT):
         found = (*owned_in(host.state.lasting, owner), *owned_in(host.data.sandboxes, owner))
         for sandbox_id in dict.fromkeys(found):
             if sandbox_id not in keep:
                 try:
-                    removed += await _remove(host, sandbox_id, owner, "sweep")
+                    removed += await _remove(maker, sandbox_id, owner, "sweep")
                 except Conflict:
                     continue  # an engine that lives holds it
                 except SandboxFailed as error:
                     failure = error
-        sweep_ranges(host.data.ranges, (host.data.sandboxes,))
-        sweep_ranges(host.state.ranges, (host.state.sandboxes, host.state.lasting))
+        sweep_ranges(host.data.ranges, host.data.homes)
+        sweep_ranges(host.state.ranges, host.state.homes)
     if failure is not None:
         raise failure
     return removed
 
 
-async def _remove(host: Host, sandbox_id: str, owner: str, act: str) -> bool:
+async def _remove(maker: Maker, sandbox_id: str, owner: str, act: str) -> bool:
     with failing_as(SandboxFailed, f"sandbox {sandbox_id} cannot be removed", LEFT_HINT):
-        holdings = await recorded_holdings(host, sandbox_id, owner)
-        failpoint(f"namespaces.{act}.records")
+        holdings = await recorded_holdings(maker.host, sandbox_id, owner)
+        failpoint(f"{maker.host.backend}.{act}.records")
         if holdings is None:
             return False
         await asyncio.shield(holdings.release_or_let_go(act))

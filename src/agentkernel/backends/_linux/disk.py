@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from agentkernel.backends.namespaces import removal
+from agentkernel.backends._linux import removal
 
 
 async def remove_trees(paths: Sequence[Path], id_base: int | None, user: int = 1000) -> None:

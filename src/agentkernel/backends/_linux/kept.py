@@ -5,6 +5,7 @@
         ids                         the first id of the range that the files belong to, or `single`
         booted                      there once it has been built as a whole
         files/                      the sandbox's data root (see `layout`)
+    <base>/gvisor/                  `sandboxes` and `scratch` of the gVisor backend
     <base>/ranges/<n>               the leases of these ranges, which outlast the host's next start
     <base>/scratch/<id>/            what engines in process write with `--storage disk`
 
@@ -22,10 +23,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from agentkernel.backends._linux.disk import remove_trees
+from agentkernel.backends._linux.ranges import find_range, lease_range, release_range
+from agentkernel.backends._linux.state import CLOSED, PASSABLE, PLACES, own_directory
 from agentkernel.backends._records import check_owner, read_file, write_file
-from agentkernel.backends.namespaces.disk import remove_trees
-from agentkernel.backends.namespaces.ranges import find_range, lease_range, release_range
-from agentkernel.backends.namespaces.state import CLOSED, PASSABLE, own_directory
 from agentkernel.errors import LaunchFailed
 
 SINGLE = "single"
@@ -38,11 +39,12 @@ class DataRoot:
     """The base directory; use `open_data_root`."""
 
     path: Path
+    place: str  # of the backend's own directories in it
 
     @property
     def sandboxes(self) -> Path:
         """One directory per sandbox whose files are kept."""
-        return self.path / "sandboxes"
+        return self.path / self.place / "sandboxes"
 
     @property
     def ranges(self) -> Path:
@@ -50,16 +52,22 @@ class DataRoot:
         return self.path / "ranges"
 
     @property
+    def homes(self) -> tuple[Path, ...]:
+        """Where the sandboxes of all backends are that lease ranges here."""
+        return tuple(self.path / place / "sandboxes" for place in PLACES.values())
+
+    @property
     def scratch(self) -> Path:
         """One directory per sandbox of an engine in process with storage on disk."""
-        return self.path / "scratch"
+        return self.path / self.place / "scratch"
 
 
-def open_data_root(base: Path, uid: int) -> DataRoot:
+def open_data_root(base: Path, uid: int, backend: str) -> DataRoot:
     """Makes the base directory where needed; refuses one that somebody else can write."""
-    root = DataRoot(path=base)
+    root = DataRoot(path=base, place=PLACES[backend])
     mode = PASSABLE if uid == 0 else CLOSED  # level `process` has no mounts: there root's sandboxes walk to their files
-    for directory, wanted in ((base, mode), (root.sandboxes, mode), (root.scratch, mode), (root.ranges, CLOSED)):
+    own = base / root.place
+    for directory, wanted in ((base, mode), (own, mode), (root.sandboxes, mode), (root.scratch, mode), (root.ranges, CLOSED)):
         own_directory(directory, wanted, uid)
     return root
 

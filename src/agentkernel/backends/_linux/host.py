@@ -6,10 +6,10 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agentkernel.backends.namespaces.delegation import CgroupHost, find_host
-from agentkernel.backends.namespaces.facts import HostFacts, read_facts
-from agentkernel.backends.namespaces.kept import DataRoot, open_data_root
-from agentkernel.backends.namespaces.state import StateRoot, open_state_root
+from agentkernel.backends._linux.delegation import CgroupHost, find_host
+from agentkernel.backends._linux.facts import HostFacts, read_facts
+from agentkernel.backends._linux.kept import DataRoot, open_data_root
+from agentkernel.backends._linux.state import StateRoot, open_state_root
 from agentkernel.config.directories import data_directory, runtime_directory, state_directory
 
 
@@ -17,6 +17,7 @@ from agentkernel.config.directories import data_directory, runtime_directory, st
 class Host:
     """Facts, groups and directories. `state_directory` overrides where sandboxes are recorded and their files lie (tests)."""
 
+    backend: str
     state_directory: Path | None = None
     _facts: HostFacts | None = field(default=None, init=False)
     _cgroups: CgroupHost | None = field(default=None, init=False)
@@ -44,14 +45,14 @@ class Host:
         if self._state is None:
             uid = os.geteuid()
             base = self.state_directory or Path(state_directory(os.environ, uid))
-            self._state = open_state_root(base, uid)
+            self._state = open_state_root(base, uid, self.backend)
         return self._state
 
     @property
     def data(self) -> DataRoot:
         """Where files are that outlast a stop, and storage on disk."""
         if self._data is None:
-            self._data = open_data_root(self._data_base(), os.geteuid())
+            self._data = open_data_root(self._data_base(), os.geteuid(), self.backend)
         return self._data
 
     @property

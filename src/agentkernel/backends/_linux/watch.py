@@ -13,11 +13,12 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from agentkernel.backends.namespaces.disk import usage_bytes
+from agentkernel.backends._linux.disk import usage_bytes
 from agentkernel.errors import AgentKernelError
 from agentkernel.model.command import LimitHit
 
@@ -47,6 +48,7 @@ class SampledLimits:
     """What is sampled; None: not this one."""
 
     memory_bytes: int | None = None
+    memory_used: Callable[[], int] | None = None  # None: asked of the sandbox
     disk_bytes: int | None = None
     data: Path | None = None
 
@@ -98,6 +100,7 @@ class LimitWatch:
     def __init__(self, limits: SampledLimits, first_process: int, *, resumed: bool = False) -> None:
         """`first_process` is a pidfd; the watch ends the sandbox through it when killing commands does not help."""
         self._memory_bytes = limits.memory_bytes
+        self._memory_used = limits.memory_used
         self._disk: DiskGauge | None = None
         if limits.disk_bytes is not None and limits.data is not None:
             self._disk = DiskGauge(limits.data, limits.disk_bytes, resumed=resumed)
@@ -140,8 +143,10 @@ class LimitWatch:
 
     async def _sample(self, sandbox: Watched) -> set[LimitHit]:
         exceeded = set()
-        if self._memory_bytes is not None and (await sandbox.statistics()).rss_bytes > self._memory_bytes:
-            exceeded.add(LimitHit.MEMORY)
+        if self._memory_bytes is not None:
+            used = self._memory_used() if self._memory_used is not None else (await sandbox.statistics()).rss_bytes
+            if used > self._memory_bytes:
+                exceeded.add(LimitHit.MEMORY)
         if self._disk is not None and await self._disk.is_exceeded():
             exceeded.add(LimitHit.DISK)
         return exceeded

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentkernel.backends._agent import end_unrecorded
+from agentkernel.backends._linux.cgroups import Cgroups
+from agentkernel.backends._linux.disk import remove_trees
+from agentkernel.backends._linux.host import Host
+from agentkernel.backends._linux.kept import Kept, find_kept
+from agentkernel.backends._linux.launch import Launched, kill_and_reap
+from agentkernel.backends._linux.processes import kill_descendants
+from agentkernel.backends._linux.ranges import release_range
+from agentkernel.backends._linux.state import SandboxState, StateRoot, taken_lasting
+from agentkernel.backends._linux.watch import LimitWatch
 from agentkernel.backends._records import recorded_process
-from agentkernel.backends.namespaces.cgroups import Cgroups
-from agentkernel.backends.namespaces.disk import remove_trees
-from agentkernel.backends.namespaces.host import Host
-from agentkernel.backends.namespaces.kept import Kept, find_kept
-from agentkernel.backends.namespaces.launch import Launched, kill_and_reap
-from agentkernel.backends.namespaces.process_level import kill_descendants
-from agentkernel.backends.namespaces.ranges import release_range
-from agentkernel.backends.namespaces.state import SandboxState, StateRoot, taken_lasting
-from agentkernel.backends.namespaces.watch import LimitWatch
 from agentkernel.failpoints import failpoint
 from agentkernel.model.isolation import IsolationLevel
 
@@ -26,6 +26,7 @@ from agentkernel.model.isolation import IsolationLevel
 class Holdings:
     """The parts; each may still be missing while it is being built, or be gone already."""
 
+    backend: str
     root: StateRoot
     sandbox_id: str
     state: SandboxState | None = None
@@ -72,22 +73,22 @@ class Holdings:
         `act` names the failpoints; with `keep_files` what is kept of a booted sandbox stays.
         """
         await self._end_processes()
-        failpoint(f"namespaces.{act}.processes")
+        failpoint(f"{self.backend}.{act}.processes")
         if self.cgroups is not None:
             await self.cgroups.remove()
             self.cgroups = None
-        failpoint(f"namespaces.{act}.groups")
+        failpoint(f"{self.backend}.{act}.groups")
         if self.kept is None:
             await self._remove_data()
         elif keep_files:
             await self.kept.remove_volatile()
         else:
             await self._remove_kept(self.kept, act)
-        failpoint(f"namespaces.{act}.files")
+        failpoint(f"{self.backend}.{act}.files")
         if self.state is not None:
             self.state.release()
             self.state = None
-        failpoint(f"namespaces.{act}.state")
+        failpoint(f"{self.backend}.{act}.state")
 
     async def release_or_let_go(self, act: str, *, keep_files: bool = False) -> None:
         """The same; should it fail, what is left can be taken up again by its records."""
@@ -114,9 +115,9 @@ class Holdings:
 
     async def _remove_kept(self, kept: Kept, act: str) -> None:
         await kept.remove_files()
-        failpoint(f"namespaces.{act}.tree")
+        failpoint(f"{self.backend}.{act}.tree")
         kept.release_ids()
-        failpoint(f"namespaces.{act}.range")
+        failpoint(f"{self.backend}.{act}.range")
         kept.release()
         self.kept = None
 
@@ -137,8 +138,8 @@ async def recorded_holdings(host: Host, sandbox_id: str, owner: str) -> Holdings
     root, kept = host.state, find_kept(host.data, sandbox_id, owner)
     state = taken_lasting(root, sandbox_id, owner)
     if state is None:
-        return None if kept is None else Holdings(root=root, sandbox_id=sandbox_id, owner=owner, kept=kept)
-    holdings = Holdings(root=root, sandbox_id=sandbox_id, owner=owner, state=state, kept=kept)
+        return None if kept is None else Holdings(backend=host.backend, root=root, sandbox_id=sandbox_id, owner=owner, kept=kept)
+    holdings = Holdings(backend=host.backend, root=root, sandbox_id=sandbox_id, owner=owner, state=state, kept=kept)
     try:
         await take_up(holdings, state)
     except BaseException:

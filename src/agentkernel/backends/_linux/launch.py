@@ -13,12 +13,9 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentkernel.backends.namespaces.layout import AGENT_SOCKET_FD
-from agentkernel.backends.namespaces.plan import Op, Step, encode
+from agentkernel.backends._linux.plan import AGENT_SOCKET_FD, LOG_FD, PLAN_FD, STATUS_FD, Op, Step, encode
 from agentkernel.errors import LaunchFailed
 
-PLAN_FD = 11
-STATUS_FD = 12
 LAUNCH_DEADLINE_S = 20.0
 STEP_HINT = "run `agentkernel doctor` to see what this host allows"  # the kernel refused a step; the facts may tell why
 _RECORD = struct.Struct("<IIII")
@@ -36,15 +33,15 @@ class Launched:
 class Launcher:
     """`enter`, started and waiting for its plan, which is computed meanwhile. Ends by itself when nobody holds this any more."""
 
-    def __init__(self, guest: Path, listener_fd: int) -> None:
-        """Raises LaunchFailed."""
+    def __init__(self, guest: Path, listener_fd: int, log_fd: int | None = None) -> None:
+        """`log_fd`: what the program of a last step PROGRAM complains on. Raises LaunchFailed."""
         with contextlib.ExitStack() as made:
             plan_read, self._plan = _pipe(made)
             self._status, status_write = _pipe(made)
             # For the clean-up, which goes on when the launch is cancelled. There may be no descriptor to be had when it is needed.
             self._spare = _Descriptor(os.dup(self._status.fd))
             made.callback(self._spare.close)
-            self._enter_pid = _spawn(guest, plan_read.fd, status_write.fd, listener_fd)
+            self._enter_pid = _spawn(guest, plan_read.fd, status_write.fd, listener_fd, log_fd)
             made.pop_all()
         plan_read.close()
         status_write.close()
@@ -142,12 +139,15 @@ def _pipe(made: contextlib.ExitStack) -> tuple[_Descriptor, _Descriptor]:
     return read, write
 
 
-def _spawn(guest: Path, plan_fd: int, status_fd: int, listener_fd: int) -> int:
+def _spawn(guest: Path, plan_fd: int, status_fd: int, listener_fd: int, log_fd: int | None) -> int:
     """Starts `enter` with an empty environment, in a session of its own (so the terminal's Ctrl-C never reaches a sandbox)."""
     argv = [str(guest), "enter", "--plan-fd", str(PLAN_FD), "--status-fd", str(STATUS_FD)]
     # Copies above the targets, so that no dup2 of the child overwrites a source.
-    copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, STATUS_FD + 1) for fd in (listener_fd, plan_fd, status_fd)]
-    actions = [(os.POSIX_SPAWN_DUP2, copy, target) for copy, target in zip(copies, (AGENT_SOCKET_FD, PLAN_FD, STATUS_FD), strict=True)]
+    given = {AGENT_SOCKET_FD: listener_fd, PLAN_FD: plan_fd, STATUS_FD: status_fd}
+    if log_fd is not None:
+        given[LOG_FD] = log_fd
+    copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, LOG_FD + 1) for fd in given.values()]
+    actions = [(os.POSIX_SPAWN_DUP2, copy, target) for copy, target in zip(copies, given, strict=True)]
     try:
         return os.posix_spawn(argv[0], argv, {}, file_actions=actions, setsid=True, setsigmask=(), setsigdef=(signal.SIGPIPE,))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The directories by which every sandbox of this backend can be found again after a crash.
+"""The directories by which every sandbox of a backend can be found again after a crash.
 
     <base>/sandboxes/<id>/          one directory per sandbox of an engine in process, made before anything else
     <base>/lasting/<id>/            the same of booted sandboxes, which only their owner's engine takes up or removes
@@ -9,8 +9,10 @@
         range                       the first id of its id range (root only; for kept files see `kept`)
         agent.sock                  the agent's listening socket
         pid                         "<pid> <start time> <boot>" of its first process
+        log, baseline               (gVisor) what its runtime complained of; the memory that it takes by itself, in bytes
         data                        the directory of its own writes, with `--storage disk` (lasting: see `kept`)
     <base>/ranges/<n>               a leased id range: a symlink that says the sandbox's id
+    <base>/gvisor/                  `sandboxes` and `lasting` of the gVisor backend: each backend has its own, the ranges are everybody's
     <base>/mount/                   an empty directory: where a sandbox's own mount namespace mounts its new root
 
 <base> is `config.directories.state_directory`, which is in memory as a rule: what it tells of is gone with the host's next start, too.
@@ -21,7 +23,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agentkernel.backends._agent import SOCKET_NAME
@@ -31,9 +33,14 @@ from agentkernel.backends._records import check_owner, read_file, write_file
 from agentkernel.errors import Conflict, LaunchFailed
 
 PASSABLE, CLOSED = 0o711, 0o700
+LOG = "log"
 _ROOTS_MOUNT_POINT = "/run/agentkernel-mount"
 # In the order in which they go: while there is a directory, its owner and its lease tell whose it is.
-_FILES = (SOCKET_NAME, "pid", "cgroups", "range", "data", "configuration", UNFINISHED_LEASE, "owner", LEASE)
+_FILES = (SOCKET_NAME, "pid", "cgroups", "range", "data", "configuration", LOG, "baseline", UNFINISHED_LEASE, "owner", LEASE)
+
+
+# Where each backend keeps its sandboxes beneath a base directory.
+PLACES = {"namespaces": "", "gvisor": "gvisor"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,35 +48,43 @@ class StateRoot:
     """The base directory; use `open_state_root`."""
 
     path: Path
+    place: str  # of the backend's own directories in it
     mount_point: Path  # where new roots are mounted, each in its own mount namespace
 
     @property
     def sandboxes(self) -> Path:
         """One directory per sandbox of an engine in process."""
-        return self.path / "sandboxes"
+        return self.path / self.place / "sandboxes"
 
     @property
     def lasting(self) -> Path:
         """One directory per booted sandbox."""
-        return self.path / "lasting"
+        return self.path / self.place / "lasting"
 
     @property
     def ranges(self) -> Path:
         """One link per leased id range."""
         return self.path / "ranges"
 
+    @property
+    def homes(self) -> tuple[Path, ...]:
+        """Where the sandboxes of all backends are that lease ranges here."""
+        return tuple(self.path / place / kind for place in PLACES.values() for kind in ("sandboxes", "lasting"))
 
-def open_state_root(base: Path, uid: int) -> StateRoot:
+
+def open_state_root(base: Path, uid: int, backend: str) -> StateRoot:
     """Makes the base directory where needed; refuses one that somebody else made (the name in /tmp is predictable)."""
     # A sandbox's processes walk to their mount point as ids of its range, so root's directories let others search (not list) them.
     mode = PASSABLE if uid == 0 else CLOSED
     mount_point = base / "mount"
-    for directory, wanted in ((base, mode), (base / "sandboxes", mode), (base / "lasting", CLOSED), (base / "ranges", CLOSED)):
+    root = StateRoot(path=base, place=PLACES[backend], mount_point=mount_point)
+    own = base / root.place
+    for directory, wanted in ((base, mode), (own, mode), (root.sandboxes, mode), (root.lasting, CLOSED), (root.ranges, CLOSED)):
         own_directory(directory, wanted, uid)
     if uid == 0 and not _passable(base.parent):
         mount_point = Path(_ROOTS_MOUNT_POINT)  # AGENTKERNEL_HOME in a directory that is closed to others
     own_directory(mount_point, mode, uid)
-    return StateRoot(path=base, mount_point=mount_point)
+    return replace(root, mount_point=mount_point)
 
 
 def own_directory(directory: Path, mode: int, uid: int) -> None:

@@ -1,4 +1,4 @@
-"""A launched sandbox of this backend: how to reach its agent, how it dies, what limited it, how it is stopped and removed."""
+"""A launched sandbox: how to reach its agent, how it dies, what limited it, how it is stopped and removed."""
 
 from __future__ import annotations
 
@@ -9,23 +9,20 @@ import socket
 
 from agentkernel.backends._agent import connect
 from agentkernel.backends._configuration import Configuration
+from agentkernel.backends._linux.holdings import Holdings, recorded_holdings
+from agentkernel.backends._linux.host import Host
+from agentkernel.backends._linux.launch import readable
 from agentkernel.backends._records import LEFT_HINT, failing_as
-from agentkernel.backends.namespaces.holdings import Holdings, recorded_holdings
-from agentkernel.backends.namespaces.host import Host
-from agentkernel.backends.namespaces.launch import readable
 from agentkernel.errors import SandboxFailed, SandboxLost, Unsupported
 from agentkernel.model.command import LimitHit
 from agentkernel.model.spec import SandboxSpec
 
-BACKEND = "namespaces"
 
-
-class NamespacesBoundary:
+class LinuxBoundary:
     """Implements `channel.boundary.Boundary`."""
 
-    backend = BACKEND
-
     def __init__(self, spec: SandboxSpec, holdings: Holdings, host: Host, *, configuration: Configuration) -> None:
+        self.backend = host.backend
         self.spec = spec
         self.seccomp = configuration.seccomp
         self.rlimits = configuration.rlimits

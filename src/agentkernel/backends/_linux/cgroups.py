@@ -14,8 +14,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from agentkernel.backends._linux.delegation import PREFIX, CgroupHost, words
 from agentkernel.backends._records import write_file
-from agentkernel.backends.namespaces.delegation import PREFIX, CgroupHost, words
 from agentkernel.errors import LaunchFailed
 from agentkernel.model.command import LimitHit
 from agentkernel.model.spec import Resources
