@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agentkernel.backends.containers.dialect import EngineBind
-from agentkernel.backends.containers.gpus import cdi_names
 from agentkernel.backends.containers.plan import GUEST_DIRECTORY, RUN_DIRECTORY, ContainerPlan, Stream, Tmpfs
+from agentkernel.backends.containers.shown import parents_of
 
 CPU_PERIOD_US: Final = 100_000
 _RESOLVER = "/etc/resolv.conf"
+_CDI_KIND = "nvidia.com/gpu"  # as nvidia-ctk(1) names GPUs in the Container Device Interface
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +104,11 @@ def _tmpfs(tmpfs: Tmpfs) -> dict[str, Any]:
 
 
 def _binds(bind: EngineBind) -> list[dict[str, Any]]:
-    """The directory, and what is protected in it once more on top of it."""
-    outer = _bind(bind.source, bind.target, "rw" if bind.writable else "ro")
-    return [outer, *(_bind(f"{bind.source}/{path}", f"{bind.target}/{path}", "ro") for path in bind.protected)]
+    """With what of it is protected: a mount point cannot be renamed, so each directory above one is a mount point, too."""
+    made = [_bind(bind.source, bind.target, "rw" if bind.writable else "ro")]
+    made += [_bind(f"{bind.source}/{path}", f"{bind.target}/{path}", "rw") for path in parents_of(bind.protected)]
+    made += [_bind(f"{bind.source}/{path}", f"{bind.target}/{path}", "ro") for path in bind.protected]
+    return made
 
 
 def _bind(source: str, target: str, *options: str) -> dict[str, Any]:
@@ -141,6 +144,13 @@ def _namespaces(plan: ContainerPlan, way: Way) -> dict[str, Any]:
         made["cgroups_mode"] = "disabled"
         made["cgroupns"] = {"nsmode": "host"}
     return made
+
+
+def cdi_names(gpus: str) -> list[str]:
+    """The devices that `--gpus` means: all, ids joined by commas, or of a number the first so many."""
+    if gpus.isdecimal():
+        return [f"{_CDI_KIND}={number}" for number in range(int(gpus))]
+    return [f"{_CDI_KIND}={name}" for name in gpus.split(",") if name]
 
 
 def _line(line: IdMap) -> dict[str, int]:

@@ -32,6 +32,11 @@ def shares_sockets(level: IsolationLevel) -> bool:
     return level <= IsolationLevel.CONTAINER
 
 
+def runtimes_of(names: Iterable[str]) -> tuple[Runtime, ...]:
+    """As a fingerprint lists them, by name."""
+    return tuple(Runtime(name=name, level=level_of(name)) for name in sorted(set(names)))
+
+
 def of_docker(information: Mapping[str, object]) -> tuple[Runtime, ...]:
     """What `GET /info` of the Engine API lists. The program that a runtime is counts, not the name that an administrator gave it."""
     found = information.get("Runtimes")

@@ -1,0 +1,209 @@
+"""Podman: rootful as root, rootless as anybody else, by its own interface. Implements `dialect.Dialect`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import resource
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agentkernel.backends._presence import find_program
+from agentkernel.backends.containers.api import Api
+from agentkernel.backends.containers.contexts import podman_endpoint
+from agentkernel.backends.containers.dialect import LIMITS, EngineBind, EngineFacts
+from agentkernel.backends.containers.endpoint import Endpoint
+from agentkernel.backends.containers.image_calls import SILENCE_S, ImageCalls, Lines
+from agentkernel.backends.containers.keeper import EngineImages
+from agentkernel.backends.containers.ledger import Ledger
+from agentkernel.backends.containers.plan import AGENT_FILES, ContainerPlan
+from agentkernel.backends.containers.podman_plan import IdMap, Way, caller_as, specification
+from agentkernel.backends.containers.podman_service import PodmanService
+from agentkernel.backends.containers.profile import profile
+from agentkernel.backends.containers.runtimes import level_of, runtimes_of
+from agentkernel.config.directories import data_directory, runtime_directory
+from agentkernel.errors import BackendUnavailable
+from agentkernel.model.spec import SandboxSpec
+
+# The names under which Podman knows runtimes (containers.conf(5), engine.runtimes), and their programs.
+_PROGRAMS = {"crun": "crun", "runc": "runc", "runsc": "runsc", "kata": "kata-runtime", "krun": "krun", "youki": "youki"}
+_CDI_DIRECTORIES = ("/etc/cdi", "/var/run/cdi")
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+_PROCESSES = 65_536
+_PROBE_S = 30.0
+
+
+class PodmanDialect:
+    """See `dialect.Dialect`. `data` overrides where this user's files are (tests)."""
+
+    name = "podman"
+    title = "Podman"
+
+    def __init__(self, environment: Mapping[str, str] | None = None, *, data: Path | None = None) -> None:
+        self._environment = os.environ if environment is None else environment
+        self._files = (data or Path(data_directory(self._environment, os.geteuid()))) / "podman"
+        self.api = Api(self._endpoint, self.title)
+
+    def _endpoint(self) -> Endpoint:
+        """Where it is served, else a service of our own."""
+        served = podman_endpoint(self._environment, os.geteuid())
+        if served is not None:
+            return served
+        program = find_program("podman")
+        if not program:
+            raise BackendUnavailable("Podman is not installed", hint="see https://podman.io/docs/installation")
+        if sys.platform != "linux":
+            raise BackendUnavailable("no Podman machine is running", hint="run `podman machine start`")
+        return PodmanService(program, Path(runtime_directory(self._environment, os.geteuid())) / "podman")
+
+    async def facts(self) -> EngineFacts:
+        """See `Dialect.facts`: what `podman info` says."""
+        found = await self.api.call("GET", "/libpod/info", deadline_s=_PROBE_S)
+        host, security = _section(found, "host"), _section(_section(found, "host"), "security")
+        rootless = security.get("rootless") is True
+        runtime = str(_section(host, "ociRuntime").get("name") or "")
+        local = self.api.endpoint.is_socket and host.get("kernel") == platform.release() and host.get("hostname") == socket.gethostname()
+        machine = str(host.get("arch") or "")
+        return EngineFacts(
+            version=str(_section(found, "version").get("Version") or ""),
+            architecture=_MACHINES.get(machine, machine),
+            local=local,
+            rootless=rootless,
+            enforced=_limits(host, rootless=rootless),
+            runtimes=runtimes_of({*_runtimes_here(), runtime} - {""} if local else {runtime}),
+            level=level_of(runtime),
+            seccomp=security.get("seccompEnabled") is True,
+            gpus=_has_cdi_devices(),
+            open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[1] if local else None,
+            details={
+                "rootless": str(rootless).lower(),
+                "runtime": _usual_runtime(runtime) or runtime,
+                "cgroups": str(host.get("cgroupVersion")),
+            },
+        )
+
+    async def create(self, plan: ContainerPlan, spec: SandboxSpec, facts: EngineFacts, binds: Sequence[EngineBind]) -> None:
+        """See `Dialect.create`."""
+        uid_map, gid_map = await self._id_maps(spec, facts)
+        way = Way(
+            seccomp_file=self._kept("seccomp", json.dumps(profile(spec.seccomp, facts.architecture)).encode()) if facts.seccomp else "",
+            resolver_file=self._kept("resolv", f"nameserver {plan.resolver}\n".encode()) if plan.resolver else "",
+            runtime=_usual_runtime(facts.details["runtime"]),
+            uid_map=uid_map,
+            gid_map=gid_map,
+            limits=facts.enforced,
+            open_files=min(AGENT_FILES, facts.open_files or AGENT_FILES),
+            processes=_at_most(resource.RLIMIT_NPROC, _PROCESSES),
+        )
+        await self.api.call("POST", "/libpod/containers/create", body=specification(plan, binds, way))
+
+    def mounter(self, facts: EngineFacts) -> tuple[str, ...] | None:
+        """See `Dialect.mounter`: rootless containers get their mounts from the namespaces of `podman unshare`."""
+        if not facts.local:
+            return None
+        if facts.rootless:
+            program = find_program("podman")
+            return (program, "unshare", sys.executable) if program else None
+        return (sys.executable,) if os.geteuid() == 0 else None
+
+    def exchanges_owners(self, facts: EngineFacts) -> bool:
+        """See `Dialect.exchanges_owners`: a rootless container's id map makes the caller the sandbox's user."""
+        return facts.local and not facts.rootless and os.geteuid() == 0
+
+    def keeper(self, data_directory: str) -> EngineImages:
+        """See `Dialect.keeper`."""
+        return EngineImages(PodmanImageCalls(self.api), self.name, Ledger(f"{data_directory}/images-of-{self.name}.json"))
+
+    def close(self) -> None:
+        """Ends the threads of its calls. A service of ours ends by idleness, since other engines of this user may use it."""
+        self.api.close()
+
+    async def _id_maps(self, spec: SandboxSpec, facts: EngineFacts) -> tuple[tuple[IdMap, ...], tuple[IdMap, ...]]:
+        """Of a rootless engine; none elsewhere."""
+        if not facts.rootless:
+            return (), ()
+        maps = _section(_section(await self.api.call("GET", "/libpod/info"), "host"), "idMappings")
+        uids, gids = (_ranges(maps.get(name)) for name in ("uidmap", "gidmap"))
+        return caller_as(spec.user.uid, uids), caller_as(spec.user.gid, gids)
+
+    def _kept(self, kind: str, content: bytes) -> str:
+        """A small file for Podman to read, named by its content: containers that are stopped need it again."""
+        path = self._files / f"{kind}-{hashlib.sha256(content).hexdigest()[:16]}"
+        if not path.exists():
+            self._files.mkdir(mode=0o755, parents=True, exist_ok=True)
+            temporary = path.with_name(f"{path.name}.{os.getpid()}")
+            temporary.write_bytes(content)
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        return str(path)
+
+
+class PodmanImageCalls(ImageCalls):
+    """Podman's own way to pull: a registry on loopback may speak plain HTTP."""
+
+    def pull(self, reference: str, platform: str, headers: Mapping[str, str]) -> Lines:
+        """See `ImageCalls.pull`."""
+        query: dict[str, object] = {"reference": reference, "policy": "always", "quiet": False}
+        if _is_loopback(reference.partition("/")[0]):
+            query["tlsVerify"] = False
+        for name, value in zip(("OS", "Arch", "Variant"), platform.split("/") if platform else (), strict=False):
+            query[name] = value
+        return self._api.lines("POST", "/libpod/images/pull", query=query, headers=headers, silence_s=SILENCE_S)
+
+
+def _is_loopback(registry: str) -> bool:
+    host = registry.rpartition(":")[0] if registry.rpartition(":")[2].isdecimal() else registry
+    return host in ("localhost", "[::1]") or host.startswith("127.")
+
+
+def _section(found: object, name: str) -> dict[str, Any]:
+    section = found.get(name) if isinstance(found, dict) else None
+    return section if isinstance(section, dict) else {}
+
+
+def _ranges(found: object) -> tuple[tuple[int, int], ...]:
+    lines = found if isinstance(found, list) else []
+    return tuple((int(each["container_id"]), int(each["size"])) for each in lines) or ((0, 1),)
+
+
+def _limits(host: Mapping[str, Any], *, rootless: bool) -> frozenset[str]:
+    """Which limits Podman enforces: a plain user has them with cgroups of version 2 alone, and of these what is delegated."""
+    if not rootless:
+        return frozenset(LIMITS)
+    if host.get("cgroupVersion") != "v2":
+        return frozenset()
+    return frozenset(LIMITS) & frozenset(map(str, host.get("cgroupControllers") or ()))
+
+
+def _runtimes_here() -> set[str]:
+    return {name for name, program in _PROGRAMS.items() if find_program(program)}
+
+
+def _usual_runtime(default: str) -> str:
+    """What to use where Podman's own default cannot work here; empty: that default. crun refuses cgroups of both versions at once."""
+    if default == "crun" and _has_hybrid_cgroups() and find_program("runc"):
+        return "runc"
+    return ""
+
+
+def _has_hybrid_cgroups() -> bool:
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return False
+    kinds = {line.partition(" - ")[2].split(" ", 1)[0] for line in lines if " /sys/fs/cgroup" in line}
+    return {"cgroup", "cgroup2"} <= kinds
+
+
+def _has_cdi_devices() -> bool:
+    return any(list(Path(directory).glob("*nvidia*")) for directory in _CDI_DIRECTORIES)
+
+
+def _at_most(number: int, wanted: int) -> int:
+    hard = resource.getrlimit(number)[1]
+    return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
