@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,9 @@ FOUND = (presence.gvisor, presence.docker, presence.podman)
 def bare_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A Linux with nothing installed but what the test puts into `bin`."""
     monkeypatch.setattr(presence, "_USUAL", ())
-    monkeypatch.setattr(presence.sys, "platform", "linux")
+    monkeypatch.setattr(presence, "_PLATFORM", "linux")
+    monkeypatch.setattr(presence, "_DOCKER_SOCKETS", ())
+    monkeypatch.setattr(presence, "_PODMAN_SOCKETS", ())
     for name in ("DOCKER_HOST", "DOCKER_CONFIG", "CONTAINER_HOST"):
         monkeypatch.delenv(name, raising=False)
     for name in ("bin", "home", "run"):
@@ -30,13 +31,6 @@ def bare_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     presence._directories.cache_clear()
     presence._install.cache_clear()
     return tmp_path
-
-
-@pytest.fixture
-def no_system_socket(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Docker of this very host is not seen."""
-    real = os.stat
-    monkeypatch.setattr(presence.os, "stat", lambda path: real("/absent" if str(path).startswith(("/run/", "/var/run/")) else path))
 
 
 def _program(directory: Path, name: str, mode: int = 0o755) -> Path:
@@ -52,7 +46,6 @@ def _socket(path: Path) -> None:
         listener.bind(str(path))
 
 
-@pytest.mark.usefixtures("no_system_socket")
 @pytest.mark.parametrize("find", [*FOUND, presence.apple])
 def test_what_is_not_installed_is_not_here_and_says_what_to_do(find: Callable[[], Presence]) -> None:
     found = find()
@@ -98,7 +91,6 @@ def test_a_replaced_program_has_another_identity(bare_host: Path) -> None:
     assert presence.gvisor().identity != before
 
 
-@pytest.mark.usefixtures("no_system_socket")
 def test_docker_is_here_where_an_engine_may_listen(bare_host: Path) -> None:
     _program(bare_host, "docker")
     stopped = presence.docker()
@@ -121,7 +113,6 @@ def test_an_engine_that_is_named_is_the_only_one(bare_host: Path, monkeypatch: p
     assert presence.docker().identity == "ssh://builder"
 
 
-@pytest.mark.usefixtures("no_system_socket")
 def test_podman_is_here_with_its_program_or_with_its_socket(bare_host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _program(bare_host, "podman")
     assert presence.podman().identity.startswith(str(path))
@@ -132,7 +123,6 @@ def test_podman_is_here_with_its_program_or_with_its_socket(bare_host: Path, mon
     assert presence.podman().identity == "tcp://elsewhere:1"
 
 
-@pytest.mark.usefixtures("no_system_socket")
 def test_the_command_that_installs_it_is_this_hosts_own(bare_host: Path) -> None:
     assert presence.podman().remedy == "see https://podman.io/docs/installation"
     presence._install.cache_clear()
@@ -146,7 +136,7 @@ def test_each_system_has_its_own(bare_host: Path, monkeypatch: pytest.MonkeyPatc
     _program(bare_host, "runsc")
     assert presence.linux().identity
     assert "macOS" in presence.apple().reason
-    monkeypatch.setattr(presence.sys, "platform", "darwin")
+    monkeypatch.setattr(presence, "_PLATFORM", "darwin")
     assert presence.apple().identity.startswith(f"{bare_host}/bin/container ")
     for find in (presence.linux, presence.gvisor):
         assert (find().identity, "Linux" in find().reason) == ("", True)

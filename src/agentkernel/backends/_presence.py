@@ -16,7 +16,9 @@ from agentkernel.model.isolation import Presence
 
 # Where packages put programs, for processes whose PATH is short (cron, services) or was made by somebody else.
 _USUAL = ("/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin", "/opt/homebrew/bin")
-_APPLE = ("darwin",)
+_PLATFORM = sys.platform
+_DOCKER_SOCKETS = ("/run/docker.sock", "/var/run/docker.sock")
+_PODMAN_SOCKETS = ("/run/podman/podman.sock",)
 _MANAGERS = ("apt-get", "dnf", "pacman", "zypper", "apk")  # each with the packages below, in this order
 _DOCKER_PACKAGES = ("docker.io", "moby-engine", "docker", "docker", "docker")
 _PODMAN_PACKAGES = ("podman", "podman", "podman", "podman", "podman")
@@ -35,13 +37,13 @@ def linux() -> Presence:
     """What needs nothing but the kernel."""
     if _is_linux():
         return Presence(identity="linux")
-    return Presence(reason=f"it needs Linux, and this is {sys.platform}", remedy="use docker, podman or apple here")
+    return Presence(reason=f"it needs Linux, and this is {_PLATFORM}", remedy="use docker, podman or apple here")
 
 
 def gvisor() -> Presence:
     """gVisor's `runsc`, which drives Linux only."""
     if not _is_linux():
-        return Presence(reason=f"it needs Linux, and this is {sys.platform}", remedy="use docker, podman or apple here")
+        return Presence(reason=f"it needs Linux, and this is {_PLATFORM}", remedy="use docker, podman or apple here")
     _, identity = _program("runsc")
     if identity:
         return Presence(identity=identity)
@@ -52,7 +54,7 @@ def docker() -> Presence:
     """A place where the Docker Engine may be listening; the command line program alone is none."""
     home, runtime = os.environ.get("HOME", ""), os.environ.get("XDG_RUNTIME_DIR", "")
     configuration = os.environ.get("DOCKER_CONFIG") or f"{home}/.docker"
-    sockets = (f"{runtime}/docker.sock", "/run/docker.sock", "/var/run/docker.sock", f"{home}/.docker/run/docker.sock")
+    sockets = (f"{runtime}/docker.sock", *_DOCKER_SOCKETS, f"{home}/.docker/run/docker.sock")
     named = os.environ.get("DOCKER_HOST", "")
     identity = _named(named) if named else _identities((*sockets, f"{configuration}/contexts/meta"))
     if identity:
@@ -69,7 +71,7 @@ def podman() -> Presence:
     """Podman's program, or the socket of a service of it."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     named = os.environ.get("CONTAINER_HOST", "")
-    places = ("/run/podman/podman.sock", *((f"{runtime}/podman/podman.sock",) if runtime else ()))
+    places = (*_PODMAN_SOCKETS, *((f"{runtime}/podman/podman.sock",) if runtime else ()))
     identity = "\n".join(filter(None, (_named(named) if named else _identities(places), _program("podman")[1])))
     if identity:
         return Presence(identity=identity)
@@ -78,8 +80,8 @@ def podman() -> Presence:
 
 def apple() -> Presence:
     """Apple's `container` program, which there is for macOS only."""
-    if sys.platform not in _APPLE:
-        return Presence(reason=f"it needs macOS 26 or newer, and this is {sys.platform}", remedy="use docker, podman or gvisor here")
+    if _PLATFORM != "darwin":
+        return Presence(reason=f"it needs macOS 26 or newer, and this is {_PLATFORM}", remedy="use docker, podman or gvisor here")
     _, identity = _program("container")
     if identity:
         return Presence(identity=identity)
@@ -107,7 +109,7 @@ def _directories(path: str) -> tuple[str, ...]:
 
 
 def _is_linux() -> bool:
-    return sys.platform == "linux"
+    return _PLATFORM == "linux"
 
 
 def _named(url: str) -> str:

@@ -62,13 +62,13 @@ class Probes:
             if known[-1].ready:
                 try:
                     grant = decide(known)
-                except (Unsupported, BackendUnavailable):
+                except Unsupported:
                     continue  # perhaps the next can
                 if is_settled(grant):
                     return grant
         try:
             return decide(known)
-        except (Unsupported, BackendUnavailable):
+        except Unsupported:
             return decide([found if found.ready or found.backend not in recalled else await self._anew(found.backend) for found in known])
 
     def level_of(self, name: str) -> IsolationLevel:
@@ -96,6 +96,8 @@ class Probes:
             found = await self._anew(asked)
         try:
             return decide([found])
+        except BackendUnavailable:
+            raise  # others would not help it
         except Unsupported:
             others = [self._recalled(name) or await self._anew(name) for name in names if name != asked]
             return decide([found, *others])
