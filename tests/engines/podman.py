@@ -1,0 +1,109 @@
+"""A real Podman with a storage of the tests' own, rootful or rootless as who runs the tests is, served on a socket."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from engines.images import REFERENCE, python_image
+
+REAPER = Path(__file__).with_name("reaper.py")
+START_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodmanHost:
+    """What a dialect needs to find it."""
+
+    socket: Path
+    environment: dict[str, str]
+    program: tuple[str, ...]  # `podman` with the options of this storage
+
+    def run(self, *words: str, stdin: bytes = b"") -> str:
+        """One command of its own command line."""
+        done = subprocess.run([*self.program, *words], input=stdin, capture_output=True, env=self.environment, timeout=120, check=False)
+        assert done.returncode == 0, f"podman {' '.join(words)}: {done.stderr.decode()}"
+        return done.stdout.decode()
+
+
+@contextlib.contextmanager
+def podman_host() -> Iterator[PodmanHost]:
+    """Serves for the block; skips where there is no Podman, or it cannot be used by this user."""
+    podman = shutil.which("podman")
+    if podman is None:
+        pytest.skip("podman is not installed")
+    directory = Path(tempfile.mkdtemp(prefix="ak-podman-", dir="/var/tmp"))
+    runtime = Path(tempfile.mkdtemp(prefix="ak-podman-run-", dir="/tmp"))
+    home = directory / "home"
+    home.mkdir()
+    environment = {**os.environ, "HOME": str(home), "XDG_RUNTIME_DIR": str(runtime), "XDG_CONFIG_HOME": str(home / ".config")}
+    socket = runtime / "podman.sock"
+    environment["CONTAINER_HOST"] = f"unix://{socket}"
+    local = {name: value for name, value in environment.items() if name != "CONTAINER_HOST"}
+    program = (podman, "--root", str(directory / "root"), "--runroot", str(runtime / "run"), "--cgroup-manager", "cgroupfs")
+    if os.geteuid() == 0:
+        program = (*program, "--tmpdir", str(runtime / "tmp"))
+    with open(directory / "log", "wb") as log:
+        argv = [sys.executable, "-IS", str(REAPER), *program, "system", "service", "--time=0", f"unix://{socket}"]
+        service = subprocess.Popen(argv, env=local, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    try:
+        _await_socket(socket, service, directory / "log")
+        host = PodmanHost(socket=socket, environment=environment, program=program)
+        yield host
+        _remove_all(PodmanHost(socket=socket, environment=local, program=program))
+    finally:
+        service.send_signal(signal.SIGTERM)
+        service.wait(30)
+        _end_pause(runtime)
+        _remove_tree(podman, local, directory)
+        _remove_tree(podman, local, runtime)
+
+
+def with_python_image(host: PodmanHost, directory: Path) -> str:
+    """Imports the tests' image; its id."""
+    archive = python_image(directory)
+    local = {name: value for name, value in host.environment.items() if name != "CONTAINER_HOST"}
+    return "sha256:" + PodmanHost(socket=host.socket, environment=local, program=host.program).run(
+        "import", "--quiet", str(archive), REFERENCE
+    ).strip().removeprefix("sha256:")
+
+
+def _await_socket(socket: Path, service: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while not socket.exists():
+        if service.poll() is not None or time.monotonic() > deadline:
+            pytest.skip(f"podman does not serve here: {log.read_text()[-500:]}")
+        time.sleep(0.05)
+
+
+def _remove_all(host: PodmanHost) -> None:
+    with contextlib.suppress(AssertionError):
+        host.run("rm", "--all", "--force", "--time", "0")
+
+
+def _end_pause(runtime: Path) -> None:
+    """The process that holds a rootless Podman's namespaces."""
+    for record in runtime.rglob("pause.pid"):
+        with contextlib.suppress(OSError, ValueError):
+            os.kill(int(record.read_text()), signal.SIGKILL)
+
+
+def _remove_tree(podman: str, environment: dict[str, str], directory: Path) -> None:
+    """As a plain user some files are of other ids of ours: only in the user namespace they can go."""
+    if os.geteuid() != 0:
+        subprocess.run([podman, "unshare", "rm", "-rf", str(directory)], env=environment, capture_output=True, check=False, timeout=60)
+    for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+        place = line.split(" ")[4]
+        if place.startswith(f"{directory}/"):
+            subprocess.run(["umount", "-l", place], check=False, capture_output=True)
+    shutil.rmtree(directory, ignore_errors=True)

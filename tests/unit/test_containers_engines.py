@@ -1,0 +1,221 @@
+"""Where engines are, which runtimes isolate how much, and what Podman is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from agentkernel.backends.containers.contexts import docker_endpoint, podman_endpoint
+from agentkernel.backends.containers.endpoint import Transport, parse_endpoint
+from agentkernel.backends.containers.podman_plan import IdMap, caller_as, cdi_names
+from agentkernel.backends.containers.runtimes import default_of_docker, level_of, of_docker, require_runtime, runtimes_of, shares_sockets
+from agentkernel.errors import BackendUnavailable, Unsupported
+from agentkernel.model.isolation import IsolationLevel
+
+CONTAINER, USER_KERNEL, VM = IsolationLevel.CONTAINER, IsolationLevel.USER_KERNEL, IsolationLevel.VM
+
+
+# -- addresses
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/run/docker.sock", "unix:///run/docker.sock"),
+        ("unix:///run/my%20engine.sock", "unix:///run/my engine.sock"),
+        ("tcp://10.0.0.1", "tcp://10.0.0.1:2375"),
+        ("tcp://10.0.0.1:4243", "tcp://10.0.0.1:4243"),
+        ("https://engine.example", "tcp://engine.example:2376"),
+        ("ssh://me@far", "ssh://me@far"),
+        ("ssh://far:2222", "ssh://far:2222"),
+    ],
+)
+def test_an_address_is_read(text: str, shown: str) -> None:
+    assert str(parse_endpoint(text, source="DOCKER_HOST")) == shown
+
+
+@pytest.mark.parametrize(
+    "text", ["", "docker.sock", "unix://run/docker.sock", "tcp://", "tcp://a:b", "fd://", "npipe:////./pipe/x", "ssh://-oProxyCommand=x"]
+)
+def test_what_is_no_address_is_refused_and_its_source_named(text: str) -> None:
+    with pytest.raises(BackendUnavailable, match="DOCKER_HOST"):
+        parse_endpoint(text, source="DOCKER_HOST")
+
+
+def test_a_path_on_the_far_host_is_dialled_there() -> None:
+    assert parse_endpoint("ssh://me@far", source="x").remote_program == ("docker", "system", "dial-stdio")
+    podman = parse_endpoint("ssh://me@far/run/podman/podman.sock", source="x", program="podman", identity="/home/me/key")
+    assert podman.remote_program == ("podman", "--url", "unix:///run/podman/podman.sock", "system", "dial-stdio")
+    assert podman.identity == "/home/me/key"
+
+
+# -- who is meant
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / ".docker").mkdir()
+    return tmp_path
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    return {"HOME": str(home), "XDG_RUNTIME_DIR": str(home / "run"), **more}
+
+
+def add_context(home: Path, name: str, host: str, *, tls: bool = False) -> None:
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    meta = home / ".docker" / "contexts" / "meta" / digest
+    meta.mkdir(parents=True)
+    (meta / "meta.json").write_text(json.dumps({"Name": name, "Endpoints": {"docker": {"Host": host, "SkipTLSVerify": False}}}))
+    if tls:
+        files = home / ".docker" / "contexts" / "tls" / digest / "docker"
+        files.mkdir(parents=True)
+        for each in ("ca", "cert", "key"):
+            (files / f"{each}.pem").touch()
+
+
+def test_what_the_environment_names_comes_first(home: Path) -> None:
+    add_context(home, "far", "ssh://me@far")
+    (home / ".docker" / "config.json").write_text('{"currentContext": "far"}')
+    named = docker_endpoint(environment(home, DOCKER_HOST="tcp://1.2.3.4:5"))
+    assert (str(named), named and named.tls) == ("tcp://1.2.3.4:5", None)
+    assert str(docker_endpoint(environment(home))) == "ssh://me@far"
+    add_context(home, "near", "unix:///near.sock")
+    assert str(docker_endpoint(environment(home, DOCKER_CONTEXT="near"))) == "unix:///near.sock"
+
+
+def test_certificates_come_with_the_context_or_the_environment(home: Path) -> None:
+    add_context(home, "safe", "tcp://safe.example:2376", tls=True)
+    found = docker_endpoint(environment(home, DOCKER_CONTEXT="safe"))
+    assert found is not None and found.tls is not None
+    assert found.tls.verify and found.tls.authority.endswith("/docker/ca.pem") and found.tls.key.endswith("/docker/key.pem")
+    (home / ".docker" / "ca.pem").touch()
+    named = docker_endpoint(environment(home, DOCKER_HOST="tcp://1.2.3.4", DOCKER_TLS_VERIFY="1"))
+    assert named is not None and named.tls is not None
+    assert (named.port, named.tls.authority, named.tls.certificate) == (2376, str(home / ".docker" / "ca.pem"), "")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"currentContext": 7}', "[" * 100_000])
+def test_a_damaged_configuration_of_dockers_is_none(home: Path, content: str) -> None:
+    (home / ".docker" / "config.json").write_text(content)
+    if content == '{"currentContext": 7}':
+        with pytest.raises(BackendUnavailable, match="'7'"):
+            docker_endpoint(environment(home))
+    else:
+        docker_endpoint(environment(home))
+
+
+def test_a_context_that_is_not_there_is_named(home: Path) -> None:
+    with pytest.raises(BackendUnavailable, match="no docker context 'gone'"):
+        docker_endpoint(environment(home, DOCKER_CONTEXT="gone"))
+
+
+def test_podmans_connection_and_served_socket_are_found(home: Path) -> None:
+    assert podman_endpoint(environment(home), 1234) is None
+    served = home / "run" / "podman" / "podman.sock"
+    served.parent.mkdir(parents=True)
+    served.touch()
+    assert str(podman_endpoint(environment(home), 1234)) == f"unix://{served}"
+    connections = home / ".config" / "containers" / "podman-connections.json"
+    connections.parent.mkdir(parents=True)
+    about = {"URI": "ssh://core@127.0.0.1:5000/run/podman.sock", "Identity": "/key", "IsMachine": True}
+    connections.write_text(json.dumps({"Connection": {"Default": "m", "Connections": {"m": about}}}))
+    machine = podman_endpoint(environment(home), 1234)
+    assert machine is not None
+    assert (machine.transport, machine.address, machine.port, machine.identity) == (Transport.SSH, "core@127.0.0.1", 5000, "/key")
+    assert str(podman_endpoint(environment(home, CONTAINER_HOST="unix:///own.sock"), 1234)) == "unix:///own.sock"
+
+
+# -- runtimes
+
+
+@pytest.mark.parametrize(
+    ("name", "level"),
+    [
+        ("runc", CONTAINER),
+        ("crun", CONTAINER),
+        ("sysbox-runc", CONTAINER),
+        ("io.containerd.runc.v2", CONTAINER),
+        ("nvidia", CONTAINER),
+        ("my-vm", CONTAINER),
+        ("runsc", USER_KERNEL),
+        ("runsc-kvm", USER_KERNEL),
+        ("/usr/local/bin/runsc", USER_KERNEL),
+        ("io.containerd.runsc.v1", USER_KERNEL),
+        ("kata", VM),
+        ("kata-fc", VM),
+        ("io.containerd.kata.v2", VM),
+        ("krun", VM),
+    ],
+)
+def test_the_level_follows_the_runtime(name: str, level: IsolationLevel) -> None:
+    assert level_of(name) is level
+    assert shares_sockets(level) is (level is CONTAINER)
+
+
+def test_what_a_runtime_is_counts_and_not_how_it_is_called() -> None:
+    information = {
+        "DefaultRuntime": "safe",
+        "Runtimes": {
+            "safe": {"path": "/usr/bin/runsc", "runtimeArgs": ["--network=none"]},
+            "runsc": {"path": "/usr/bin/runc"},
+            "kata": {"runtimeType": "io.containerd.kata.v2"},
+            "runc": {"path": "runc"},
+        },
+    }
+    assert {each.name: each.level for each in of_docker(information)} == {
+        "kata": VM,
+        "runc": CONTAINER,
+        "runsc": CONTAINER,
+        "safe": USER_KERNEL,
+    }
+    assert default_of_docker(information) is USER_KERNEL
+    assert of_docker({}) == ()
+
+
+def test_a_runtime_that_the_engine_lacks_is_refused_with_what_to_install() -> None:
+    known = runtimes_of(["runc", "runsc"])
+    assert require_runtime("runsc", known, "docker") is USER_KERNEL
+    for name, hint in (
+        ("kata", "katacontainers"),
+        ("sysbox-runc", "nestybox"),
+        ("gvisor", "runsc install"),
+        ("crun", "crun"),
+        ("odd", "add it"),
+    ):
+        with pytest.raises(Unsupported, match=f"no runtime '{name}'") as refused:
+            require_runtime(name, known, "docker")
+        assert hint in refused.value.hint
+
+
+# -- podman
+
+
+def test_a_rootless_container_makes_the_caller_its_user() -> None:
+    assert caller_as(1000, [(0, 1), (1, 65536)]) == (
+        IdMap(inside=0, outside=1, count=1000),
+        IdMap(inside=1000, outside=0, count=1),
+        IdMap(inside=1001, outside=1001, count=64536),
+    )
+    assert caller_as(0, [(0, 1), (1, 65536)]) == (IdMap(inside=0, outside=0, count=1), IdMap(inside=1, outside=1, count=65536))
+    assert caller_as(1000, [(0, 1)]) == (IdMap(inside=1000, outside=0, count=1),)
+
+
+def test_every_id_of_the_engine_is_used_once() -> None:
+    for user in (0, 1, 5, 999, 1000, 4000):
+        for count in (1, 5, 1000, 1001, 65536):
+            lines = caller_as(user, [(0, 1), (1, count)])
+            outside = sorted((line.outside, line.count) for line in lines)
+            assert [first for first, _ in outside] == [sum(n for _, n in outside[:i]) for i in range(len(outside))]
+            assert sum(n for _, n in outside) == count + 1
+            assert any(line.inside == user and line.outside == 0 for line in lines)
+
+
+def test_gpus_have_names() -> None:
+    assert cdi_names("all") == ["nvidia.com/gpu=all"]
+    assert cdi_names("2") == ["nvidia.com/gpu=0", "nvidia.com/gpu=1"]
+    assert cdi_names("GPU-1,GPU-2") == ["nvidia.com/gpu=GPU-1", "nvidia.com/gpu=GPU-2"]
+    assert cdi_names("") == []
