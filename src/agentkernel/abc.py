@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from agentkernel.model.command import Command, ExecResult, ExitStatus, TerminalSize
+    from agentkernel.model.image import ImageProgress, ImageRecord, ImageWork
     from agentkernel.model.inspection import FileRecord, ProcessRecord, SandboxStatistics, WatchEvent
     from agentkernel.model.isolation import Fingerprint, IsolationLevel
     from agentkernel.model.network import EgressChange, EgressRules, PortRule, PublishedPort
@@ -430,6 +431,35 @@ class Kernel(Protocol):
         """What is published of it, by port."""
         ...
 
+    async def image_begin(self, caller: Caller, work: ImageWork) -> str:
+        """Begins work on an image and returns its id; it goes on when the caller has gone. Names may be short, and become canonical.
+
+        Raises:
+            InvalidInput, NotFound: the name, or a path, cannot be.
+            BackendUnavailable: the backend that is to keep the image cannot run here.
+            Busy: too much at once.
+        """
+        ...
+
+    def image_follow(self, caller: Caller, job_id: str, *, follow: bool = False) -> AsyncIterator[ImageProgress]:
+        """The steps so far of the caller's own work; with `follow` also those to come, to the last one, which is DONE or FAILED.
+
+        Raises NotFound for what an earlier daemon worked on: beginning it again goes on where that one was.
+        """
+        ...
+
+    async def images(self, caller: Caller, backend: str = "") -> Sequence[ImageRecord]:
+        """The images that are here: agentkernel's own, and those of every engine that is ready; or those of one backend."""
+        ...
+
+    async def image_remove(self, caller: Caller, reference: str, backend: str = "") -> None:
+        """Forgets an image of agentkernel's own store, or of an engine; raises NotFound, Conflict (a sandbox uses it)."""
+        ...
+
+    async def image_prune(self, caller: Caller, unused_for_s: float, backend: str = "") -> Sequence[str]:
+        """Removes what no sandbox uses and nobody has used for so long, of the store or of an engine; one line for each thing."""
+        ...
+
     def logs(self, caller: Caller, name: str, *, exec_id: int = 0, since: float = 0.0, follow: bool = False) -> AsyncIterator[LogEntry]:
         """The recorded output of its detached commands (of one, with `exec_id`), oldest first."""
         ...
@@ -464,8 +494,11 @@ class Host(Kernel, Protocol):
         rest; then goes on doing so on a timer, with expiry and idleness. Called once, before anything else."""
         ...
 
-    async def ephemeral(self, caller: Caller, request: SandboxRequest, exec_id: int) -> tuple[Sandbox, Grant]:
-        """A sandbox for the one command `exec_id`, stored as such, to be `dispose`d; again the same when asked again for that exec id."""
+    async def ephemeral(self, caller: Caller, request: SandboxRequest, exec_id: int, *, fetches: bool = True) -> tuple[Sandbox, Grant]:
+        """A sandbox for the one command `exec_id`, stored as such, to be `dispose`d; again the same when asked again for that exec id.
+
+        Without `fetches` DaemonUnavailable, with nothing done, where its image had to be fetched first: nobody would see how far that is.
+        """
         ...
 
     async def ephemeral_of(self, caller: Caller, exec_id: int) -> Sandbox:

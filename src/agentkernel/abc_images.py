@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from agentkernel.model.image import Image, ImageProgress, ImageRecord, PullPolicy
 
 Report = Callable[["ImageProgress"], None]  # must not raise; called from the event loop
+Logins = Callable[[str], Awaitable[tuple[str, str, str] | None]]  # canonical reference -> user name, password, identity token
 
 
 class ImageKeeper(Protocol):
@@ -52,4 +53,13 @@ class KeepsImages(Protocol):
     @property
     def keeper(self) -> ImageKeeper:
         """Its images."""
+        ...
+
+
+@runtime_checkable
+class TakesLogins(Protocol):
+    """Optional power of a keeper that is a program of its own: it is told what the user has logged in with at registries."""
+
+    def use_logins(self, logins: Logins) -> None:
+        """Without it, it fetches as its own configuration says."""
         ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -91,7 +91,7 @@ def _parts(environment: Mapping[str, str], backends: tuple[str, ...] | None, **m
     home = cast(Callable[[Mapping[str, str]], str], _load("agentkernel.config.places:home_of"))(environment)
     return parts.Parts(
         backends=Backends(backends),
-        images=_image_parts(parts),
+        images=_image_parts(parts, environment, home),
         environment=environment,
         home=home,
         uid=os.getuid(),
@@ -198,14 +198,34 @@ def _guest_identity() -> str:
     return f"{path}:{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
 
 
-def _image_parts(parts: Any) -> Any:
+def _image_parts(parts: Any, environment: Mapping[str, str], home: str) -> Any:
     return parts.ImageParts(
         host_root=_late("agentkernel.images.hostroot:discover"),
         is_project=_late("agentkernel.images.detect:is_project_directory"),
         image_for=_late("agentkernel.images.detect:detect_image"),
         certificates=_late("agentkernel.images.hostetc:certificates"),
-        unpack_argv=_late("agentkernel.images.unpack:arguments"),
+        unpack_argv=_late("agentkernel.images.unpack:program_arguments"),
+        canonical=_late("agentkernel.images.reference:canonical"),
+        image_of_language=_late("agentkernel.images.detect:image_of_language"),
+        default_image=_late("agentkernel.images.detect:default_image"),
+        library=_library,
+        logins=_logins(environment, home),
+        build=_late("agentkernel.images.build:build"),
     )
+
+
+def _library(directory: str, **more: Any) -> Any:
+    """Agentkernel's own store of images; its registry client is imported with the first request to one."""
+    return _load("agentkernel.images.library:Library")(directory, registry=_late("agentkernel.images.registry:Registry"), **more)
+
+
+def _logins(environment: Mapping[str, str], home: str) -> Callable[[str], Awaitable[tuple[str, str, str] | None]]:
+    async def login(reference: str) -> tuple[str, str, str] | None:
+        parsed = _load("agentkernel.images.reference:parse")(reference)
+        found = await _load("agentkernel.images.credentials:Credentials")(environment, home).login_for(parsed)
+        return None if found is None else (found.username, found.password, found.identity_token)
+
+    return login
 
 
 def _cache_directory(environment: Mapping[str, str], home: str) -> str:

@@ -199,7 +199,7 @@ class World:
                 host_root=lambda **_: self.root,
                 is_project=lambda directory, home: False,
                 image_for=lambda argv, names: None,
-                unpack_argv=lambda tar, destination, limit: (),
+                unpack_argv=lambda options, archives, destination, limit: (),
             ),
             environment={"PATH": "/usr/bin"},
             home=str(self.directory / "home"),

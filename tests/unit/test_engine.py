@@ -120,8 +120,9 @@ class World:
         images = ImageParts(
             host_root=_host_root,
             is_project=lambda directory, home: os.path.exists(f"{directory}/package.json"),
-            image_for=lambda argv, names: "node:22-alpine",
-            unpack_argv=lambda tar, destination, limit: ("-m", "unpack", tar, destination, str(limit)),
+            image_for=lambda argv, names: "node:22-alpine" if argv[:1] == (b"node",) else None,
+            unpack_argv=lambda options, archives, destination, limit: ("-m", "unpack", *options, *archives, destination, str(limit)),
+            canonical=lambda text: f"registry/{text}",
         )
         return Engine(
             Parts(

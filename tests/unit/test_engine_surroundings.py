@@ -14,7 +14,7 @@ from agentkernel.engine.surroundings import gather, resolve
 from agentkernel.model.request import SandboxRequest
 from agentkernel.model.spec import Bind, RootFilesystem, RootKind
 from agentkernel.policy.deny import denied_in_home, protected_paths
-from agentkernel.policy.surroundings import Surroundings
+from agentkernel.policy.surroundings import ImageName, Surroundings
 from agentkernel.store.memory import MemoryStore
 
 
@@ -37,8 +37,11 @@ def _parts(home: Path, root: RootFilesystem | None = RootFilesystem(kind=RootKin
     images = ImageParts(
         host_root=lambda **_: root,
         is_project=lambda directory, _: Path(directory, "package.json").exists(),
-        image_for=lambda argv, names: f"image of {argv[0]!r} beside {sorted(names)}",
-        unpack_argv=lambda tar, destination, limit: (),
+        image_for=lambda argv, names: {b"npm": "node"}.get(argv[0]) if argv else ("node-project" if "package.json" in names else None),
+        unpack_argv=lambda options, archives, destination, limit: (),
+        canonical=lambda text: f"registry/{text}",
+        image_of_language=lambda language: f"image-of-{language}",
+        default_image=lambda: "default",
     )
     nothing: Any = None
     return Parts(
@@ -106,10 +109,26 @@ def test_a_project_is_recognised(home: Path, project: Path) -> None:
     assert not _facts(home, _request(home, "npm")).cwd_is_project
 
 
-def test_an_image_is_thought_of_only_for_a_command_that_the_host_lacks(home: Path, project: Path) -> None:
-    request = resolve(_request(project, "npm", "test"))
-    assert gather(request, _parts(home)).detected_image is None
-    assert gather(request, _parts(home, root=None)).detected_image == "image of b'npm' beside ['package.json']"
+def _text(found: ImageName | None) -> str | None:
+    assert found is None or found.reference == f"registry/{found.text}"
+    return None if found is None else found.text
+
+
+def test_images_are_thought_of_for_the_command_then_for_the_project(home: Path, project: Path) -> None:
+    of_command = _facts(home, _request(project, "npm", "test"))
+    assert (_text(of_command.command_image), _text(of_command.picked_image)) == ("node", "node")
+    of_project = _facts(home, _request(project, "true"))
+    assert (_text(of_project.command_image), _text(of_project.picked_image)) == (None, "node-project")
+    said = _facts(home, _request(project, "true", language="go"))
+    assert _text(said.picked_image) == "image-of-go"
+    assert _text(_facts(home, _request(home, "true")).picked_image) == "default"
+
+
+def test_who_names_an_image_is_shown_no_other_and_nothing_of_the_host(home: Path, project: Path) -> None:
+    facts = _facts(home, _request(project, "npm", image="python:3.12"))
+    assert (_text(facts.image_name), facts.command_image, facts.picked_image, facts.root) == ("python:3.12", None, None, None)
+    facts = _facts(home, _request(project, "npm", image="/srv/image"))
+    assert (facts.image_name, facts.picked_image, facts.root) == (None, None, None)
 
 
 def test_the_files_that_the_command_line_names_are_found(home: Path, project: Path) -> None:

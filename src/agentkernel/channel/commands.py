@@ -34,8 +34,10 @@ _STAGE_HINTS = {
 
 
 def working_directory(spec: SandboxSpec) -> str:
-    """Where commands run that name no directory."""
-    return spec.workspace.target if spec.workspace.mode is not WorkspaceMode.NONE else spec.user.home
+    """Where commands run that name no directory: the workspace, else what the image says, else HOME."""
+    if spec.workspace.mode is not WorkspaceMode.NONE:
+        return spec.workspace.target
+    return spec.root.working_directory or spec.user.home
 
 
 def base_environment(spec: SandboxSpec) -> dict[bytes, bytes]:

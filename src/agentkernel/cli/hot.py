@@ -37,6 +37,10 @@ VALUED = {
             "--deny-host",
             "-p",
             "--publish",
+            "--pull",
+            "--entrypoint",
+            "--runtime",
+            "--gpus",
         )
     ),
     "exec": frozenset(("-B", "--backend", "-e", "--env", "-w", "--workdir", "--timeout", "--user")),

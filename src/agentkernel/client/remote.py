@@ -20,6 +20,7 @@ from agentkernel.client.hold import held
 from agentkernel.client.sandbox import Door, open_behind_door
 from agentkernel.errors import Conflict, InvalidInput, NotFound, ProtocolViolation
 from agentkernel.model.codec import from_json, to_json
+from agentkernel.model.image import ImageProgress, ImageRecord, ImageWork
 from agentkernel.model.isolation import BackendKind, Fingerprint, IsolationLevel
 from agentkernel.model.network import EgressChange, EgressRules, PortRule, PublishedPort
 from agentkernel.model.operation import OPERATIONS
@@ -187,6 +188,44 @@ class RemoteKernel:
         """See `abc.Kernel`."""
         ports: tuple[PublishedPort, ...] = await self._call("ports", name=name)
         return ports
+
+    # -- images
+
+    async def image_begin(self, caller: Caller, work: ImageWork) -> str:
+        """See `abc.Kernel`."""
+        job_id: str = await self._call("image_begin", work=work)
+        return job_id
+
+    async def image_follow(self, caller: Caller, job_id: str, *, follow: bool = False) -> AsyncIterator[ImageProgress]:
+        """See `abc.Kernel`; asked for page by page."""
+        skip = 0
+        while True:
+            page: tuple[ImageProgress, ...] = await self._call("image_follow", job_id=job_id, skip=skip, wait_s=POLL_S if follow else 0.0)
+            for step in page:
+                yield step
+            skip += len(page)
+            if (page and page[-1].is_last) or (not page and not follow):
+                return
+
+    async def images(self, caller: Caller, backend: str = "") -> Sequence[ImageRecord]:
+        """See `abc.Kernel`."""
+        found: tuple[ImageRecord, ...] = await self._call("images", backend=backend)
+        return found
+
+    async def image_remove(self, caller: Caller, reference: str, backend: str = "") -> None:
+        """See `abc.Kernel`."""
+        connection = await self._connected()
+        before = connection.attaches
+        try:
+            await self._call("image_remove", reference=reference, backend=backend)
+        except NotFound:
+            if connection.attaches == before:
+                raise  # else a daemon that is gone has done it
+
+    async def image_prune(self, caller: Caller, unused_for_s: float, backend: str = "") -> Sequence[str]:
+        """See `abc.Kernel`."""
+        lines: tuple[str, ...] = await self._call("image_prune", unused_for_s=unused_for_s, backend=backend)
+        return lines
 
     # -- what is recorded
 

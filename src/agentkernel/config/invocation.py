@@ -81,12 +81,13 @@ def configure_exec(parser: ArgumentParser) -> None:
 
 def read_run(args: Namespace, console: Console) -> Invocation:
     """What parsed words of `run` ask for; raises InvalidInput, UnknownKey, NotTrusted."""
-    argv = _argv(args.command, "run python3 -c 'print(1)'")
     settings = load_settings(cwd=console.cwd, config_path=args.config, environment=console.environment, flags=flags_given(args))
     if not console.whole and passes_environment(settings):
         raise DaemonUnavailable("the command gets the caller's whole environment, which was not sent")
     if not console.whole and settings.get("secrets"):
         raise DaemonUnavailable("values of secrets are read by the caller's own process")
+    names_one = _names_command(settings.get("sandbox.base_image"))
+    argv = _argv(args.command, "run python3 -c 'print(1)'", may_be_empty=names_one)
     request = request_from_settings(settings, argv=argv, cwd=console.cwd, environment=console.environment)
     return Invocation(
         verb="run",
@@ -174,8 +175,15 @@ def _command(args: Namespace, argv: tuple[bytes, ...], settings: Settings, conso
     )
 
 
-def _argv(words: Sequence[str], example: str) -> tuple[bytes, ...]:
+def _names_command(image: str | None) -> bool:
+    """Whether it is one that says itself what is to be run: an image by name, not a directory or an archive."""
+    return image is not None and not image.startswith("/")
+
+
+def _argv(words: Sequence[str], example: str, *, may_be_empty: bool = False) -> tuple[bytes, ...]:
     argv = words[1:] if words[:1] == ["--"] else words
+    if not argv and may_be_empty:
+        return ()
     if not argv:
         raise InvalidInput("there is no command to run", hint=f"for example: agentkernel {example}")
     if not argv[0]:

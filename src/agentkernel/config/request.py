@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from agentkernel import config as late  # what only requests with secrets need
 from agentkernel.config.compound import FileEntry
 from agentkernel.config.load import OriginKind, Settings
+from agentkernel.config.table import NO_LANGUAGE
 from agentkernel.config.tighten import unset
 from agentkernel.errors import InvalidInput
 from agentkernel.model.names import validate_environment_value
@@ -41,6 +42,11 @@ def request_from_settings(settings: Settings, *, argv: tuple[bytes, ...], cwd: s
         backend=settings.get("backend"),
         min_isolation=settings.get("isolation.minimum"),
         image=settings.get("sandbox.base_image"),
+        pull=settings.get("sandbox.pull"),
+        runtime=settings.get("sandbox.container_runtime"),
+        gpus=settings.get("sandbox.gpus"),
+        entrypoint=settings.get("sandbox.entrypoint"),
+        language=_language(settings.get("sandbox.runtime")),
         name=settings.get("sandbox.name") if settings.origin("sandbox.name").kind is OriginKind.FLAG else None,
         network=settings.get("security.network"),
         allow_hosts=settings.get("security.domains.allow"),
@@ -95,6 +101,10 @@ def given_environment(wanted: Mapping[str, str | None], caller: Mapping[str, str
             value = caller[name]
         result[name] = validate_environment_value(name, value)
     return result
+
+
+def _language(word: str) -> str | None:
+    return None if word == NO_LANGUAGE else word
 
 
 def _directory(path: str | None) -> str | None:

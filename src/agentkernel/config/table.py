@@ -18,17 +18,21 @@ from agentkernel.config.values import (
     NAME,
     PATH,
     PIDS,
+    PULL,
     SIZE,
     STORAGE,
     SWITCH,
     TEXT,
     USER,
+    WORDS,
     choice,
     read_mebibytes,
 )
+from agentkernel.model.image import PullPolicy
 from agentkernel.model.isolation import IsolationLevel
 
-RUNTIMES = ("base", "python", "node", "go", "rust", "ruby", "java", "c", "dotnet")
+NO_LANGUAGE = "base"
+RUNTIMES = (NO_LANGUAGE, "python", "node", "go", "rust", "ruby", "java", "c", "dotnet")
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -123,19 +127,57 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         key="sandbox.runtime",
         type=choice(*RUNTIMES),
-        help="language of the project; noted only, until images are chosen by it",
+        help="language of the project: whose image is taken where the backend cannot show the host's own system, and none is named",
         project=tighten.ANYTHING,
         default="base",
     ),
     Setting(
         key="sandbox.base_image",
         type=IMAGE,
-        help="root file system: a directory or a tar archive, compressed or not; without it the host's own system, read-only",
+        help="root file system: the name of an image, a directory or a tar archive; without it the host's own system, read-only",
         project=tighten.NO_PATH,
         environment="AGENTKERNEL_IMAGE",
         flags=("-i", "--image"),
         metavar="IMAGE",
         aliases={"sandbox.image": IMAGE.read},
+    ),
+    Setting(
+        key="sandbox.pull",
+        type=PULL,
+        help="when the registry is asked for an image that has a name",
+        project=tighten.ANYTHING,
+        default=PullPolicy.MISSING,
+        environment="AGENTKERNEL_PULL",
+        flags=("--pull",),
+        metavar="WHEN",
+    ),
+    Setting(
+        key="sandbox.entrypoint",
+        type=WORDS,
+        help="program that the command's words are given to, in place of the image's own; empty is none",
+        project=tighten.ANYTHING,
+        environment="AGENTKERNEL_ENTRYPOINT",
+        flags=("--entrypoint",),
+        metavar="WORDS",
+        verbs=frozenset({"run"}),
+    ),
+    Setting(
+        key="sandbox.container_runtime",
+        type=TEXT,
+        help="runtime of a container engine, such as runsc, kata or sysbox-runc; without it the engine's own default",
+        project=tighten.NOTHING,  # another one may isolate less
+        environment="AGENTKERNEL_RUNTIME",
+        flags=("--runtime",),
+        metavar="NAME",
+    ),
+    Setting(
+        key="sandbox.gpus",
+        type=TEXT,
+        help="GPUs to show inside, where the backend can: all, how many, or ids joined by commas",
+        project=tighten.NOTHING,
+        environment="AGENTKERNEL_GPUS",
+        flags=("--gpus",),
+        metavar="GPUS",
     ),
     Setting(
         key="agent.preferred",

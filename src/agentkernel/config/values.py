@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
 from agentkernel.errors import InvalidInput, UnknownKey
+from agentkernel.model.image import PullPolicy
 from agentkernel.model.isolation import IsolationLevel
 from agentkernel.model.names import ARCHIVE_ENDINGS, suggest, validate_name
 from agentkernel.model.spec import StorageKind
@@ -168,6 +170,25 @@ def _read_storage(value: object, base: str) -> StorageKind:
     return StorageKind(str(choice(*StorageKind).read(value, base)))
 
 
+def _read_pull(value: object, base: str) -> PullPolicy:
+    return PullPolicy(str(choice(*PullPolicy).read(value, base)))
+
+
+def _read_words(value: object, _base: str) -> tuple[str, ...]:
+    """A list of words, or a text that is split as a shell would, without anything else that a shell does."""
+    if isinstance(value, list):
+        return tuple(read_string(item) for item in value)
+    try:
+        return tuple(shlex.split(read_string(value)))
+    except ValueError as error:
+        raise InvalidInput(f"{value!r} cannot be split into words: {error}", hint="close the quotes") from None
+
+
+def _write_words(value: object) -> object:
+    assert isinstance(value, tuple)  # noqa: S101 - what _read_words gave
+    return list(value)
+
+
 def _read_level(value: object, base: str) -> IsolationLevel:
     labels = [level.label for level in IsolationLevel]
     return IsolationLevel(labels.index(str(choice(*labels).read(value, base))))
@@ -201,5 +222,7 @@ SIZE = ValueType(name="size", read=_read_size, write=lambda value: format_size(i
 DURATION = ValueType(name="duration", read=_read_duration, write=lambda value: format_duration(float(str(value))))
 PATH = ValueType(name="path", read=read_path)
 IMAGE = ValueType(name="path or name", read=_read_image)
+PULL = ValueType(name="one of `missing`, `always`, `never`", read=_read_pull, write=str)
+WORDS = ValueType(name="words", read=_read_words, write=_write_words)
 STORAGE = ValueType(name="one of `memory`, `disk`", read=_read_storage, write=str)
 LEVEL = ValueType(name="one of " + ", ".join(f"`{level.label}`" for level in IsolationLevel), read=_read_level, write=_write_level)

@@ -20,7 +20,7 @@ from agentkernel.model.command import Command, ExitStatus
 from agentkernel.model.decisions import decisions_of, denials_of
 from agentkernel.model.network import Decision, PublishedPort, Verdict
 from agentkernel.model.request import Grant, Notice, SandboxRequest
-from agentkernel.model.spec import NetworkMode
+from agentkernel.model.spec import NetworkMode, first_words
 from agentkernel.text.outcome import exit_status
 
 
@@ -91,8 +91,9 @@ async def _of_words(host: Host, caller: Caller, typed: Words, exec_id: int) -> O
     ports: Sequence[PublishedPort] = ()
     command = found.command
     if found.request is not None:
-        sandbox, grant = await host.ephemeral(caller, found.request, exec_id)
-        command = replace(command, ends_tree=True)  # the client returns before the sandbox is gone: nothing may run on
+        sandbox, grant = await host.ephemeral(caller, found.request, exec_id, fetches=False)
+        # the client returns before the sandbox is gone: nothing may run on
+        command = replace(command, argv=first_words(grant.spec.root, command.argv), ends_tree=True)
         if found.request.ports:
             ports = await host.ports(caller, sandbox.sandbox_id)
     else:
@@ -106,8 +107,10 @@ async def _of_request(host: Host, caller: Caller, fields: door.Fields, exec_id: 
     request = from_json(SandboxRequest, _json(fields[door.REQUEST][0]))
     command = from_json(Command, _json(fields[door.COMMAND][0])) if door.COMMAND in fields else None
     sandbox, grant = await host.ephemeral(caller, request, exec_id)
-    start = None if command is None else relaying(sandbox).start_of(replace(command, ends_tree=True))
-    return Opened(sandbox=sandbox, start=start, command=command or Command(argv=()), grant=grant)
+    if command is None:
+        return Opened(sandbox=sandbox, start=None, command=Command(argv=()), grant=grant)
+    command = replace(command, argv=first_words(grant.spec.root, command.argv), ends_tree=True)
+    return Opened(sandbox=sandbox, start=relaying(sandbox).start_of(command), command=command, grant=grant)
 
 
 def _command_of(start: Start) -> Command:

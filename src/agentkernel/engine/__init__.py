@@ -12,22 +12,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentkernel.engine.connections import Connections as Connections
+    from agentkernel.engine.imagedoor import ImageDoor as ImageDoor
+    from agentkernel.engine.imagekeepers import Choice as Choice
+    from agentkernel.engine.imagekeepers import ImageKeepers as ImageKeepers
     from agentkernel.engine.images import TarImages as TarImages
     from agentkernel.engine.journal import Taker as Taker
     from agentkernel.engine.logs import Logs as Logs
     from agentkernel.engine.pool import Pools as Pools
     from agentkernel.engine.ports import Ports as Ports
     from agentkernel.engine.secrets import Secrets as Secrets
+    from agentkernel.engine.unpacking import Unpacking as Unpacking
     from agentkernel.engine.upkeep import Upkeep as Upkeep
 
 _MODULES = {
+    "Choice": "imagekeepers",
     "Connections": "connections",
+    "ImageDoor": "imagedoor",
+    "ImageKeepers": "imagekeepers",
     "Logs": "logs",
     "Pools": "pool",
     "Ports": "ports",
     "Secrets": "secrets",
     "Taker": "journal",
     "TarImages": "images",
+    "Unpacking": "unpacking",
     "Upkeep": "upkeep",
 }
 

@@ -14,8 +14,9 @@ from agentkernel.errors import NotFound, Refused
 from agentkernel.model.record import SandboxRecord
 
 DECIDE = frozenset({"fingerprints", "grant", "aftermath", "status"})
-READ = DECIDE | {"sandboxes", "info", "spec", "logs", "events", "network", "ports"}
-RUN = DECIDE | {"run"}
+IMAGES = frozenset({"images", "image_follow"})
+READ = DECIDE | IMAGES | {"sandboxes", "info", "spec", "logs", "events", "network", "ports"}
+RUN = DECIDE | IMAGES | {"run"}
 CONNECT = frozenset({"network", "change_network", "publish", "unpublish", "ports"})
 ONE = CONNECT | {"sandboxes", "info", "spec", "logs", "events", "start", "stop", "open", "extend", "relabel", "status"}
 _SANDBOX = "sandbox:"

@@ -59,7 +59,7 @@ class Core:
             self.audit = Audit(lambda: self.store, clock, keep=EVENTS_IN_MEMORY, also=journal.write)
         self.boots = Boots(parts.limits)
         self.census = Census()
-        self.granting = Granting(parts, lambda backend: self.operations.spawn(self.sweep(backend)))
+        self.granting = Granting(parts, lambda backend: self.operations.spawn(self.sweep(backend)), self.images_in_use)
         self.locks = Locks()
         self.operations = Operations()
         self.networks = Networks(self.audit, parts.egress, lambda spec: self.secrets.of(spec))
@@ -205,6 +205,13 @@ class Core:
     def take(self, backend: str, spec: SandboxSpec) -> Sandbox | None:
         """A fresh sandbox of that spec from a pool, which protects it no longer; None: there is none."""
         return None if self.pools is None else self.pools.take(backend, spec)
+
+    async def images_in_use(self) -> Collection[str]:
+        """The directories and digests of images that sandboxes of this engine need, running or not."""
+        specs = [record.spec for record in self.store.sandboxes()] if self.has_store or self.durable else []
+        specs += [live.record.spec for live in self.blocks]
+        specs += [] if self.pools is None else self.pools.specs()
+        return {each for spec in specs for each in (spec.root.directory, spec.root.digest) if each}
 
     async def take_passing(self) -> None:
         """Takes what engines in process have told into the durable store's trail; what it has no room for stays where it is."""

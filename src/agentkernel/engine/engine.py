@@ -44,8 +44,10 @@ from agentkernel.model.status import Status
 
 if TYPE_CHECKING:
     from agentkernel.engine.connections import Connections
+    from agentkernel.engine.imagedoor import ImageDoor
     from agentkernel.engine.logs import Logs
     from agentkernel.engine.upkeep import Upkeep
+    from agentkernel.model.image import ImageProgress, ImageRecord, ImageWork
     from agentkernel.model.network import EgressChange, EgressRules, PortRule, PublishedPort
 
 
@@ -71,6 +73,11 @@ class Engine:
     def _connections(self) -> Connections:
         connections: Connections = late.Connections(self._core, self._lifecycle, self._on)
         return connections
+
+    @cached_property
+    def _images(self) -> ImageDoor:
+        door: ImageDoor = late.ImageDoor(self._core)
+        return door
 
     @cached_property
     def _upkeep(self) -> Upkeep:
@@ -113,8 +120,8 @@ class Engine:
         core = self._core
         with core.audit.failures("sandbox.created", Subject(caller.principal, request.name or "", request.backend or "")):
             access.require(caller, "run")
-            grant = await core.granting.grant(request)
-            grant = await core.granting.prepared(replace(grant, spec=replace(grant.spec, linger_s=LINGER_S)))
+            grant = await core.granting.prepared(await core.granting.grant(request), request)
+            grant = replace(grant, spec=replace(grant.spec, linger_s=LINGER_S))
             core.keep_secrets(grant.spec, request)
             with core.bound(grant.spec.ports) as published:
                 sandbox = core.take(grant.backend, grant.spec) or await self._create(grant)
@@ -156,8 +163,8 @@ class Engine:
                 return self._info(made)
             if request.storage is StorageKind.MEMORY:
                 raise InvalidInput("a sandbox that lasts keeps its files on disk", hint="leave --storage out, or use `agentkernel run`")
-            grant = await core.granting.grant(replace(request, name=name, storage=StorageKind.DISK))
-            grant = await core.granting.prepared(grant)
+            request = replace(request, name=name, storage=StorageKind.DISK)
+            grant = await core.granting.prepared(await core.granting.grant(request), request)
             core.keep_secrets(grant.spec, request)
         self._upkeep.start()
         making = self._lifecycle.create(caller, grant, options)
@@ -274,6 +281,28 @@ class Engine:
         """See `abc.Kernel`."""
         return await self._connections.ports(caller, name)
 
+    # -- images
+
+    async def image_begin(self, caller: Caller, work: ImageWork) -> str:
+        """See `abc.Kernel`."""
+        return await self._images.begin(caller, work)
+
+    def image_follow(self, caller: Caller, job_id: str, *, follow: bool = False) -> AsyncIterator[ImageProgress]:
+        """See `abc.Kernel`."""
+        return self._images.follow(caller, job_id, follow=follow)
+
+    async def images(self, caller: Caller, backend: str = "") -> Sequence[ImageRecord]:
+        """See `abc.Kernel`."""
+        return await self._images.images(caller, backend)
+
+    async def image_remove(self, caller: Caller, reference: str, backend: str = "") -> None:
+        """See `abc.Kernel`."""
+        await self._images.remove(caller, reference, backend)
+
+    async def image_prune(self, caller: Caller, unused_for_s: float, backend: str = "") -> Sequence[str]:
+        """See `abc.Kernel`."""
+        return await self._images.prune(caller, unused_for_s, backend)
+
     # -- looking on
 
     async def logs(
@@ -324,9 +353,15 @@ class Engine:
         for part in ("_upkeep", "_logs"):
             if part in self.__dict__:  # made when it was first needed
                 await getattr(self, part).close()
+        if self._has_images:
+            await self._images.jobs.close()
         if self._core.pools is not None:
             await self._core.pools.close()
         await self._core.operations.drain()
+
+    @property
+    def _has_images(self) -> bool:
+        return "_images" in self.__dict__
 
     async def _ended(self, caller: Caller, record: SandboxRecord) -> SandboxRecord:
         return await self._lifecycle.remove(caller, record, force=True, why="its engine ended")

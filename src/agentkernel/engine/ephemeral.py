@@ -16,7 +16,7 @@ from agentkernel.engine.hostfiles import without_root
 from agentkernel.engine.reconcile import CLAIM_S, Reconciler
 from agentkernel.engine.registry import Live
 from agentkernel.engine.variables import give_again, without_given
-from agentkernel.errors import NotFound
+from agentkernel.errors import DaemonUnavailable, NotFound
 from agentkernel.failpoints import failpoint
 from agentkernel.model.isolation import BackendKind
 from agentkernel.model.network import PublishedPort
@@ -37,19 +37,22 @@ class Ephemerals:
         self._core = core
         self._reconciler = reconciler
 
-    async def acquire(self, caller: Caller, request: SandboxRequest, exec_id: int) -> tuple[Live, Grant]:
-        """Makes the sandbox of a command, or finds the one that is there.
+    async def acquire(self, caller: Caller, request: SandboxRequest, exec_id: int, *, fetches: bool = True) -> tuple[Live, Grant]:
+        """Makes the sandbox of a command, or finds the one that is there; see `abc.Host.ephemeral` for `fetches`.
 
         When the caller goes meanwhile, it is made none the less, and removed if nobody asks for it again.
         """
         subject = Subject(caller.principal, request.name or "", request.backend or "")
-        made = self._core.audit.told("sandbox.created", subject, self._acquired(caller, request, exec_id))
+        made = self._core.audit.told("sandbox.created", subject, self._acquired(caller, request, exec_id, fetches))
         work = self._core.operations.spawn(made)
         try:
-            return await asyncio.shield(work)
+            found = await asyncio.shield(work)
         except asyncio.CancelledError:
             work.add_done_callback(self._unclaimed)
             raise
+        if found is None:
+            raise DaemonUnavailable("the image must be fetched first", hint="who asks does that, and watches")
+        return found
 
     async def find(self, caller: Caller, exec_id: int) -> Live:
         """The sandbox that was made for a command; raises NotFound."""
@@ -62,7 +65,8 @@ class Ephemerals:
         """Removes it, as soon as it is made if that is under way; none there is fine, and for a caller so is somebody else's."""
         await self._core.operations.finish(self._disposed(exec_id, caller))
 
-    async def _acquired(self, caller: Caller, request: SandboxRequest, exec_id: int) -> tuple[Live, Grant]:
+    async def _acquired(self, caller: Caller, request: SandboxRequest, exec_id: int, fetches: bool) -> tuple[Live, Grant] | None:
+        """None, with nothing done, where an image had to be fetched first and is not to be."""
         core = self._core
         require(caller, "run")
         async with core.locks.hold(f"exec {exec_id}"):
@@ -70,7 +74,10 @@ class Ephemerals:
             if live is not None:
                 return live, live.grant or await self._granted_again(live, request)
             check_quota(core.parts.limits, caller.principal, core.census.count(caller.principal))
-            grant = await core.granting.prepared(await core.granting.grant(request))
+            grant = await core.granting.grant(request)
+            if grant.fetches and not fetches:
+                return None
+            grant = await core.granting.prepared(grant, request)
             grant = replace(grant, spec=replace(grant.spec, linger_s=LINGER_S))
             core.keep_secrets(grant.spec, request)
             with core.bound(grant.spec.ports) as published:
@@ -184,10 +191,9 @@ class Ephemerals:
             if live.record.exec_id == exec_id:
                 live.claim_by = self._core.clock()
 
-    def _unclaimed(self, work: asyncio.Task[tuple[Live, Grant]]) -> None:
-        if not work.cancelled() and work.exception() is None:
-            live = work.result()[0]
-            live.claim_by = self._core.clock() + CLAIM_S
+    def _unclaimed(self, work: asyncio.Task[tuple[Live, Grant] | None]) -> None:
+        if not work.cancelled() and work.exception() is None and (made := work.result()) is not None:
+            made[0].claim_by = self._core.clock() + CLAIM_S
 
 
 def _subject(record: SandboxRecord) -> Subject:

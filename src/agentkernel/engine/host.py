@@ -70,9 +70,9 @@ class HostEngine(Engine):
         finally:
             await to_the_end(self.dispose(exec_id))
 
-    async def ephemeral(self, caller: Caller, request: SandboxRequest, exec_id: int) -> tuple[Sandbox, Grant]:
+    async def ephemeral(self, caller: Caller, request: SandboxRequest, exec_id: int, *, fetches: bool = True) -> tuple[Sandbox, Grant]:
         """See `abc.Host`."""
-        live, grant = await self._ephemerals.acquire(caller, request, exec_id)
+        live, grant = await self._ephemerals.acquire(caller, request, exec_id, fetches=fetches)
         return SharedSandbox(live, self._usage, caller), grant
 
     async def ephemeral_of(self, caller: Caller, exec_id: int) -> Sandbox:
@@ -103,7 +103,7 @@ class HostEngine(Engine):
 
     def busy(self) -> int:
         """See `abc.Host`."""
-        return len(self._core.operations) + self._core.registry.commands()
+        return len(self._core.operations) + self._core.registry.commands() + (len(self._images.jobs) if self._has_images else 0)
 
     async def close(self) -> None:
         """Lets go of everything; sandboxes live on."""

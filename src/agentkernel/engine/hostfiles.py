@@ -16,7 +16,9 @@ def without_files(spec: SandboxSpec) -> SandboxSpec:
 
 def without_root(spec: SandboxSpec) -> SandboxSpec:
     """What is stored of a sandbox that is never built again."""
-    return replace(spec, root=RootFilesystem(kind=spec.root.kind, directory=spec.root.directory, label=spec.root.label))
+    root = spec.root
+    kept = RootFilesystem(kind=root.kind, directory=root.directory, label=root.label, reference=root.reference, digest=root.digest)
+    return replace(spec, root=kept)
 
 
 def found_again(spec: SandboxSpec, parts: Parts) -> SandboxSpec:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from agentkernel.abc import Backend, Store
 from agentkernel.abc_network import Egress
 from agentkernel.engine.admission import Limits
+from agentkernel.errors import Unsupported
 from agentkernel.model.isolation import Presence
 from agentkernel.model.spec import RootFilesystem
 
 if TYPE_CHECKING:
+    from agentkernel.abc_images import ImageKeeper, Logins, Report
     from agentkernel.engine.reserve import PoolSettings
+    from agentkernel.model.image import Image, ImageWork
 
 
 MakeAuthority = Callable[[Sequence[str]], tuple[str, dict[str, str]]]  # of hosts: its certificate, and theirs by host
@@ -52,6 +55,65 @@ class HostRoot(Protocol):
         ...
 
 
+class UnpackArguments(Protocol):
+    """The arguments for a Python interpreter that has this package, to unpack archives into a directory."""
+
+    def __call__(self, options: Sequence[str], archives: Sequence[str], destination: str, limit_bytes: int) -> tuple[str, ...]:
+        """Paths are as the interpreter sees them."""
+        ...
+
+
+class Unpack(Protocol):
+    """Unpacks archives of the host into an empty directory of the host, in a sandbox that sees nothing else."""
+
+    async def __call__(self, options: Sequence[str], archives: Sequence[str], destination: str) -> None:
+        """Raises InvalidInput, with what the unpacker said, and SandboxFailed, Unsupported where it could not be run."""
+        ...
+
+
+class OpenLibrary(Protocol):
+    """Makes the store of images; it does nothing before it is asked for something."""
+
+    def __call__(
+        self,
+        directory: str,
+        *,
+        unpack: Unpack,
+        environment: Mapping[str, str],
+        home: str,
+        in_use: Callable[[], Awaitable[Collection[str]]],
+    ) -> ImageKeeper:
+        """`in_use` tells the directories and digests that sandboxes need."""
+        ...
+
+
+class Build(Protocol):
+    """Builds an image of a Dockerfile."""
+
+    async def __call__(self, work: ImageWork, reference: str, place: BuildPlace, report: Report) -> Image:
+        """`reference` is canonical.
+
+        Raises:
+            BackendUnavailable: no builder is here.
+            ImageFailed: the build failed.
+            InvalidInput, NotFound: there is no such Dockerfile, or stage.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildPlace:
+    """Where a build leaves its image."""
+
+    keeper: ImageKeeper
+    directory: str  # for what is remembered of builds, and for what is passed on from a builder to the keeper
+    environment: Mapping[str, str]
+
+
+def _no_names(text: str) -> str:
+    raise Unsupported(f"this engine knows no images by name, such as {text!r}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageParts:
     """The functions of the image packages that the engine uses."""
@@ -59,8 +121,14 @@ class ImageParts:
     host_root: HostRoot
     is_project: Callable[[str, str], bool]  # directory, home
     image_for: Callable[[Sequence[bytes], Iterable[str]], str | None]  # argv, names in the directory -> the image of the language table
-    unpack_argv: Callable[[str, str, int], tuple[str, ...]]  # tar path, destination, byte limit -> arguments for a Python interpreter
+    unpack_argv: UnpackArguments
     certificates: Callable[[Mapping[str, str]], str] = lambda _environment: ""  # the file of certificates that a caller trusts
+    canonical: Callable[[str], str] = _no_names  # the one form of an image's name; raises InvalidInput
+    image_of_language: Callable[[str], str | None] = lambda _language: None
+    default_image: Callable[[], str] = lambda: ""  # where nothing tells the language; empty: none
+    library: OpenLibrary | None = None  # agentkernel's own store of images; None: there is none
+    logins: Logins | None = None  # what the user has logged in with at registries; for engines that fetch by themselves
+    build: Build | None = None  # Dockerfiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

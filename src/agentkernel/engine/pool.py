@@ -86,6 +86,10 @@ class Pools:
         """The ids of the sandboxes that are in a pool, on their way into one or being removed; a live view."""
         return self._held
 
+    def specs(self) -> list[SandboxSpec]:
+        """What the sandboxes in store are made of."""
+        return [spec for _, spec in self._pools]
+
     def states(self) -> tuple[PoolState, ...]:
         """Every pool at a glance."""
         return tuple(pool.state() for pool in self._pools.values())

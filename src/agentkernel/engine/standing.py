@@ -12,6 +12,7 @@ import os
 
 from agentkernel.model.isolation import IsolationLevel
 from agentkernel.model.spec import RootKind, SandboxSpec, WorkspaceMode
+from agentkernel.policy.inside import CERTIFICATES
 
 Standing = tuple[object, ...]
 
@@ -24,11 +25,13 @@ def is_poolable(spec: SandboxSpec) -> bool:
     """Whether such a sandbox may be made before anybody asks for it.
 
     Not if what it shows of the host's is found out only while it is built, or was judged by what lay there when it was asked for:
-    HOME without its credentials, writable directories with their protected files, mounts, single files.
+    HOME without its credentials, writable directories with their protected files, mounts, single files. The one that tells whom the host
+    trusts, which every image is shown, is looked at when one is handed out. GPUs are not taken for nobody.
     """
     return (
         spec.level is not IsolationLevel.PROCESS  # moves every path of the spec
-        and not spec.mounts
+        and all(bind.target == CERTIFICATES for bind in spec.mounts)
+        and not spec.gpus
         and not spec.secrets  # whom it trusts is made for each
         and not spec.home_source
         and spec.workspace.mode in _SHARED_VIEWS
@@ -48,7 +51,7 @@ def standing_of(spec: SandboxSpec) -> Standing:
 def _sources(spec: SandboxSpec) -> tuple[str, ...]:
     root = (spec.root.directory,) if spec.root.kind is RootKind.DIRECTORY else ()
     workspace = (spec.workspace.source,) if spec.workspace.mode is not WorkspaceMode.NONE else ()
-    return (*(bind.source for bind in spec.root.binds), *root, *workspace)
+    return (*(bind.source for bind in spec.root.binds), *(bind.source for bind in spec.mounts), *root, *workspace)
 
 
 def _identity(path: str) -> tuple[int, int, int] | None:

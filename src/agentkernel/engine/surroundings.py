@@ -12,7 +12,7 @@ from agentkernel.model.names import ARCHIVE_ENDINGS
 from agentkernel.model.request import SandboxRequest
 from agentkernel.model.spec import Bind, Workspace, WorkspaceMode
 from agentkernel.policy.deny import denied_in_home, holds_credentials, ordinary_in_projects, protected_paths
-from agentkernel.policy.surroundings import Surroundings
+from agentkernel.policy.surroundings import ImageName, Surroundings
 
 
 def resolve(request: SandboxRequest) -> SandboxRequest:
@@ -35,12 +35,14 @@ def gather(request: SandboxRequest, parts: Parts) -> Surroundings:
     environment, home = whose(request, parts)
     view = _Directory(request.directory or request.cwd)
     mounts = {bind.source: _Directory(bind.source) for bind in request.mounts}
+    here = _Directory(request.cwd) if request.cwd != view.path else view
     image = request.image if request.image is not None and _is_path(request.image) else None
-    root = parts.images.host_root(argv=request.argv, environment=environment, home=home, uid=parts.uid)
+    of_host = request.image is None
+    of_command = parts.images.image_for(request.argv, ()) if of_host else None
     return Surroundings(
         home=home,
         uid=parts.uid,
-        root=root,
+        root=parts.images.host_root(argv=request.argv, environment=environment, home=home, uid=parts.uid) if of_host else None,
         image_directory=image if image is not None and os.path.isdir(image) else None,
         image_is_tar=image is not None and image.endswith(ARCHIVE_ENDINGS) and os.path.isfile(image),
         cwd_is_project=parts.images.is_project(request.cwd, home),
@@ -53,8 +55,21 @@ def gather(request: SandboxRequest, parts: Parts) -> Surroundings:
             (directory.path, name) for directory in ({view.path: view} | mounts).values() for name in _credentials(directory)
         ),
         certificates=parts.images.certificates(environment),
-        detected_image=None if root is not None else parts.images.image_for(request.argv, _Directory(request.cwd).names),
+        image_name=None if of_host or image is not None else _named(request.image, parts),
+        command_image=_named(of_command, parts),
+        picked_image=_named(of_command or _of_project(request, here.names, parts), parts) if of_host else None,
     )
+
+
+def _of_project(request: SandboxRequest, names: tuple[str, ...], parts: Parts) -> str | None:
+    """What the language table has for the language that the project says it is of, else for its files, else for none."""
+    images = parts.images
+    of_language = None if request.language is None else images.image_of_language(request.language)
+    return of_language or images.image_for((), names) or images.default_image()
+
+
+def _named(text: str | None, parts: Parts) -> ImageName | None:
+    return ImageName(text=text, reference=parts.images.canonical(text)) if text else None
 
 
 def whose(request: SandboxRequest, parts: Parts) -> tuple[Mapping[str, str], str]:

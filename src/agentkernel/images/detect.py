@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from agentkernel.images.procfile import commands_of
 
-DEFAULT_IMAGE = "alpine:3.20"  # where nothing tells the language
+DEFAULT_IMAGE = "alpine:3.20"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +81,16 @@ def detect_image(argv: Sequence[bytes], names: Iterable[str]) -> str | None:
     present = frozenset(names)
     language = language or next((one for one in LANGUAGES if one.has_file(present)), None)
     return language.image if language is not None else None
+
+
+def default_image() -> str:
+    """The image where nothing tells the language."""
+    return DEFAULT_IMAGE
+
+
+def image_of_language(name: str) -> str | None:
+    """The image of a language of the table; None for what is none."""
+    return next((language.image for language in LANGUAGES if language.name == name), None)
 
 
 def is_project(names: Iterable[str]) -> bool:

@@ -97,3 +97,8 @@ class ImageProgress:
     error_code: str = ""  # FAILED: as `errors` names it
     error: str = ""
     hint: str = ""
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing follows."""
+        return self.stage in (ImageStage.DONE, ImageStage.FAILED)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agentkernel.model.image import ImageProgress, ImageRecord, ImageWork
 from agentkernel.model.isolation import Fingerprint
 from agentkernel.model.network import EgressChange, EgressRules, PortRule, PublishedPort
 from agentkernel.model.record import CreateOptions, Event, EventFilter, KernelStatus, Labels, LogEntry, SandboxFilter, SandboxInfo
@@ -29,6 +30,7 @@ class Operation:
 
 
 _NAME: Mapping[str, Any] = {"name": str}
+_OF_BACKEND: Mapping[str, Any] = {"backend": str}
 
 OPERATIONS: Mapping[str, Operation] = {
     "fingerprints": Operation(method="fingerprints", parameters={}, result=tuple[Fingerprint, ...]),
@@ -59,6 +61,23 @@ OPERATIONS: Mapping[str, Operation] = {
     "publish": Operation(method="publish", parameters={"name": str, "rule": PortRule}, result=PublishedPort, mutates=True),
     "unpublish": Operation(method="unpublish", parameters={"name": str, "port": int}, result=None, mutates=True),
     "ports": Operation(method="ports", parameters=_NAME, result=tuple[PublishedPort, ...]),
+    "image_begin": Operation(method="image_begin", parameters={"work": ImageWork}, result=str, mutates=True),
+    "image_follow": Operation(method="image_follow", parameters={"job_id": str}, result=tuple[ImageProgress, ...], paged=True),
+    "images": Operation(method="images", parameters=_OF_BACKEND, optional=frozenset({"backend"}), result=tuple[ImageRecord, ...]),
+    "image_remove": Operation(
+        method="image_remove",
+        parameters={"reference": str, **_OF_BACKEND},
+        optional=frozenset({"backend"}),
+        result=None,
+        mutates=True,
+    ),
+    "image_prune": Operation(
+        method="image_prune",
+        parameters={"unused_for_s": float, **_OF_BACKEND},
+        optional=frozenset({"backend"}),
+        result=tuple[str, ...],
+        mutates=True,
+    ),
     "logs": Operation(
         method="logs",
         parameters={"name": str, "exec_id": int, "since": float},

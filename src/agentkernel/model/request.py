@@ -26,6 +26,8 @@ class SandboxRequest:
     pull: PullPolicy = PullPolicy.MISSING  # of an image by name
     runtime: str | None = None  # of a container engine
     gpus: str | None = None  # all, a number, or ids joined by commas
+    entrypoint: tuple[str, ...] | None = None  # in place of the image's; empty: none
+    language: str | None = None  # of the project: which image is taken where the host's own system cannot be the root
     name: str | None = None
     network: bool | None = None
     allow_hosts: tuple[Rule, ...] = ()  # beyond what the profile allows; with `only_hosts` nothing but these
@@ -70,3 +72,8 @@ class Grant:
     chosen: BackendKind
     notices: tuple[Notice, ...] = ()
     tar_image: str | None = None  # the image must first be unpacked from this file; spec.root.directory is then set by the engine
+
+    @property
+    def fetches(self) -> bool:
+        """Whether its image, which has a name, must be fetched first: what it says of its commands is not in the spec yet."""
+        return bool(self.spec.root.reference) and not self.spec.root.digest

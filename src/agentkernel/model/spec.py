@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 
+from agentkernel.errors import InvalidInput
 from agentkernel.model.isolation import IsolationLevel
 from agentkernel.model.network import NOTHING, EgressRules, PortRule, Secret
 
@@ -140,3 +142,17 @@ class SandboxSpec:
     runtime: str = ""  # of a container engine: runsc, kata, sysbox-runc, ...; empty: its own default
     gpus: str = ""  # all, a number, or ids joined by commas; empty: none
     linger_s: float | None = None  # the sandbox ends by itself when no host has been attached for so long; None: never
+
+
+def first_words(root: RootFilesystem, argv: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """What `run` starts: the image's entrypoint and then what was typed, or where nothing was, the image's command.
+
+    Raises InvalidInput where that is nothing.
+    """
+    typed = argv or tuple(os.fsencode(word) for word in root.command)
+    words = (*(os.fsencode(word) for word in root.entrypoint), *typed)
+    if not words or not words[0]:
+        raise InvalidInput(
+            f"there is no command to run, and the image {root.label} names none", hint="agentkernel run --image IMAGE COMMAND"
+        )
+    return words

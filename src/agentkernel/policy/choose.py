@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from agentkernel.errors import BackendUnavailable, UnknownKey, Unsupported
 from agentkernel.model.isolation import BackendKind, Feature, Fingerprint, IsolationLevel, Support
@@ -15,6 +15,8 @@ NEVER_CHOSEN = frozenset({"kubernetes", "nomad", "memory"})  # clusters cost and
 KNOWN = frozenset(ORDER) | NEVER_CHOSEN | {"wasm"}
 # Chosen only when exactly that level is asked for: too weak for a surprise, too slow (TCG) for one.
 ONLY_WHEN_ASKED = frozenset({IsolationLevel.NONE, IsolationLevel.PROCESS, IsolationLevel.VM_EMULATED})
+# Among backends that have the image already the engines come before the namespaces, which isolate as much.
+_ORDER_OF_HOLDERS = ("hyperlight", "firecracker", "qemu", "apple", "gvisor", "docker", "podman", "namespaces")
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
@@ -23,8 +25,22 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
     return (*(name for name in ORDER if name in given), *(name for name in given if name not in ORDER))
 
 
-def choose(request: SandboxRequest, needed: Sequence[Feature], fingerprints: Sequence[Fingerprint]) -> tuple[Fingerprint, BackendKind]:
-    """The backend and how it came to be chosen.
+def in_order_of_holders(names: Iterable[str]) -> tuple[str, ...]:
+    """The same among backends that have an image already."""
+    given = tuple(dict.fromkeys(names))
+    return (*(name for name in _ORDER_OF_HOLDERS if name in given), *(name for name in given if name not in _ORDER_OF_HOLDERS))
+
+
+def to_unpack(names: Iterable[str]) -> tuple[str, ...]:
+    """In which order backends are asked to unpack an image: many small files are written, which namespaces do the quickest."""
+    given = in_order(names)
+    return (*(name for name in given if name == "namespaces"), *(name for name in given if name != "namespaces"))
+
+
+def choose(
+    request: SandboxRequest, needed: Sequence[Feature], fingerprints: Sequence[Fingerprint], holders: Collection[str] = ()
+) -> tuple[Fingerprint, BackendKind]:
+    """The backend and how it came to be chosen. `holders`: those for which the image is here already, which come before all others.
 
     Raises:
         UnknownKey: there is no backend of that name.
@@ -39,13 +55,15 @@ def choose(request: SandboxRequest, needed: Sequence[Feature], fingerprints: Seq
             raise _only_process(asked)
         _require(asked, needed, fingerprints)
         return asked, BackendKind.ASKED
-    candidates = sorted((each for each in fingerprints if _is_candidate(each, request.min_isolation)), key=_rank)
+    candidates = sorted(
+        (each for each in fingerprints if _is_candidate(each, request.min_isolation)), key=lambda each: _rank(each, holders)
+    )
     if not candidates:
         raise _none_left(request, fingerprints)
     for candidate in candidates:
         if not _missing(candidate, needed):
             return candidate, BackendKind.CHOSEN
-    nearest = min(candidates, key=lambda each: (len(_missing(each, needed)), _rank(each)))
+    nearest = min(candidates, key=lambda each: (len(_missing(each, needed)), _rank(each, holders)))
     _require(nearest, needed, fingerprints)
     raise AssertionError("unreachable: the nearest candidate lacks something")
 
@@ -79,11 +97,13 @@ def _is_candidate(fingerprint: Fingerprint, least: IsolationLevel) -> bool:
     return fingerprint.level not in ONLY_WHEN_ASKED or (fingerprint.level == least and least > IsolationLevel.NONE)
 
 
-def _rank(fingerprint: Fingerprint) -> tuple[int, int, int, str]:
-    """Sorts emulated machines and bare processes last, then by the table, then strangers by level and name."""
-    known = fingerprint.backend in ORDER
+def _rank(fingerprint: Fingerprint, holders: Collection[str]) -> tuple[int, int, int, int, str]:
+    """Sorts emulated machines and bare processes last, then who would have to fetch the image, then by the table, then strangers by level
+    and name."""
+    name = fingerprint.backend
     reluctant = int(fingerprint.level in ONLY_WHEN_ASKED)
-    return (reluctant, ORDER.index(fingerprint.backend) if known else len(ORDER), -fingerprint.level, fingerprint.backend)
+    order = _ORDER_OF_HOLDERS if name in holders else ORDER
+    return (reluctant, int(name not in holders), order.index(name) if name in order else len(order), -fingerprint.level, name)
 
 
 def _missing(fingerprint: Fingerprint, needed: Iterable[Feature]) -> tuple[Feature, ...]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from agentkernel import policy as late  # what only requests with secrets need
-from agentkernel.errors import CommandNotFound, InvalidInput, NotFound, Unsupported
+from agentkernel.errors import InvalidInput, Unsupported
 from agentkernel.model.isolation import BackendKind, Feature, Fingerprint, Support
 from agentkernel.model.names import random_name, validate_name
 from agentkernel.model.network import NOTHING
@@ -17,40 +16,55 @@ from agentkernel.model.spec import Bind, NetworkMode, RootFilesystem, RootKind, 
 from agentkernel.policy.choose import choose, emulations
 from agentkernel.policy.deny import denied_in_home
 from agentkernel.policy.environment import environment
-from agentkernel.policy.exposure import mounts, require_shown
+from agentkernel.policy.exposure import mounts
+from agentkernel.policy.gpus import checked_gpus
+from agentkernel.policy.image import MAX_ID
 from agentkernel.policy.inside import CERTIFICATES
 from agentkernel.policy.needs import needs
 from agentkernel.policy.network import UNAVAILABLE, Network, asks_for_network, network, ports
 from agentkernel.policy.profiles import Profile, profile
 from agentkernel.policy.resources import resources
+from agentkernel.policy.root import Root, roots
+from agentkernel.policy.runtimes import with_runtime
 from agentkernel.policy.surroundings import Surroundings
 from agentkernel.policy.workspace import named_file_binds, workspace
-
-MAX_ID = 65535  # what an id map of a sandbox covers
-_IMAGE_HINT = "images are not fetched yet: give an unpacked image or an archive with --image DIRECTORY or --image FILE.tar"
 
 
 def decide(request: SandboxRequest, surroundings: Surroundings, fingerprints: Sequence[Fingerprint]) -> Grant:
     """What to build and by whom.
 
+    An image that has a name is decided twice: what it says of its commands is in `surroundings` only once it is here (`Grant.fetches`).
+
     Raises:
         InvalidInput, UnknownKey: the request cannot be right.
         Refused: it would show the sandbox what it must not see.
-        CommandNotFound: the host does not have the command, and no image was given.
+        CommandNotFound: the host does not have the command, and no image is known for it.
         Unsupported, BackendUnavailable: no backend, or not the one asked for, can do it here.
     """
     row = profile(request.profile)
-    root, tar = _root(request, surroundings)
+    able = with_runtime(request.runtime, request.backend, fingerprints)
+    first: Unsupported | None = None
+    for root in roots(request, surroundings, able):
+        try:
+            return _granted(request, row, root, surroundings, able)
+        except Unsupported as error:
+            first = first or error
+    assert first is not None  # noqa: S101 - there is always a root
+    raise first
+
+
+def _granted(request: SandboxRequest, row: Profile, root: Root, surroundings: Surroundings, fingerprints: Sequence[Fingerprint]) -> Grant:
     spec, notices = _spec(request, row, root, surroundings)
-    spec, placed, more = _placed(request, spec, fingerprints, from_tar=tar is not None)
+    spec, placed, more = _placed(request, spec, root, surroundings, fingerprints)
     backend = placed.backend
-    spec = replace(spec, level=backend.level, transparent_network=_transparent(request, spec, backend))
+    runtime = backend.runtimes[0].name if request.runtime is not None else ""
+    spec = replace(spec, level=backend.level, runtime=runtime, transparent_network=_transparent(request, spec, backend))
     return Grant(
         spec=replace(spec, environment=_environment(request, row, spec, surroundings)),
         backend=backend.backend,
         chosen=placed.kind,
         notices=(*request.notices, *notices, *more, *emulations(backend, placed.needed)),
-        tar_image=tar,
+        tar_image=root.tar if surroundings.image is None else None,
     )
 
 
@@ -63,13 +77,15 @@ class _Placed(NamedTuple):
 
 
 def _placed(
-    request: SandboxRequest, spec: SandboxSpec, fingerprints: Sequence[Fingerprint], *, from_tar: bool
+    request: SandboxRequest, spec: SandboxSpec, root: Root, surroundings: Surroundings, fingerprints: Sequence[Fingerprint]
 ) -> tuple[SandboxSpec, _Placed, tuple[Notice, ...]]:
     """The backend. Where none can filter the network, and only the profile wants one, the sandbox has none, and a notice says so."""
+    holders = surroundings.image_holders if spec.root.reference else frozenset[str]()
+    user_asked = request.user is not None or root.user is not None
 
     def place(wanted: SandboxSpec) -> _Placed:
-        needed = needs(wanted, from_tar=from_tar, user_asked=request.user is not None)
-        return _Placed(*choose(request, needed, fingerprints), needed)
+        needed = needs(wanted, from_tar=root.tar is not None and surroundings.image is None, user_asked=user_asked)
+        return _Placed(*choose(request, needed, fingerprints, holders), needed)
 
     try:
         return spec, place(spec), ()
@@ -92,20 +108,18 @@ def _environment(request: SandboxRequest, row: Profile, spec: SandboxSpec, surro
     return environment(request, spec, passes=passes, certificates=surroundings.certificates)
 
 
-def _spec(
-    request: SandboxRequest, row: Profile, root: RootFilesystem, surroundings: Surroundings
-) -> tuple[SandboxSpec, tuple[Notice, ...]]:
-    user = _user(request.user)
+def _spec(request: SandboxRequest, row: Profile, root: Root, surroundings: Surroundings) -> tuple[SandboxSpec, tuple[Notice, ...]]:
+    user = root.user or _user(request.user)
     view, view_notices = workspace(request, row, surroundings)
     reach = network(request, row)
     home, home_notices = _home(_switched(request.mount_home, row.mount_home), surroundings)
     shown = (*named_file_binds(request, row, view, surroundings), *mounts(request, view, user, surroundings))
     spec = SandboxSpec(
         name=validate_name(request.name) if request.name is not None else random_name(),
-        root=root,
+        root=root.filesystem,
         profile=row.name,
         workspace=view,
-        mounts=(*shown, *(() if request.secrets else _certificates(root, reach, surroundings))),
+        mounts=(*shown, *(() if request.secrets else _certificates(root.filesystem, reach, surroundings))),
         home_source=home,
         home_denied=denied_in_home() if home else (),
         network=reach.mode,
@@ -119,8 +133,9 @@ def _spec(
         read_only_root=_switched(request.read_only_root, row.read_only_root),
         user=user,
         seccomp=row.seccomp,
+        gpus=checked_gpus(request.gpus) if request.gpus is not None else "",
     )
-    return spec, (*view_notices, *home_notices)
+    return spec, (*root.notices, *view_notices, *home_notices)
 
 
 def _certificates(root: RootFilesystem, reach: Network, surroundings: Surroundings) -> tuple[Bind, ...]:
@@ -157,26 +172,3 @@ def _user(text: str | None) -> User:
     if uid == 0:
         return User(uid=0, gid=gid, name="root", home="/root")
     return User(uid=uid, gid=gid, name="user" if uid == User().uid else f"uid{uid}")
-
-
-def _root(request: SandboxRequest, surroundings: Surroundings) -> tuple[RootFilesystem, str | None]:
-    """The root file system, and the tar file that it must first be unpacked from."""
-    if request.image is not None:
-        return _image(request.image, surroundings)
-    if surroundings.root is not None:
-        return surroundings.root, None
-    if not request.argv:
-        raise Unsupported("this host offers no root file system of its own", hint=_IMAGE_HINT)
-    command = os.fsdecode(request.argv[0])
-    picked = f"the image for it would be {surroundings.detected_image}; " if surroundings.detected_image else ""
-    raise CommandNotFound(f"there is no command {command!r} on this host", hint=f"{picked}{_IMAGE_HINT}")
-
-
-def _image(image: str, surroundings: Surroundings) -> tuple[RootFilesystem, str | None]:
-    label = image.rstrip("/").rsplit("/", 1)[-1] or image
-    if surroundings.image_is_tar:
-        return RootFilesystem(kind=RootKind.DIRECTORY, label=label), image
-    if surroundings.image_directory is None:
-        raise NotFound(f"there is no image {image!r}: neither a directory nor a .tar archive", hint=_IMAGE_HINT)
-    directory = require_shown(surroundings.image_directory, surroundings)
-    return RootFilesystem(kind=RootKind.DIRECTORY, directory=directory, label=label), None

@@ -1,7 +1,8 @@
 """The base environment of every command in a sandbox.
 
-Later layers win: the sandbox's own variables, those of the filtered network, the toolchains' (from the root), what a profile
-passes of the host's, and what the user sets with -e.
+Later layers win: what an image says, the sandbox's own variables, those of the filtered network, the toolchains' of the host's
+system, what a profile passes of the host's, and what the user sets with -e. Of an image's only PATH counts more than our own: its
+programs are found first.
 
 Installers write to HOME, because the system's directories are read-only inside. `PIP_USER` is deliberately not among the
 variables: with it pip refuses every virtual environment ("Can not perform a '--user' install"), whether that is the toolchain
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from agentkernel.model.names import validate_environment_name, validate_environment_value
 from agentkernel.model.request import SandboxRequest
-from agentkernel.model.spec import NetworkMode, RootFilesystem, SandboxSpec, User
+from agentkernel.model.spec import NetworkMode, RootFilesystem, RootKind, SandboxSpec, User
 from agentkernel.policy.deny import filter_environment
 from agentkernel.policy.inside import CERTIFICATE_VARIABLES, CERTIFICATES, variables
 
@@ -32,11 +33,13 @@ def environment(request: SandboxRequest, spec: SandboxSpec, *, passes: bool, cer
         given = {name.upper() for name in request.environment}  # who sets http_proxy means HTTP_PROXY as well
         added = variables(spec, certificates=certificates)
         own.update({name: value for name, value in added.items() if name.upper() not in given})
-    result = {**own, **_locale(), **dict(root.environment)}
+    own |= _locale()
+    said = dict(root.environment)
+    result = {**own, **said} if root.kind is RootKind.HOST else {**said, **own}
     if spec.secrets:
         result.update(dict.fromkeys(CERTIFICATE_VARIABLES, CERTIFICATES))  # what vouches for their hosts is in that file alone
     if passes:
-        kept = own.keys() | dict(root.environment).keys()  # the host's would point to places that are not inside
+        kept = (own.keys() - _locale().keys()) | said.keys()  # the host's would point to places that are not inside
         result.update({name: value for name, value in filter_environment(request.host_environment).items() if name not in kept})
     for name, value in request.environment.items():
         result[validate_environment_name(name)] = validate_environment_value(name, value)
@@ -46,7 +49,8 @@ def environment(request: SandboxRequest, spec: SandboxSpec, *, passes: bool, cer
 
 def _own(root: RootFilesystem, user: User, installs: str) -> dict[str, str]:
     installed = (f"{installs}/.local/bin", f"{installs}/.cargo/bin", f"{installs}/go/bin", f"{installs}/.local/share/gem/bin")
-    path = dict.fromkeys((*installed, *root.path_directories, *STANDARD_PATH))
+    shown = (*installed, *root.path_directories) if root.kind is RootKind.HOST else (*root.path_directories, *installed)
+    path = dict.fromkeys((*shown, *STANDARD_PATH))
     return {
         "HOME": user.home,
         "USER": user.name,
