@@ -17,7 +17,8 @@ import pytest
 
 from agentkernel.images import tarstream
 from agentkernel.images.decompress import BadArchiveError, Source
-from agentkernel.images.unpack import Tally, Unpacker, arguments
+from agentkernel.images.unpack import arguments
+from agentkernel.images.unpacker import Tally, Unpacker
 
 
 def member(name, kind=tarfile.REGTYPE, *, link="", mode=0o644, size=0):
@@ -294,7 +295,7 @@ def test_names_that_are_too_long_or_too_deep_are_refused(destination: Path) -> N
 
 
 def test_too_many_entries_are_refused(destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentkernel.images.unpack.MAX_ENTRIES", 10)
+    monkeypatch.setattr("agentkernel.images.unpacker.MAX_ENTRIES", 10)
     refuse(archive(*[f"f{index}" for index in range(11)]), destination, "more than 10 entries")
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import bz2
 import lzma
 import zlib
+from collections.abc import Callable
 from typing import BinaryIO, Protocol
+
+from agentkernel.images import zstd
 
 CHUNK_BYTES = 256 * 1024
 MAX_RATIO = 250  # archives of file systems reach 10; 42.zip and its like reach a million
 RATIO_FREE_BYTES = 64 * 1024 * 1024  # below this a high ratio does no harm
 LZMA_MEMORY_BYTES = 256 * 1024 * 1024
+MAX_TRAILING_BYTES = 64 * 1024 * 1024  # zeros after a tar archive's end: tar(1) fills up a record of 10 KiB, tapes had larger ones
 
-ZSTD_MAGIC, ZIP_MAGIC = b"\x28\xb5\x2f\xfd", b"PK\x03\x04"
+ZSTD_MAGIC, ZSTD_SKIPPED, ZIP_MAGIC = b"\x28\xb5\x2f\xfd", b"\x2a\x4d\x18", b"PK\x03\x04"  # (RFC 8878: a skipped frame's first byte varies)
 
 
 class BadArchiveError(Exception):
@@ -60,10 +64,11 @@ class _Gzip:
 
 
 class Source:
-    """The archive's bytes, decompressed as they are asked for; never holds more than a chunk."""
+    """The archive's bytes, decompressed as they are asked for; never holds more than a chunk. `seen` gets each of them once, in order."""
 
-    def __init__(self, raw: BinaryIO) -> None:
+    def __init__(self, raw: BinaryIO, seen: Callable[[bytes], None] = lambda _data: None) -> None:
         self._raw = raw
+        self._seen = seen
         self._pending = raw.read(CHUNK_BYTES)  # compressed bytes that were read and not used
         self._ready = b""
         self._read = len(self._pending)
@@ -86,6 +91,7 @@ class Source:
         """At least one and at most `limit` bytes; none at the archive's end."""
         if not self._ready:
             self._ready = self._more()
+            self._seen(self._ready)
         part, self._ready = self._ready[:limit], self._ready[limit:]
         return part
 
@@ -97,11 +103,21 @@ class Source:
                 raise BadArchiveError("the archive is cut short")
             size -= len(part)
 
+    def drain(self) -> None:
+        """Reads to the end, of which the archive does not need all; raises BadArchiveError where that is far."""
+        left = MAX_TRAILING_BYTES
+        while part := self.read_some(CHUNK_BYTES):
+            left -= len(part)
+            if left < 0:
+                raise BadArchiveError(f"more than {MAX_TRAILING_BYTES} bytes follow the archive")
+
     def _fresh(self) -> _Decompressor | None:
         if self._kind == "gzip":
             return _Gzip()
         if self._kind == "bzip2":
             return bz2.BZ2Decompressor()
+        if self._kind == "zstd":
+            return _zstd()
         return lzma.LZMADecompressor(memlimit=LZMA_MEMORY_BYTES) if self._kind == "xz" else None
 
     def _more(self) -> bytes:
@@ -131,7 +147,7 @@ class Source:
             decompressor = self._decompressor = fresh
         try:
             output = decompressor.decompress(data, CHUNK_BYTES)
-        except (zlib.error, lzma.LZMAError, OSError, ValueError, EOFError) as error:
+        except (zlib.error, lzma.LZMAError, zstd.ZstdError, OSError, ValueError, EOFError) as error:
             raise BadArchiveError(f"the {self._kind} stream is damaged: {error}") from None
         if decompressor.eof:
             self._pending = decompressor.unused_data
@@ -141,6 +157,15 @@ class Source:
         return output
 
 
+def _zstd() -> _Decompressor:
+    decompressor = zstd.decompressor()
+    if decompressor is None:
+        raise BadArchiveError(
+            "the archive is compressed with zstd, and libzstd is missing", "install the package libzstd1 (Debian) or zstd-libs (Alpine)"
+        )
+    return decompressor
+
+
 def _compression(head: bytes) -> str:
     if head.startswith(b"\x1f\x8b"):
         return "gzip"
@@ -148,8 +173,8 @@ def _compression(head: bytes) -> str:
         return "bzip2"
     if head.startswith(b"\xfd7zXZ\0"):
         return "xz"
-    if head.startswith(ZSTD_MAGIC):
-        raise BadArchiveError("the archive is compressed with zstd, which is not supported", "decompress it first: zstd -d FILE")
+    if head.startswith(ZSTD_MAGIC) or (head[1:4] == ZSTD_SKIPPED and head[0] & 0xF0 == 0x50):
+        return "zstd"
     if head.startswith(ZIP_MAGIC):
         raise BadArchiveError("this is a zip file, not a tar archive")
     return "plain"
