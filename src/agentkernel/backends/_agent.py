@@ -47,25 +47,28 @@ def listen(directory: Path) -> socket.socket:
     return listener
 
 
-def connect(path: Path) -> socket.socket:
+def connect(path: Path, *, owner: int | None = None, pid: int | None = None) -> socket.socket:
     """Connects, without waiting: the socket returned is non-blocking.
 
+    `owner`: whose the socket must be, this user's by default; `pid`: which process must listen on it, where that is known.
+
     Raises:
-        PermissionError: what is there is no socket, or not one that this user made and listens on.
+        PermissionError: what is there is no socket, or not one that the owner made and listens on.
         OSError: nobody listens, or not now.
     """
+    owner = os.geteuid() if owner is None else owner
     place = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         found = os.fstat(place)
-        if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
-            raise PermissionError(f"{path} is not a socket of uid {os.geteuid()}")
+        if not stat.S_ISSOCK(found.st_mode) or found.st_uid != owner:
+            raise PermissionError(f"{path} is not a socket of uid {owner}")
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             connection.connect(f"/proc/self/fd/{place}")
-            # Whoever called listen(2): an engine of ours, perhaps an earlier one.
-            _, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-            if uid != os.geteuid():
-                raise PermissionError(f"uid {uid} listens on {path}")
+            # Whoever called listen(2): an engine of ours, perhaps an earlier one, or the agent itself.
+            listener, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+            if uid != owner or pid not in (None, listener):
+                raise PermissionError(f"process {listener} of uid {uid} listens on {path}")
         except BaseException:
             connection.close()
             raise

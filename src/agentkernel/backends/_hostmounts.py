@@ -7,7 +7,8 @@ The request is {"mounts": [step, ...]}, done in order, or {"unmount": [path, ...
 of
 
     {"do": "bind", "source", "target", "writable", "executable", "owners"}    shows a directory or a file; `owners`: lines of an id map
-    {"do": "overlay", "lower", "upper", "work", "target", "own_xattrs"}       a private view; `own_xattrs`: for a user namespace
+    {"do": "overlay", "lower", "upper", "work", "target", "owner", "own_xattrs"}    a private view, whose new files are in `upper`: of the
+                                                                              owner (uid, gid); `own_xattrs`: for a user namespace
     {"do": "pin" or "seal", "target", "path"}                                 beneath a mount: not to be renamed; nor written to
     {"do": "memory", "target", "size"}                                        an empty file system in memory
 
@@ -131,6 +132,10 @@ def _bind(step: dict[str, Any]) -> None:
 
 def _overlay(step: dict[str, Any]) -> None:
     _make_target(step["target"], directory=True)
+    for path in (step["upper"], step["work"]):
+        _make_target(path, directory=True)
+    if step.get("owner"):
+        os.chown(step["upper"], *step["owner"])
     options = f"lowerdir={step['lower']},upperdir={step['upper']},workdir={step['work']}" + (",userxattr" if step.get("own_xattrs") else "")
     _mount("overlay", step["target"], options)
 

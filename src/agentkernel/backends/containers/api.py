@@ -42,12 +42,20 @@ class EngineRefused(SandboxFailed):
 class Api:
     """The engine at one endpoint. Every call raises BackendUnavailable when it cannot be reached, and EngineRefused."""
 
-    def __init__(self, endpoint: Endpoint, engine: str = "the container engine") -> None:
-        """`engine` is how messages call it."""
-        self.endpoint = endpoint
+    def __init__(self, find: Callable[[], Endpoint], engine: str = "the container engine") -> None:
+        """`find` says where it is when that is first needed, or raises BackendUnavailable; `engine` is how messages call it."""
+        self._find = find
+        self._endpoint: Endpoint | None = None
         self._engine = engine
         self._version = ""
         self._threads: ThreadPoolExecutor | None = None
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it is; raises BackendUnavailable."""
+        if self._endpoint is None:
+            self._endpoint = self._find()
+        return self._endpoint
 
     async def call(self, method: str, path: str, *, query: Query | None = None, body: object = None, deadline_s: float = DEADLINE_S) -> Any:
         """One request; returns the answer's JSON (None where it has no body), or its bytes where it is none.
@@ -56,6 +64,15 @@ class Api:
         undoes what it did finds it.
         """
         return await self._in_thread(lambda: self._call(method, self._target(path, query), body, deadline_s))
+
+    async def head(self, path: str, header: str, *, query: Query | None = None) -> str:
+        """One header of the answer to HEAD; empty where it has none."""
+
+        def ask() -> str:
+            with self._failures(), closing(self._connect()) as connection:
+                return self._begin(connection, "HEAD", self._target(path, query), None, DEADLINE_S, {}).getheader(header) or ""
+
+        return await self._in_thread(ask)
 
     async def upload(self, method: str, path: str, chunks: Iterator[bytes], *, query: Query | None = None) -> Any:
         """The same with a body that is read as it is sent; `chunks` is used by another thread."""
@@ -230,7 +247,7 @@ class _Connection(http.client.HTTPConnection):
 def _encoded(body: object, method: str) -> tuple[Any, dict[str, str]]:
     """The body as it is sent, and the headers that describe it."""
     if body is None:
-        return None, {} if method == "GET" else {"Content-Length": "0"}
+        return None, {} if method in ("GET", "HEAD") else {"Content-Length": "0"}
     if isinstance(body, bytes):
         return body, {"Content-Type": "application/x-tar"}
     if isinstance(body, Iterator):

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from agentkernel.backends.containers.shown import Mount, shown
-from agentkernel.model.spec import NetworkMode, RootKind, SandboxSpec, StorageKind, WorkspaceMode
+from agentkernel.model.spec import NetworkMode, RootFile, SandboxSpec, StorageKind, WorkspaceMode
 from agentkernel.policy.inside import files
 
 OWN: Final = "/.agentkernel"
@@ -23,10 +23,11 @@ LABEL_SANDBOX, LABEL_OWNER, LABEL_VERSION = "agentkernel.sandbox", "agentkernel.
 LABEL_SPEC: Final = "agentkernel.spec"
 NAME_PREFIX: Final = "agentkernel-"
 
-# What the agent needs: terminals that belong to their user, killing, and becoming another user for what it starts. Its bounding set it drops.
+# What the agent needs: terminals that belong to their user, killing, and becoming another user; its bounding set it drops.
 _CAPABILITIES: Final = ("CHOWN", "KILL", "SETGID", "SETPCAP", "SETUID")
 AGENT_FILES: Final = 16_384  # descriptors of the agent; the workload gets the spec's
 SHM_SHARE: Final = 2  # of the memory limit: what /dev/shm may hold at most
+_OWN_BYTES: Final = 65_536
 _SHM_BYTES: Final = 64 * 1024 * 1024
 _RESERVED_PIDS: Final = 2  # the agent, and the supervisor of a command
 
@@ -59,7 +60,7 @@ class Tmpfs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A directory (without content) or a file that is put into the container's own layer before its first start."""
+    """A directory (without content) or a file that is put into the container's own layer while it does not run."""
 
     path: str
     mode: int
@@ -79,6 +80,7 @@ class Naming:
     stream: Stream
     run_directory: str = ""  # SOCKET: of the host, shown at RUN_DIRECTORY
     apart: bool = False  # SOCKET: that directory belongs to nobody inside, so that the workload's root cannot enter it either
+    open_socket: bool = False  # SOCKET: the host's user is not the container's root, so the socket takes whoever reaches it
     fingerprint: str = ""  # of the spec
 
 
@@ -96,7 +98,8 @@ class ContainerPlan:
     guest_volume: str
     run_directory: str
     tmpfs: tuple[Tmpfs, ...]
-    entries: tuple[Entry, ...]
+    entries: tuple[Entry, ...]  # directories of its own layer, made before its first start
+    files: tuple[RootFile, ...]  # shown read-only, or put into its layer where the engine is elsewhere
     capabilities: tuple[str, ...]
     masked: tuple[str, ...]
     read_only: tuple[str, ...]
@@ -120,7 +123,8 @@ def container_name(sandbox_id: str) -> str:
 def plan_of(spec: SandboxSpec, naming: Naming) -> ContainerPlan:
     """Computes the container of a spec whose root is an image; raises nothing, the spec having been checked."""
     limits = spec.resources
-    sock = ("--listen", f"{RUN_DIRECTORY}/agent.sock") if naming.stream is Stream.SOCKET else ("--stream", "0")
+    listening = "--listen-any" if naming.open_socket else "--listen"
+    sock = (listening, f"{RUN_DIRECTORY}/agent.sock") if naming.stream is Stream.SOCKET else ("--stream", "0")
     root = spec.root
     return ContainerPlan(
         name=container_name(naming.sandbox_id),
@@ -139,6 +143,7 @@ def plan_of(spec: SandboxSpec, naming: Naming) -> ContainerPlan:
         run_directory=naming.run_directory,
         tmpfs=_tmpfs(spec),
         entries=_entries(spec),
+        files=_files(spec),
         capabilities=_capabilities(spec, naming),
         masked=(*(f"/proc/{name}" for name in PROC_MASKED), *(f"/sys/{name}" for name in SYS_MASKED), *_hidden(spec)),
         read_only=tuple(f"/proc/{name}" for name in PROC_READ_ONLY),
@@ -156,7 +161,7 @@ def plan_of(spec: SandboxSpec, naming: Naming) -> ContainerPlan:
 
 def _capabilities(spec: SandboxSpec, naming: Naming) -> tuple[str, ...]:
     more = ("NET_BIND_SERVICE",) if spec.network is NetworkMode.FILTERED else ()  # the resolver's port
-    return (*_CAPABILITIES, *more, *(("DAC_OVERRIDE",) if naming.apart else ()))
+    return (*_CAPABILITIES, *more, *(("DAC_OVERRIDE",) if naming.apart or naming.open_socket else ()))
 
 
 def _hidden(spec: SandboxSpec) -> tuple[str, ...]:
@@ -182,7 +187,10 @@ def _keeps_in_layer(spec: SandboxSpec) -> bool:
 
 def _tmpfs(spec: SandboxSpec) -> tuple[Tmpfs, ...]:
     size, sealed = spec.resources.disk_bytes, spec.read_only_root
-    shared = [Tmpfs(target="/tmp", size_bytes=size, mode=0o1777)]  # noqa: S108 - the sandbox's own
+    shared = [
+        Tmpfs(target=OWN, size_bytes=_OWN_BYTES, mode=0o700),  # a workload that is not root cannot enter it
+        Tmpfs(target="/tmp", size_bytes=size, mode=0o1777),  # noqa: S108 - the sandbox's own
+    ]
     if not _keeps_in_layer(spec):
         shared.append(Tmpfs(target="/var/tmp", size_bytes=size, mode=0o1777, writable=not sealed))  # noqa: S108 - the sandbox's own
         user = spec.user
@@ -194,19 +202,14 @@ def _tmpfs(spec: SandboxSpec) -> tuple[Tmpfs, ...]:
 
 
 def _entries(spec: SandboxSpec) -> tuple[Entry, ...]:
-    """What is put in by the archive interface, which engines refuse for a read-only root: then there is nothing to configure either.
-
-    The engine itself writes resolv.conf and hosts.
-    """
-    if spec.read_only_root:
+    if not _keeps_in_layer(spec):
         return ()
-    made: dict[str, Entry] = {}
-    for file in files(spec) if spec.root.kind is RootKind.IMAGE else ():
-        if file.path not in ("/etc/resolv.conf", "/etc/hosts"):
-            made[file.path] = Entry(path=file.path, mode=file.mode, content=file.content)
-    if _keeps_in_layer(spec):
-        user = spec.user
-        made["/var/tmp"] = Entry(path="/var/tmp", mode=0o1777)  # noqa: S108 - the sandbox's own
-        for place in own_places(spec):
-            made[place] = Entry(path=place, mode=0o755, uid=user.uid, gid=user.gid)
-    return tuple(made[path] for path in sorted(made))
+    user = spec.user
+    copied = (spec.workspace.target,) if spec.workspace.mode is WorkspaceMode.COPY_ON_WRITE else ()
+    own = [Entry(path=place, mode=0o755, uid=user.uid, gid=user.gid) for place in sorted((*own_places(spec), *copied))]
+    return (Entry(path="/var/tmp", mode=0o1777), *own)  # noqa: S108 - the sandbox's own
+
+
+def _files(spec: SandboxSpec) -> tuple[RootFile, ...]:
+    """Small files of the spec and of the filtered network, but for what the engine itself writes."""
+    return tuple(file for file in files(spec) if file.path not in ("/etc/resolv.conf", "/etc/hosts"))

@@ -1,0 +1,133 @@
+"""A container with an agent: how to reach it, how it dies, what limited it, how it is stopped and removed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from typing import Final
+
+from agentkernel.backends._agent import connect
+from agentkernel.backends._configuration import Configuration
+from agentkernel.backends._linux.launch import readable
+from agentkernel.backends._records import LEFT_HINT, failing_as
+from agentkernel.backends.containers import stdio
+from agentkernel.backends.containers.holdings import Holdings, recorded_holdings
+from agentkernel.backends.containers.host import Host
+from agentkernel.backends.containers.plan import Stream
+from agentkernel.errors import AgentKernelError, SandboxFailed, SandboxLost, Unsupported
+from agentkernel.model.command import LimitHit
+from agentkernel.model.spec import SandboxSpec
+
+_LOOK_S: Final = 2.0  # how often an engine elsewhere is asked whether the container still runs
+
+
+class ContainerBoundary:
+    """Implements `channel.boundary.Boundary`."""
+
+    def __init__(self, spec: SandboxSpec, holdings: Holdings, host: Host, *, configuration: Configuration, stream: Stream) -> None:
+        self.backend = host.dialect.name
+        self.spec = spec
+        self.seccomp = configuration.seccomp
+        self.rlimits = configuration.rlimits
+        self.network = configuration.network
+        self.sandbox_id = holdings.sandbox_id
+        self._holdings: Holdings | None = holdings
+        self._host = host
+        self._stream = stream
+        self._name = holdings.name
+        self._owner = holdings.owner
+        self._keeps_files = holdings.keeps
+        self._ending = asyncio.Lock()
+        self._end = ""  # how this process ended it, if it did
+
+    @property
+    def pid(self) -> int:
+        """The first process, as the host sees it; 0 where it does not, and once destroyed."""
+        return self._holdings.pid if self._holdings else 0
+
+    async def connect(self) -> socket.socket:
+        """Opens one attach: to the socket that the container's first process listens on, or to its standard streams."""
+        holdings = self._holdings
+        if self._end or holdings is None:
+            raise SandboxLost(f"the sandbox was {self._end}")
+        if self._stream is Stream.STDIO:
+            await self._require_running()
+            return await stdio.attach(self._host.dialect.api, self._name)
+        if holdings.has_ended:
+            raise SandboxLost(f"the sandbox died: {await self._how_it_ended()}")
+        return connect(holdings.socket, owner=holdings.facts.agent_uid, pid=holdings.pid)
+
+    async def _require_running(self) -> None:
+        found = await self._host.containers.find(self._name)
+        if found is None or not found.running:
+            raise SandboxLost(f"the sandbox died: {found.said if found else 'its container is gone'}")
+
+    async def wait_dead(self) -> str:
+        """Waits until the first process ends, and says how."""
+        holdings = self._holdings
+        if holdings is None:
+            return f"it was {self._end}"
+        if holdings.pidfd < 0:
+            return await self._look_until_dead()
+        watched = os.dup(holdings.pidfd)  # the original is closed by destroy
+        try:
+            await readable(watched)
+        finally:
+            os.close(watched)
+        return f"it was {self._end}" if self._end else await self._how_it_ended()
+
+    async def _look_until_dead(self) -> str:
+        while not self._end:
+            await asyncio.sleep(_LOOK_S)
+            try:
+                await self._require_running()
+            except SandboxLost as lost:
+                return lost.message
+            except AgentKernelError:
+                continue  # the engine is being started again, say: that ends no container by itself
+        return f"it was {self._end}"
+
+    async def _how_it_ended(self) -> str:
+        try:
+            found = await self._host.containers.find(self._name)
+        except AgentKernelError:
+            return "its first process ended"
+        return found.said if found is not None and not found.running else "its first process ended"
+
+    async def limits_hit(self) -> tuple[LimitHit, ...]:
+        """Which limits hit since the last call."""
+        holdings = self._holdings
+        if holdings is None:
+            return ()
+        by_group = holdings.cgroups.limits_hit() if holdings.cgroups else ()
+        return (*by_group, *(hit for watch in holdings.watches for hit in watch.hits()))
+
+    async def close(self) -> None:
+        """Lets go of a booted sandbox, which lives on; one that was not booted stays this process's to destroy."""
+        async with self._ending:
+            if self._owner and self._holdings is not None:
+                holdings, self._holdings, self._end = self._holdings, None, "let go"
+                await asyncio.shield(holdings.let_go())
+
+    async def stop(self) -> None:
+        """Kills everything inside and frees all but the files; raises Unsupported where none are kept."""
+        if not self._keeps_files:
+            raise Unsupported("nothing would be left of this sandbox, whose files are in memory or which was not booted", hint="destroy it")
+        await asyncio.shield(self._finish("stopped", keep_files=True))
+
+    async def destroy(self) -> None:
+        """Kills everything inside and removes the container and every trace on the host."""
+        await asyncio.shield(self._finish("destroyed", keep_files=False))
+
+    async def _finish(self, how: str, *, keep_files: bool) -> None:
+        self._end = how
+        with failing_as(SandboxFailed, f"the sandbox cannot be {how}", LEFT_HINT):
+            async with self._ending:
+                holdings, self._holdings = self._holdings, None
+                if holdings is None and self._owner:  # it was let go, or stopped
+                    holdings, _ = await recorded_holdings(self._host, self.sandbox_id, self._owner)
+                if holdings is not None:
+                    holdings.user = self.spec.user.uid
+                    act = "stop" if keep_files else "discard" if self._owner else "destroy"
+                    await holdings.release_or_let_go(act, keep_files=keep_files)

@@ -1,0 +1,140 @@
+"""What is done with containers, by the interface that Docker and Podman share."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import tarfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from agentkernel.backends.containers.api import Api, EngineRefused
+from agentkernel.backends.containers.plan import LABEL_OWNER, LABEL_SANDBOX, LABEL_SPEC, Entry
+
+NOT_FOUND, CONFLICT, UNCHANGED = 404, 409, 304
+_REMOVAL_S: Final = 30.0
+_PAUSE_S: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """One container as the engine tells of it."""
+
+    ident: str
+    sandbox_id: str
+    owner: str
+    spec: str  # the fingerprint of the spec that it was made of
+    running: bool
+    pid: int = 0  # of its first process, as the engine's host sees it; 0: it does not run
+    started: bool = True  # at least once
+    layer: Path | None = None  # the directory of its own layer, where this process can look into it
+    said: str = ""  # why it ended
+
+
+class Containers:
+    """Calls of one engine about containers; each raises BackendUnavailable and, but for what is said, EngineRefused."""
+
+    def __init__(self, api: Api) -> None:
+        self.api = api
+
+    async def find(self, name: str) -> Container | None:
+        """The container, if there is one."""
+        try:
+            return _container(await self.api.call("GET", f"/containers/{name}/json"))
+        except EngineRefused as refused:
+            if refused.status == NOT_FOUND:
+                return None
+            raise
+
+    async def owned(self, owner: str) -> Sequence[str]:
+        """The sandbox ids of all containers with that owner's label, running or not."""
+        filters = {"label": [f"{LABEL_OWNER}={owner}"]}
+        found = await self.api.call("GET", "/containers/json", query={"all": True, "filters": filters})
+        return sorted(filter(None, (str((each.get("Labels") or {}).get(LABEL_SANDBOX, "")) for each in found or ())))
+
+    async def start(self, name: str) -> None:
+        """Starts it; one that runs is fine."""
+        await self.api.call("POST", f"/containers/{name}/start")
+
+    async def kill(self, name: str) -> None:
+        """Ends it and waits for its end; one that has ended, or is not there, is fine."""
+        try:
+            await self.api.call("POST", f"/containers/{name}/kill", query={"signal": "KILL"})
+            await self.api.call("POST", f"/containers/{name}/wait", query={"condition": "not-running"}, deadline_s=_REMOVAL_S)
+        except EngineRefused as refused:
+            if refused.status not in (NOT_FOUND, CONFLICT, UNCHANGED, 500) or await self._runs(name):
+                raise
+
+    async def _runs(self, name: str) -> bool:
+        found = await self.find(name)
+        return found is not None and found.running
+
+    async def remove(self, name: str) -> None:
+        """Ends and removes it with its anonymous volumes and waits until it is gone; one that is not there is fine."""
+        deadline = time.monotonic() + _REMOVAL_S
+        while True:
+            try:
+                await self.api.call("DELETE", f"/containers/{name}", query={"force": True, "v": True})
+            except EngineRefused as refused:
+                if refused.status == NOT_FOUND:
+                    return
+                if refused.status != CONFLICT or time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(_PAUSE_S)  # somebody else is removing it
+            else:
+                return
+
+    async def put(self, name: str, entries: Sequence[Entry]) -> None:
+        """Puts directories and files into its own layer."""
+        if entries:
+            await self.api.call("PUT", f"/containers/{name}/archive", query={"path": "/"}, body=archive(entries))
+
+    async def put_tree(self, name: str, target: str, chunks: Iterator[bytes]) -> None:
+        """Unpacks a tar archive in a directory of it."""
+        await self.api.upload("PUT", f"/containers/{name}/archive", chunks, query={"path": target})
+
+
+def archive(entries: Sequence[Entry]) -> bytes:
+    """A tar archive."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for entry in entries:
+            member = tarfile.TarInfo(entry.path.lstrip("/"))
+            member.mode, member.uid, member.gid, member.mtime = entry.mode, entry.uid, entry.gid, int(time.time())
+            if entry.content is None:
+                member.type = tarfile.DIRTYPE
+            else:
+                member.size = len(entry.content)
+            tar.addfile(member, io.BytesIO(entry.content or b""))
+    return made.getvalue()
+
+
+def _container(found: dict[str, Any]) -> Container:
+    state, labels = found.get("State") or {}, (found.get("Config") or {}).get("Labels") or {}
+    running = bool(state.get("Running"))
+    return Container(
+        ident=str(found.get("Id", "")),
+        sandbox_id=str(labels.get(LABEL_SANDBOX, "")),
+        owner=str(labels.get(LABEL_OWNER, "")),
+        spec=str(labels.get(LABEL_SPEC, "")),
+        running=running,
+        pid=int(state.get("Pid") or 0) if running else 0,
+        started=state.get("Status") not in ("created", "configured"),
+        layer=_layer(found),
+        said=_end_of(state),
+    )
+
+
+def _layer(found: dict[str, Any]) -> Path | None:
+    upper = str(((found.get("GraphDriver") or {}).get("Data") or {}).get("UpperDir") or "")
+    return Path(upper) if upper and os.access(upper, os.R_OK | os.X_OK) else None
+
+
+def _end_of(state: dict[str, Any]) -> str:
+    if state.get("OOMKilled"):
+        return "it was out of memory"
+    return str(state.get("Error") or "") or f"its first process ended with status {state.get('ExitCode', '?')}"
