@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import ssl
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,6 +97,46 @@ async def test_what_cannot_be_vouched_for_is_said(tmp_path: Path) -> None:
         await Secrets(missing).built(SPEC)
     assert caught.value.hint == "pip install cryptography"
     large = tmp_path / "large.pem"
-    large.write_bytes(bytes(MAX_BUNDLE_BYTES))
+    large.write_bytes(bytes(MAX_BUNDLE_BYTES) + b"-----BEGIN CERTIFICATE-----")
     with pytest.raises(InvalidInput, match="longer than"):
         await Secrets(make_authority).built(replace(SPEC, trust=str(large)))
+
+
+async def test_what_was_put_in_the_place_of_certificates_since_they_were_judged_is_not_shown(tmp_path: Path) -> None:
+    trust, key = tmp_path / "trust.pem", tmp_path / "key"
+    certificate = make_authority(("else.example.com",)).certificate
+    key.write_text(f"{certificate}-----BEGIN PRIVATE KEY-----\n")
+    spec = replace(SPEC, trust=str(trust))
+
+    def pipe() -> None:
+        os.mkfifo(trust)
+
+    def closed() -> None:
+        trust.write_text(certificate)
+        trust.chmod(0o600)
+
+    changes: tuple[Callable[[], object], ...] = (
+        lambda: trust.symlink_to(key),
+        lambda: trust.symlink_to("/dev/zero"),
+        lambda: trust.write_text("a line of the user's"),
+        lambda: trust.write_text(key.read_text()),
+        pipe,
+        closed,
+        lambda: None,
+    )
+    for change in changes:
+        change()
+        with pytest.raises(InvalidInput) as caught:
+            await Secrets(make_authority).built(spec)
+        assert "line of the user" not in caught.value.message
+        trust.unlink(missing_ok=True)
+
+
+async def test_values_of_a_sandbox_that_could_not_be_made_are_not_kept() -> None:
+    secrets = Secrets(make_authority)
+    with secrets.keeping(SPEC, REQUEST):
+        assert secrets.of(SPEC).values == {"KEY": "the-value"}
+    assert secrets.of(SPEC).values == {"KEY": "the-value"}
+    with pytest.raises(Conflict), secrets.keeping(SPEC, REQUEST):
+        raise Conflict("the port is taken")
+    assert secrets.of(SPEC).values == {}

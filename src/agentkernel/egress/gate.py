@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import stat
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -102,11 +103,7 @@ class EgressGate:
         if self._child is None or credentials is None:
             return
         message = messages.secrets_of(session.sandbox_id, credentials)
-        try:
-            trust = os.open(credentials.trust, os.O_RDONLY | os.O_CLOEXEC) if credentials.trust else -1
-        except OSError:
-            trust = -1  # then what OpenSSL finds is trusted
-        self._child.send(message, trust)
+        self._child.send(message, _opened(credentials.trust) if credentials.trust else -1)
 
     def leave(self, session: Session, *, for_good: bool) -> None:
         """See `session.Gate`."""
@@ -192,3 +189,18 @@ class EgressGate:
         now = asyncio.get_running_loop().time()
         self._quick_deaths = self._quick_deaths + 1 if now - self._started_at < _QUICK_DEATH_S else 0
         self._not_before = now + _BACKOFF_S[min(self._quick_deaths, len(_BACKOFF_S) - 1)]
+
+
+def _opened(path: str) -> int:
+    """A file of certificates; -1 where there is none (any more), and then what OpenSSL finds is trusted.
+
+    Somebody may have put something else in its place: no link is followed, and nothing is waited for.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return -1
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    return -1

@@ -102,10 +102,9 @@ class Core:
         secrets: Secrets = late.Secrets(self.parts.make_authority)
         return secrets
 
-    def keep_secrets(self, spec: SandboxSpec, request: SandboxRequest) -> None:
-        """Holds the values that came with a request for the sandbox that is made of it."""
-        if spec.secrets:
-            self.secrets.keep(spec, request)
+    def keeping_secrets(self, spec: SandboxSpec, request: SandboxRequest) -> AbstractContextManager[None]:
+        """Holds the values that came with a request for the sandbox that is made of it; see `Secrets.keeping`."""
+        return self.secrets.keeping(spec, request) if spec.secrets else nullcontext()
 
     def bound(self, rules: tuple[PortRule, ...]) -> AbstractContextManager[tuple[PublishedPort, ...]]:
         """Holds the host's ports of a sandbox that is being made; see `Ports.bound`."""

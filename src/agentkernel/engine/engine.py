@@ -122,8 +122,7 @@ class Engine:
             access.require(caller, "run")
             grant = await core.granting.prepared(await core.granting.grant(request), request)
             grant = replace(grant, spec=replace(grant.spec, linger_s=LINGER_S))
-            core.keep_secrets(grant.spec, request)
-            with core.bound(grant.spec.ports) as published:
+            with core.keeping_secrets(grant.spec, request), core.bound(grant.spec.ports) as published:
                 sandbox = core.take(grant.backend, grant.spec) or await self._create(grant)
                 record = replace(_of_block(caller, grant, sandbox, core.clock()), published=published)
                 live = core.blocks.add(Live(record=record, sandbox=sandbox, used_at=record.created_at))
@@ -165,11 +164,14 @@ class Engine:
                 raise InvalidInput("a sandbox that lasts keeps its files on disk", hint="leave --storage out, or use `agentkernel run`")
             request = replace(request, name=name, storage=StorageKind.DISK)
             grant = await core.granting.prepared(await core.granting.grant(request), request)
-            core.keep_secrets(grant.spec, request)
         self._upkeep.start()
-        making = self._lifecycle.create(caller, grant, options)
+        making = self._made(caller, grant, request, options)
         record = await core.operations.finish(core.audit.told("sandbox.created", Subject(caller.principal, name, grant.backend), making))
         return replace(self._info(record), notices=grant.notices)
+
+    async def _made(self, caller: Caller, grant: Grant, request: SandboxRequest, options: CreateOptions) -> SandboxRecord:
+        with self._core.keeping_secrets(grant.spec, request):
+            return await self._lifecycle.create(caller, grant, options)
 
     async def start(self, caller: Caller, name: str, secret_values: dict[str, str] | None = None) -> SandboxInfo:
         """See `abc.Kernel`."""

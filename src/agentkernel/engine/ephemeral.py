@@ -79,8 +79,7 @@ class Ephemerals:
                 return None
             grant = await core.granting.prepared(grant, request)
             grant = replace(grant, spec=replace(grant.spec, linger_s=LINGER_S))
-            core.keep_secrets(grant.spec, request)
-            with core.bound(grant.spec.ports) as published:
+            with core.keeping_secrets(grant.spec, request), core.bound(grant.spec.ports) as published:
                 return await self._made(caller, grant, request, exec_id, published), grant
 
     async def _made(self, caller: Caller, grant: Grant, request: SandboxRequest, exec_id: int, published: Published) -> Live:

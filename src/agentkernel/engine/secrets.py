@@ -7,11 +7,13 @@ each boot, and nothing of its key is kept.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
+from agentkernel.config.rawfile import read_raw
 from agentkernel.engine.parts import MakeAuthority
 from agentkernel.errors import Conflict, InvalidInput, Unsupported
 from agentkernel.model.network import Credentials
@@ -22,6 +24,7 @@ from agentkernel.model.spec import RootFile, SandboxSpec
 from agentkernel.model.status import Status
 from agentkernel.policy.inside import CERTIFICATES
 
+_MARK: Final = b"CERTIFICATE-----"
 MAX_BUNDLE_BYTES: Final = 512 * 1024  # it is part of the launch plan, which has 1 MiB
 
 
@@ -36,6 +39,16 @@ class Secrets:
         """The values that came with a request, until `forget`."""
         if spec.secrets:
             self._held[_key(spec)] = replace(self.of(spec), values=_known(spec, request.secret_values))
+
+    @contextmanager
+    def keeping(self, spec: SandboxSpec, request: SandboxRequest) -> Iterator[None]:
+        """`keep` for a sandbox that the block makes; if it fails there is none, and its values go."""
+        self.keep(spec, request)
+        try:
+            yield
+        except BaseException:
+            self.forget(spec)
+            raise
 
     def give(self, record: SandboxRecord, values: Mapping[str, str]) -> None:
         """Values once more, for a sandbox that is about to start.
@@ -78,11 +91,26 @@ class Secrets:
             certificate, leaves = self._make_authority(hosts)
         except ImportError:
             raise Unsupported("secrets take the library `cryptography`", hint="pip install cryptography") from None
-        bundle = Path(trust).read_bytes() if trust else b""
+        bundle = _trusted(trust) if trust else b""
         whole = bundle + b"\n" * bool(bundle) + certificate.encode("ascii")
         if len(whole) > MAX_BUNDLE_BYTES:
             raise InvalidInput(f"{trust} is longer than a sandbox with secrets can be given", hint="name a shorter one with SSL_CERT_FILE")
         return whole, leaves
+
+
+def _trusted(path: str) -> bytes:
+    """The certificates that the host trusts.
+
+    The path was judged when the sandbox was made. Programs that can write there, the sandbox's among them, may have put something else in
+    its place since: it must still be a file of certificates that every user may read.
+    """
+    try:
+        found = read_raw(path)
+    except InvalidInput as error:
+        raise InvalidInput(error.message, hint="make the sandbox anew") from None
+    if found is None or not found.mode & stat.S_IROTH or b"PRIVATE KEY" in found.content or _MARK not in (found.content or _MARK):
+        raise InvalidInput(f"{path} is no file of certificates that everybody may read (any more)", hint="make the sandbox anew")
+    return found.content
 
 
 def _key(spec: SandboxSpec) -> str:
