@@ -11,8 +11,10 @@ from collections.abc import AsyncIterator
 from ipaddress import IPv4Address
 
 import pytest
-from egress_world import TRANSPARENT, WAIT_S, Agent, InProcess, Program, echo, loopback_rules, names, serving, tunnelled
+from egress_world import RESOLVER, TRANSPARENT, WAIT_S, Agent, InProcess, Program, echo, loopback_rules, names, serving, tunnelled
 
+from agentkernel.channel.wire import FIRST_CREDIT_BYTES
+from agentkernel.egress import reach
 from agentkernel.egress.names import SYNTHETIC
 from agentkernel.model.network import Base, EgressLimits, EgressRules, Rule, Verdict
 from agentkernel.model.rules import parse_rule
@@ -370,3 +372,96 @@ async def test_a_program_that_goes_away_while_it_is_connected_leaves_nothing(pro
         program.reset()
         async with asyncio.timeout(WAIT_S):
             await release.wait()
+
+
+async def test_a_handshake_that_servers_read_differently_goes_nowhere_though_the_port_is_not_for_tls_alone(proxy: InProcess) -> None:
+    right = client_hello("echo.test")
+    name = b"echo.test"
+    twisted = {
+        "a dot at the end": right.replace(name, b"evil.tes."),
+        "a record behind it": right[:3] + (len(right) - 5 + 4).to_bytes(2, "big") + right[5:] + b"\x01\0\0\0",
+        "longer than any": (b"\x16\x03\x01\x40\x00\x01\x00\x50\x00" + right[9:]).ljust(5 + 0x4000, b"\0"),
+    }
+    async with serving(echo) as port:
+        agent = Agent()
+        proxy.join(agent, loopback_rules(port, allow=(f"echo.test:{port}",)))
+        for data in twisted.values():
+            program = await tunnelled(agent, "echo.test", port)
+            await program.write(data)
+            assert (await program.read_all())[:1] in (b"", b"\x15")  # nothing of the echo, at most TLS's own refusal
+        assert [each.rule for each in agent.decisions if each.verdict is Verdict.DENIED] == ["tls name"] * len(twisted)
+
+
+@pytest.mark.parametrize("host", ["proxy.corp.test", "PROXY.corp.test."])
+async def test_nobody_speaks_to_the_upstream_proxy_itself(host: str) -> None:
+    proxy = InProcess(names(proxy_corp_test="127.0.0.1"), upstream="http://Proxy.corp.test:3128")
+    try:
+        agent = Agent()
+        proxy.join(agent, EgressRules(allow=(parse_rule("proxy.corp.test:3128"),)))
+        program = agent.connect()
+        await program.write(f"CONNECT {host}:3128 HTTP/1.1\r\nHost: {host}:3128\r\n\r\n".encode())
+        assert (await program.read_all()).startswith(b"HTTP/1.1 403 ")
+        await agent.decision(Verdict.DENIED, rule="upstream proxy")
+    finally:
+        proxy.close()
+
+
+async def test_port_0_is_nowhere(proxy: InProcess) -> None:
+    agent = Agent()
+    proxy.join(agent, EgressRules())
+    assert await agent.connect(TRANSPARENT, "203.0.113.10", 0).closed() == errno.EACCES
+    await agent.decision(Verdict.DENIED, rule="port")
+
+
+async def test_hints_name_what_helps(proxy: InProcess) -> None:
+    agent = Agent()
+    proxy.join(agent, EgressRules(deny=(parse_rule("*.tracker.test"),)))
+    for host, helps in (("inner.test", "network allow NAME 10.1.2.3:443"), ("a.tracker.test", "network forget NAME '*.tracker.test'")):
+        program = agent.connect()
+        await program.write(f"CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n\r\n".encode())
+        assert helps.encode() in await program.read_all()
+
+
+async def test_rules_that_change_while_this_hosts_addresses_are_not_to_be_had_close_what_is_open(proxy: InProcess) -> None:
+    def unknown() -> frozenset[IPv4Address]:
+        raise OSError(errno.ENOBUFS, "no memory")
+
+    async with serving(echo) as port:
+        agent = Agent()
+        session = proxy.join(agent, loopback_rules(port, allow=(f"echo.test:{port}",)))
+        program = await tunnelled(agent, "echo.test", port)
+        proxy.server._around.own = unknown
+        refused = agent.connect()
+        await refused.write(f"CONNECT echo.test:{port} HTTP/1.1\r\nHost: echo.test:{port}\r\n\r\n".encode())
+        assert (await refused.read_all()).startswith(b"HTTP/1.1 502 ")
+        session.set_rules(loopback_rules(port))
+        assert await program.closed() == errno.ECONNRESET
+        assert not proxy.server.over.done()
+
+
+async def test_connections_leave_descriptors_for_what_belongs_to_all(proxy: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(echo) as port:
+        agent = Agent()
+        proxy.join(agent, loopback_rules(port))
+        kept = await tunnelled(agent, "127.0.0.1", port)
+        monkeypatch.setattr(reach, "SPARE_FILES", 1 << 40)
+        refused = agent.connect()
+        await refused.write(f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+        assert b"Too many open files" in await refused.read_all()
+        await kept.write(b"hello")
+        assert await kept.read(5) == b"hello"
+
+
+async def test_who_asks_by_tcp_and_reads_no_answer_is_not_answered_on(proxy: InProcess) -> None:
+    agent = Agent()
+    proxy.join(agent, EgressRules(deny=(parse_rule("a.test"),)))
+    message = query("a.test")[:10] + b"\0\1" + query("a.test")[12:] + b"\0\0\x29\x04\xd0\0\0\0\0\0\0"  # with EDNS the answer says why
+    program = agent.connect(RESOLVER)
+    program.reads = False
+    asked = struct.pack(">H", len(message)) + message
+    await program.write(asked * (FIRST_CREDIT_BYTES // len(asked)))
+    await program.until(lambda: len(program.received) == FIRST_CREDIT_BYTES)
+    for _ in range(1000):
+        await asyncio.sleep(0)
+    tunnel = proxy.server._sandboxes["0" * 16]._tunnels[program.ident]
+    assert sum(map(len, tunnel._unsent)) < 512

@@ -220,7 +220,7 @@ def _refusal(refused: RefusedError, attempt: Attempt, method: str) -> bytes:
     if refused.number in _LIMITED:
         return render_refusal(429, "egress_limited", refused.reason, rule=refused.rule, method=method)
     if refused.is_denial:
-        hint = refused.hint or ask_for(attempt.host, attempt.port)
+        hint = refused.hint or ask_for(attempt.address or attempt.host, attempt.port, denied_by=refused.rule)
         return render_refusal(403, refused.code or "egress_denied", refused.reason, rule=refused.rule, hint=hint, method=method)
     status = 504 if refused.number == errno.ETIMEDOUT else 502
     return render_refusal(status, "egress_failed", refused.reason, rule=refused.rule, method=method)

@@ -36,8 +36,16 @@ def render_refusal(status: int, code: str, message: str, *, rule: str = "", hint
     return "\r\n".join((*head, "", "")).encode("ascii") + (b"" if method == "HEAD" else body)
 
 
-def ask_for(host: str, port: int, sandbox: str = "NAME") -> str:
-    """The hint of a denial: what somebody outside can type."""
+def ask_for(host: str, port: int, sandbox: str = "NAME", *, denied_by: str = "") -> str:
+    """The hint of a denial: what somebody outside can type.
+
+    Args:
+        host: the name, or the address that it leads to where that is what is refused.
+        denied_by: the rule; one that denies wins over every permission, so it has to go.
+    """
+    verb, _, rule = denied_by.partition(" ")
+    if verb == "deny":
+        return f"ask for: agentkernel network forget {sandbox} '{rule}'"
     shown = f"[{host}]" if ":" in host else host
     return f"ask for: agentkernel network allow {sandbox} {shown}:{port}"
 

@@ -13,7 +13,7 @@ from agentkernel.egress.attempt import Attempt, RefusedError
 from agentkernel.egress.reach import names_port
 from agentkernel.egress.relay import relay
 from agentkernel.egress.terminate import terminate
-from agentkernel.egress.tls import ALERT, FIRST_BYTE, BadHello, ClientHello, ClientHelloReader
+from agentkernel.egress.tls import ALERT, FIRST_BYTE, BadHello, ClientHello, ClientHelloReader, begins_hello
 from agentkernel.egress.tunnel import Tunnel
 from agentkernel.egress.upstream import Upstream
 from agentkernel.egress.vault import Vault
@@ -96,7 +96,7 @@ async def _check_beginning(sandbox: Sandbox, tunnel: Tunnel, attempt: Attempt) -
     try:
         hello = await _hello(tunnel)
     except BadHello as error:
-        if may_be_plain:
+        if may_be_plain and not begins_hello(tunnel.buffer):
             return
         raise RefusedError(f"the TLS handshake is not usable: {error}", rule=_RULE, number=errno.EPROTO) from None
     _check_name(sandbox, attempt, hello.host)

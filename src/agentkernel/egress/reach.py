@@ -6,6 +6,7 @@ import asyncio
 import base64
 import errno
 import os
+import resource
 import socket
 import time
 from collections.abc import Callable, Collection
@@ -22,12 +23,13 @@ from agentkernel.egress.names import SYNTHETIC, Lookups, Names
 from agentkernel.egress.resolving import Address, Resolver, UnresolvedError
 from agentkernel.egress.upstream import Desk, Upstream
 from agentkernel.egress.vault import Vault
-from agentkernel.model.hosts import is_address
+from agentkernel.model.hosts import is_address, normal_host
 from agentkernel.model.network import EgressRules
-from agentkernel.policy.egress import Ruling, rule_address, rule_name
+from agentkernel.policy.egress import LOOKUP, Ruling, rule_address, rule_name
 
 CONNECT_S: Final = 10.0  # for each address
 MAX_ADDRESSES: Final = 8
+SPARE_FILES: Final = 128  # descriptors that no connection gets: for sandboxes that join, and to see which addresses are this host's
 
 
 class Proxy(NamedTuple):
@@ -47,7 +49,7 @@ def parse_proxy(url: str) -> Proxy | None:
         raise ValueError("an upstream proxy is written http://[user:password@]host:port")
     who = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}" if parts.username else ""
     authorization = b"Basic " + base64.b64encode(who.encode()) if who else b""
-    return Proxy(parts.hostname, parts.port or 3128, authorization)
+    return Proxy(normal_host(parts.hostname), parts.port or 3128, authorization)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,6 +88,8 @@ def named(site: Site, host: str) -> str:
 
 def judge(site: Site, attempt: Attempt) -> Ruling:
     """By what was named; raises RefusedError for a denial."""
+    if attempt.port == LOOKUP:
+        raise RefusedError("0 is no port to connect to", rule="port")
     return _allowed(rule_name(site.rules, attempt.host, attempt.port))
 
 
@@ -95,7 +99,7 @@ async def reach(around: Surroundings, site: Site, attempt: Attempt) -> Upstream:
     if around.proxy is not None:
         return await _through(around.proxy, around, attempt)
     addresses = await _addresses(around, site, attempt)
-    own = around.own()
+    own = _own(around)
     rulings = [(address, rule_address(site.rules, attempt.host, address, attempt.port, own)) for address in addresses[:MAX_ADDRESSES]]
     allowed = [(address, ruling) for address, ruling in rulings if ruling.allowed]
     if not allowed:
@@ -113,16 +117,23 @@ async def reach(around: Surroundings, site: Site, attempt: Attempt) -> Upstream:
 
 
 def still_allowed(around: Surroundings, site: Site, attempt: Attempt) -> Ruling:
-    """How a connection that is open would be judged now."""
+    """How a connection that is open would be judged now; raises RefusedError where that cannot be said."""
     ruling = rule_name(site.rules, attempt.host, attempt.port)
     if ruling.allowed and attempt.address:
-        return rule_address(site.rules, attempt.host, ip_address(attempt.address), attempt.port, around.own())
+        return rule_address(site.rules, attempt.host, ip_address(attempt.address), attempt.port, _own(around))
     return ruling
 
 
 def names_port(rules: EgressRules, ruling: str, port: int) -> bool:
     """Whether the rule that a ruling names says this very port: then whoever wrote it meant what is spoken there."""
     return any(port in rule.ports and ruling == f"allow {rule}" for rule in (*rules.allow, *rules.private))
+
+
+def _own(around: Surroundings) -> Collection[Address]:
+    try:
+        return around.own()
+    except OSError as error:
+        raise failed(f"this host's addresses are not to be had: {error.strerror or error}") from None
 
 
 def _allowed(ruling: Ruling) -> Ruling:
@@ -146,6 +157,8 @@ async def _connect(desk: Desk, address: Address, port: int) -> socket.socket:
     """A connected socket; raises OSError."""
     sock = socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET, socket.SOCK_STREAM)
     try:
+        if sock.fileno() >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES:  # the lowest that is free is given
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         sock.setblocking(False)
         async with asyncio.timeout(CONNECT_S):
             await desk.loop.sock_connect(sock, (str(address), port))
@@ -157,6 +170,9 @@ async def _connect(desk: Desk, address: Address, port: int) -> socket.socket:
 
 async def _through(proxy: Proxy, around: Surroundings, attempt: Attempt) -> Upstream:
     """By CONNECT through the company's proxy, which resolves the name: of the address nothing is known."""
+    if attempt.host == proxy.host:
+        reason = f"{attempt.host} is the proxy that everything goes through: who speaks to it could ask it for anything"
+        raise RefusedError(reason, rule="upstream proxy", hint="nothing opens it")
     try:
         addresses = (
             [ip_address(proxy.host)] if is_address(proxy.host) else await around.resolver.addresses(proxy.host, asyncio.Semaphore(1))

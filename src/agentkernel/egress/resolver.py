@@ -53,12 +53,13 @@ async def serve_resolver(sandbox: Sandbox, tunnel: Tunnel) -> None:
     stream = DnsStream()
     try:
         while True:
-            for message in stream.feed(tunnel.take(len(tunnel.buffer))):
-                said = answer(sandbox, message)
-                if said:
-                    tunnel.send(over_tcp(said))
             async with asyncio.timeout(IDLE_S):
-                await tunnel.sent()
+                for message in stream.feed(tunnel.take(len(tunnel.buffer))):
+                    said = answer(sandbox, message)
+                    if said:
+                        tunnel.send(over_tcp(said))
+                    await tunnel.sent()  # who does not read is not answered on
+                    await asyncio.sleep(0)  # others have their turn
                 if not await tunnel.more():
                     break
     except (BadQuery, TimeoutError):

@@ -15,7 +15,7 @@ from agentkernel.egress.resolving import Lookup, Resolver, system_lookup
 from agentkernel.egress.sandbox import Joining, Sandbox, Service
 from agentkernel.egress.upstream import make_desk
 from agentkernel.egress.vault import Vault
-from agentkernel.errors import AgentKernelError, ProtocolViolation
+from agentkernel.errors import AgentKernelError
 from agentkernel.model.codec import from_json
 from agentkernel.model.network import Credentials, EgressLimits, EgressRules
 
@@ -81,8 +81,8 @@ class Server:
         """Does what the engine says. Raises AgentKernelError, ValueError where that is wrong."""
         operation = message["op"]
         if operation == "join":
-            if len(descriptors) != 1:
-                raise ProtocolViolation("a sandbox joins with one stream")
+            if not descriptors:
+                return  # the kernel had no room for it and closed it: the sandbox's connections end, and the next one tries again
             self._join(message, socket.socket(fileno=descriptors.pop()))
         elif operation == "rules":
             sandbox = self._sandboxes.get(str(message.get("sandbox")))

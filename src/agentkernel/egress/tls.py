@@ -24,6 +24,11 @@ class BadHello(ValueError):
 ALERT: Final = b"\x15\x03\x01\x00\x02\x02\x31"  # fatal, access_denied: what a client is told whose name is refused
 
 
+def begins_hello(start: bytes | bytearray) -> bool:
+    """Whether a TLS server could take this beginning of a stream for a ClientHello, whatever else is wrong with it."""
+    return len(start) > 5 and start[0] == FIRST_BYTE and start[1] == 3 and start[5] == _CLIENT_HELLO
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientHello:
     """What the beginning of a TLS connection says of its destination."""

@@ -178,7 +178,8 @@ class RefusalConformance(NetworkedConformance):
             for each, host in ((unnamed, OTHER), (denied, f"www.{GOOD}"), (tunnel, OTHER), (other_port, GOOD)):
                 refusal = each.refusal()
                 assert (each.status, refusal["code"]) == (403, "egress_denied"), each
-                assert host in refusal["message"] and "network allow" in refusal["hint"] and host in refusal["hint"]
+                ask = "network forget" if each is denied else "network allow"
+                assert host in refusal["message"] and ask in refusal["hint"] and host in refusal["hint"]
                 await box.decided(Verdict.DENIED, host)
             assert denied.refusal()["rule"] == f"deny www.{GOOD}"
             assert by_socks.data[2:4] == bytes((5, SOCKS_DENIED))
