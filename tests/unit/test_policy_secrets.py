@@ -80,6 +80,13 @@ def test_programs_are_told_of_the_one_file_that_vouches_for_the_hosts(kind: Root
     assert spec.trust == BUNDLE
 
 
+def test_what_the_caller_trusts_does_not_come_in_its_place_with_the_callers_environment() -> None:
+    given = {"GIT_SSL_CAINFO": "/etc/ssl/mine.pem", "SSL_CERT_FILE": "/etc/ssl/mine.pem", "MY_SETTING": "vi"}
+    spec = granted(SURROUNDINGS, secrets=(SECRET,), profile="permissive", host_environment=given).spec
+    seen = dict(spec.environment)
+    assert (seen["MY_SETTING"], seen["GIT_SSL_CAINFO"], seen["SSL_CERT_FILE"]) == ("vi", CERTIFICATES, CERTIFICATES)
+
+
 def test_none_comes_from_a_pool_and_without_secrets_nothing_changes() -> None:
     assert ROOT.kind is RootKind.HOST
     assert not is_poolable(spec_of())

@@ -36,11 +36,11 @@ def environment(request: SandboxRequest, spec: SandboxSpec, *, passes: bool, cer
     own |= _locale()
     said = dict(root.environment)
     result = {**own, **said} if root.kind is RootKind.HOST else {**said, **own}
-    if spec.secrets:
-        result.update(dict.fromkeys(CERTIFICATE_VARIABLES, CERTIFICATES))  # what vouches for their hosts is in that file alone
     if passes:
         kept = (own.keys() - _locale().keys()) | said.keys()  # the host's would point to places that are not inside
         result.update({name: value for name, value in filter_environment(request.host_environment).items() if name not in kept})
+    if spec.secrets:
+        result.update(dict.fromkeys(CERTIFICATE_VARIABLES, CERTIFICATES))  # what vouches for their hosts is in that file alone
     for name, value in request.environment.items():
         result[validate_environment_name(name)] = validate_environment_value(name, value)
     result.update({each.name: each.placeholder for each in spec.secrets})
