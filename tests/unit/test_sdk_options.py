@@ -10,7 +10,7 @@ import pytest
 from agentkernel.errors import AgentKernelError, CommandFailed, InvalidInput, UnknownKey
 from agentkernel.model.command import Command, ExitStatus, TerminalSize
 from agentkernel.model.isolation import IsolationLevel
-from agentkernel.model.network import EgressChange, PortRule, Rule
+from agentkernel.model.network import EgressChange, PortRule, Rule, Secret
 from agentkernel.model.record import CreateOptions
 from agentkernel.model.request import SandboxRequest
 from agentkernel.model.spec import Bind, StorageKind
@@ -57,9 +57,10 @@ def test_every_option_reaches_the_request(tmp_path: Path) -> None:
         "disk": 10**6,
         "storage": "disk",
         "user": "root",
+        "secrets": ["API_KEY=ENV:MY_SETTING2@api.example.com/v1#x-api-key"],
     }
     assert given.keys() == options.SandboxOptions.__annotations__.keys()
-    assert request_of(given, ENVIRONMENT) == SandboxRequest(
+    assert request_of(given, ENVIRONMENT | {"MY_SETTING2": "the-value"}) == SandboxRequest(
         profile="restrictive",
         backend="namespaces",
         min_isolation=IsolationLevel.CONTAINER,
@@ -82,7 +83,9 @@ def test_every_option_reaches_the_request(tmp_path: Path) -> None:
         disk_bytes=10**6,
         storage=StorageKind.DISK,
         user="root",
-        host_environment={"PATH": "/usr/bin", "MY_SETTING": "vi"},
+        secrets=(Secret(name="API_KEY", hosts=("api.example.com",), path="/v1", header="x-api-key"),),
+        secret_values={"API_KEY": "the-value"},
+        host_environment={"PATH": "/usr/bin", "MY_SETTING": "vi"},  # and not what held the value
     )
 
 

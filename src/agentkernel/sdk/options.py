@@ -43,6 +43,7 @@ class SandboxOptions(TypedDict, total=False):
     deny_hosts: Sequence[str]  # likewise; a denial wins over a permission
     only_hosts: bool  # nothing but `allow_hosts`
     transparent_network: bool  # also for programs that know no proxy; without it where the backend can
+    secrets: Sequence[str]  # used without being seen, as --secret names them: "NAME=ENV:VARIABLE@api.example.com", "FILE:", "KEYRING:"
     ports: Sequence[int | str]  # inside, published on the host's loopback: 80 (any host port), "8080:80"
     mount_home: bool
     pass_environment: bool
@@ -94,6 +95,7 @@ _SETTINGS: Mapping[str, str] = {
     "disk": "resources.disk",
     "storage": "storage",
     "user": "user",
+    "secrets": "secrets",
     "name": "sandbox.name",
 }
 _NETWORK = ("allow_hosts", "deny_hosts", "only_hosts", "transparent_network", "ports")
@@ -230,7 +232,7 @@ def _told(request: SandboxRequest, environment: Mapping[str, str]) -> dict[str, 
     """What of the caller's environment goes with a request: what toolchains and certificates are found by, and what is passed on."""
     passed = request.pass_environment or (request.pass_environment is None and request.profile == "permissive")
     shown = filter_environment(environment) if passed else {}
-    return {name: value for name, value in environment.items() if name in shown or name in _FOUND_BY}
+    return {name: value for name, value in request.host_environment.items() if name in shown or name in _FOUND_BY}
 
 
 def _several(option: str, value: object) -> Sequence[object]:
