@@ -46,6 +46,7 @@ def run(options: Options) -> int:
     environment = daemon_environment(os.environ)
     os.chdir("/")
     os.umask(0o022)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # values of secrets are in this memory, and go into no file
     try:
         listener = passed(os.environ)
         host = _take_store(environment, options, socket_path(environment) if listener is None else "")
