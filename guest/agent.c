@@ -266,14 +266,16 @@ int agent_main(int argc, char **argv)
 {
     uint64_t fd;
     sysret listener;
+    bool any_uid;
     if (argc != 2)
         return 2;
     if (ak_streq(argv[0], "--listen-fd"))
         return ak_parse_u64(argv[1], 10, &fd) && fd <= INT32_MAX ? agent_serve((int)fd, NULL) : 2;
     if (ak_streq(argv[0], "--stream"))
         return serve_stream_argument(argv[1]);
-    if (!ak_streq(argv[0], "--listen"))
+    any_uid = ak_streq(argv[0], "--listen-any");
+    if (!any_uid && !ak_streq(argv[0], "--listen"))
         return 2;
-    listener = listener_open(argv[1]);
+    listener = listener_open(argv[1], any_uid);
     return listener < 0 ? 1 : agent_serve((int)listener, NULL);
 }

@@ -35,7 +35,7 @@ static sysret bind_at(int fd, const struct sockaddr_un *address)
     return SYS(bind, fd, address, sizeof *address);
 }
 
-sysret listener_open(const char *path)
+sysret listener_open(const char *path, bool any_uid)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     size_t n = strlen(path);
@@ -46,7 +46,7 @@ sysret listener_open(const char *path)
     fd = SYS(socket, AF_UNIX, AK_SOCK_STREAM | O_CLOEXEC | O_NONBLOCK, 0);
     if (fd < 0)
         return fd;
-    mask = SYS(umask, 0177);
+    mask = SYS(umask, any_uid ? 0111 : 0177);
     error = bind_at((int)fd, &address);
     (void)SYS(umask, mask);
     if (!error)

@@ -1303,3 +1303,14 @@ def test_an_idle_agent_does_not_wake_up(agent: Agent, host: Host) -> None:
 def test_the_listening_socket_is_the_owners_alone(agent: Agent, host: Host, home: Path) -> None:
     assert stat.S_IMODE((home / "agent.sock").stat().st_mode) == 0o600
     assert fcntl.fcntl(host.sock, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+
+
+def test_a_socket_for_any_uid_is_as_open_as_the_directories_above_it(guest_binary: Path, tmp_path: Path) -> None:
+    path = tmp_path / "any.sock"
+    with subprocess.Popen([str(guest_binary), "agent", "--listen-any", str(path)]) as agent:
+        deadline = time.monotonic() + 10
+        while not path.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666
+        agent.terminate()

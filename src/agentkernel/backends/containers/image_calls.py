@@ -68,8 +68,8 @@ class ImageCalls:
 
     def import_files(self, chunks: Iterator[bytes], reference: str) -> Lines:
         """The lines about making an image of an archive of a file system."""
-        name, tag = split(reference)
-        return self._api.lines("POST", "/images/create", query={"fromSrc": "-", "repo": name, "tag": tag}, body=chunks)
+        # Not with `tag` by itself, which Podman passes over.
+        return self._api.lines("POST", "/images/create", query={"fromSrc": "-", "repo": reference}, body=chunks)
 
     async def make_container(self, image: str) -> str:
         """A container that is only looked into; returns its path in the interface."""
