@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
+from agentkernel.config.directories import IMAGES
 from agentkernel.errors import Refused
 from agentkernel.model.spec import Bind, SandboxSpec, Workspace, WorkspaceMode
 from agentkernel.policy.deny import is_within
@@ -46,10 +47,15 @@ def owners(spec: SandboxSpec) -> dict[str, int]:
 
 
 def require_apart(spec: SandboxSpec, own: tuple[str, ...]) -> None:
-    """Raises Refused where a sandbox would see the backend's own directories: what is recorded there is believed by the next sweep."""
+    """Raises Refused where a sandbox would see the backend's own directories: what is recorded there is believed by the next sweep.
+
+    What lies in the store of images is no such record: sandboxes that unpack images are shown theirs, and policy shows it to no other.
+    """
     copied = spec.workspace.source if spec.workspace.mode is WorkspaceMode.COPY_ON_WRITE else None
     for source, _ in _shown(spec):
         for place in own:
+            if is_within(source, f"{place}/{IMAGES}"):
+                continue
             if source not in (copied, spec.home_source) and (is_within(place, source) or is_within(source, place)):
                 raise Refused(
                     f"{source!r} cannot be shown in a sandbox: agentkernel keeps its own state in {place!r}",

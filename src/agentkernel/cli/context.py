@@ -40,6 +40,10 @@ class Context:
         """Opens the door of the daemon's."""
         return self._open_client(self.environment)
 
+    def any_kernel(self) -> Kernel:
+        """The daemon's door, or where `AGENTKERNEL_DAEMON` says that there is to be none, an engine's in this process."""
+        return self.kernel() if self.environment.get(_SWITCH, "").strip().lower() in _OFF else self.client()
+
     def calls(self, verb: str, *, starts: bool = True) -> Calls:
         """The daemon, for plain calls; raises DaemonUnavailable where `AGENTKERNEL_DAEMON` says that there is to be none."""
         if self.environment.get(_SWITCH, "").strip().lower() in _OFF:

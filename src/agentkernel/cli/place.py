@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from agentkernel.abc import Caller, Kernel, Sandbox
@@ -12,11 +12,18 @@ from agentkernel.model.record import CreateOptions
 from agentkernel.model.request import Grant, Notice, SandboxRequest
 
 Place = Callable[[Kernel, Caller], AbstractAsyncContextManager[tuple[Sandbox, Grant]]]
+Fetch = Callable[[Kernel, Caller, SandboxRequest], Awaitable[SandboxRequest]]  # the request, once its image is here
 
 
-def made_for_it(request: SandboxRequest) -> Place:
+def made_for_it(request: SandboxRequest, fetch: Fetch) -> Place:
     """A sandbox that is removed after the command."""
-    return lambda kernel, caller: kernel.sandbox(caller, request)
+
+    @asynccontextmanager
+    async def place(kernel: Kernel, caller: Caller) -> AsyncIterator[tuple[Sandbox, Grant]]:
+        async with kernel.sandbox(caller, await fetch(kernel, caller, request)) as made:
+            yield made
+
+    return place
 
 
 def lasting(name: str, backend: str | None = None) -> Place:
@@ -32,12 +39,12 @@ def lasting(name: str, backend: str | None = None) -> Place:
     return place
 
 
-def made_to_last(request: SandboxRequest, told: Callable[[str], None]) -> Place:
+def made_to_last(request: SandboxRequest, fetch: Fetch, told: Callable[[str], None]) -> Place:
     """A new sandbox that stays when the command has ended; `told` gets its name."""
 
     @asynccontextmanager
     async def place(kernel: Kernel, caller: Caller) -> AsyncIterator[tuple[Sandbox, Grant]]:
-        info = await kernel.create(caller, request, CreateOptions(name=request.name, start=True))
+        info = await kernel.create(caller, await fetch(kernel, caller, request), CreateOptions(name=request.name, start=True))
         told(info.name)
         async with _opened(kernel, caller, info.sandbox_id, info.notices) as opened:
             yield opened

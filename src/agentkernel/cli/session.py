@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from agentkernel import cli as late  # what only some runs need
@@ -20,7 +20,7 @@ from agentkernel.model.command import Command, ExitStatus
 from agentkernel.model.decisions import decisions_of, denials_of
 from agentkernel.model.network import Decision, PublishedPort, Verdict
 from agentkernel.model.request import Grant, Notice
-from agentkernel.model.spec import NetworkMode
+from agentkernel.model.spec import NetworkMode, first_words
 from agentkernel.text.outcome import exit_status
 
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE: what a program in a pipeline ends with when its reader goes away
@@ -120,9 +120,14 @@ async def _work(kernel: Kernel, job: Job, sink: Sink, interrupts: Interrupts, pr
         if grant.spec.ports:
             progress.ports = tuple(await kernel.ports(job.caller, sandbox.sandbox_id))
         job.granted(grant, progress.ports)
-        process = await sandbox.start(job.command)
+        process = await sandbox.start(_command(job, grant))
         async with interrupts.passed_to(process):
             await _attend(process, job, sink, progress)
+
+
+def _command(job: Job, grant: Grant) -> Command:
+    """What is started: in a sandbox that was made for the command, what its image says stands before it."""
+    return replace(job.command, argv=first_words(grant.spec.root, job.command.argv)) if job.looks_after else job.command
 
 
 async def _attend(process: Process, job: Job, sink: Sink, progress: _Progress) -> None:

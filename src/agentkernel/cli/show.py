@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from agentkernel.errors import InvalidInput
+from agentkernel.model.image import ImageRecord
 from agentkernel.model.network import Base, Decision, EgressRules, PublishedPort
 from agentkernel.model.record import Labels, SandboxInfo
 from agentkernel.units import parse_duration
@@ -78,6 +79,19 @@ def decision_record(decision: Decision) -> dict[str, object]:
         "address": decision.address,
         "rule": decision.rule,
         "reason": decision.reason,
+    }
+
+
+def image_record(record: ImageRecord) -> dict[str, object]:
+    """An image as JSON."""
+    return {
+        "reference": record.reference,
+        "digest": record.digest,
+        "backend": record.backend,
+        "platform": record.platform,
+        "size_bytes": record.size_bytes,
+        "obtained_at": record.obtained_at or None,
+        "used_at": record.used_at or None,
     }
 
 

@@ -27,7 +27,7 @@ from agentkernel.model.inspection import ProcessRecord
 from agentkernel.model.network import EgressChange, EgressRules, PortRule, PublishedPort
 from agentkernel.model.operation import OPERATIONS
 from agentkernel.model.record import CreateOptions, Event, EventFilter, KernelStatus, LogEntry, SandboxFilter, SandboxInfo
-from agentkernel.model.request import SandboxRequest
+from agentkernel.model.request import Grant, SandboxRequest
 
 PATIENCE_S: Final = 60.0  # for daemons to come after one that is gone or ends
 _PAUSE_S: Final = 0.02
@@ -84,6 +84,11 @@ class Calls:
         """See `abc.Kernel`, as for all these; a repeat to the next daemon makes no second one."""
         info: SandboxInfo = self.call("create", request=request, options=replace(options, request_key=os.urandom(16).hex()))
         return info
+
+    def grant(self, request: SandboxRequest) -> Grant:
+        """What would be built; decides without doing anything."""
+        grant: Grant = self.call("grant", request=request)
+        return grant
 
     def info(self, name: str) -> SandboxInfo:
         """Describes one."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+IMAGES = "images"  # agentkernel's own store of images, in the data directory
 _MEMORY = "/dev/shm"  # noqa: S108 - whoever makes a directory in it checks that it is ours and closed to others
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from agentkernel.config.directories import IMAGES
 from agentkernel.engine import access
 from agentkernel.engine.audit import Subject
 from agentkernel.engine.imagejobs import ImageJobs
@@ -99,7 +100,7 @@ class ImageDoor:
         parts = self._core.parts
         if parts.images.build is None:
             raise Unsupported("nothing here builds images")
-        place = BuildPlace(keeper=keeper, directory=f"{parts.data_directory}/images", environment=parts.environment)
+        place = BuildPlace(keeper=keeper, directory=f"{parts.data_directory}/{IMAGES}", environment=parts.environment)
         return await parts.images.build(work, reference, place, report)
 
 

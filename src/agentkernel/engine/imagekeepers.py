@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from agentkernel.abc_images import KeepsImages, TakesLogins
+from agentkernel.config.directories import IMAGES
 from agentkernel.errors import AgentKernelError, BackendUnavailable, Unsupported
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class ImageKeepers:
         parts = self._parts
         if parts.images.library is None:
             raise Unsupported("there is no store of images here")
-        directory = f"{parts.data_directory}/images"
+        directory = f"{parts.data_directory}/{IMAGES}"
         return parts.images.library(directory, unpack=self._unpack, environment=parts.environment, home=parts.home, in_use=self._in_use)
 
     async def of(self, name: str) -> ImageKeeper:

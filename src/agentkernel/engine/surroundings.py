@@ -42,6 +42,7 @@ def gather(request: SandboxRequest, parts: Parts) -> Surroundings:
     return Surroundings(
         home=home,
         uid=parts.uid,
+        own_directories=_own_directories(parts.data_directory, parts.runtime_directory, parts.cache_directory),
         root=parts.images.host_root(argv=request.argv, environment=environment, home=home, uid=parts.uid) if of_host else None,
         image_directory=image if image is not None and os.path.isdir(image) else None,
         image_is_tar=image is not None and image.endswith(ARCHIVE_ENDINGS) and os.path.isfile(image),
@@ -59,6 +60,11 @@ def gather(request: SandboxRequest, parts: Parts) -> Surroundings:
         command_image=_named(of_command, parts),
         picked_image=_named(of_command or _of_project(request, here.names, parts), parts) if of_host else None,
     )
+
+
+@lru_cache(maxsize=8)
+def _own_directories(*directories: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(os.path.realpath(each) for each in directories))
 
 
 def _of_project(request: SandboxRequest, names: tuple[str, ...], parts: Parts) -> str | None:

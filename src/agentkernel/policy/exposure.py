@@ -23,6 +23,8 @@ def why_not_shown(path: str, surroundings: Surroundings) -> str | None:
         return "it is the home directory"
     if is_within(surroundings.home, path):
         return "it holds the home directory"
+    if any(is_within(path, own) for own in surroundings.own_directories):
+        return "agentkernel keeps its own state in it"
     credential = credential_in(path, surroundings.home)
     if credential is not None:
         return f"it would show {credential!r}, which is on the deny list of credentials and host secrets"

@@ -22,6 +22,7 @@ class Surroundings:
 
     home: str
     uid: int
+    own_directories: tuple[str, ...] = ()  # agentkernel's: state and images, which are believed by who finds them there
     root: RootFilesystem | None = None  # the host root that holds the request's command; None: no such command here
     image_directory: str | None = None  # the request's image, when it is a directory
     image_is_tar: bool = False  # the request's image is an archive to unpack

@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "kill": ("agentkernel.cli.verbs.kill", "signal a command in a sandbox"),
     "network": ("agentkernel.cli.verbs.network", "show and change who a sandbox may talk to, and see whom it tried to reach"),
     "ports": ("agentkernel.cli.verbs.ports", "show, publish and remove ports of a sandbox"),
+    "image": ("agentkernel.cli.verbs.image", "fetch, import, build, list and remove the images that sandboxes are made of"),
     "rename": ("agentkernel.cli.verbs.rename", "give a sandbox another name"),
     "extend-ttl": ("agentkernel.cli.verbs.extend_ttl", "let a sandbox live longer, or shorter"),
     "gc": ("agentkernel.cli.verbs.gc", "remove what has expired and what belongs to nothing"),
@@ -48,7 +49,7 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 
 
-ALIASES = {"rm": "remove", "ls": "list"}
+ALIASES = {"rm": "remove", "ls": "list", "images": "image"}
 
 
 class Verb(Protocol):

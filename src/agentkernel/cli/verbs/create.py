@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from argparse import ArgumentParser, Namespace
 
+from agentkernel.cli.caller import local_caller
 from agentkernel.cli.context import Context
+from agentkernel.cli.fetching import fetching
 from agentkernel.cli.output import say
 from agentkernel.cli.show import parse_labels, print_json, sandbox_record
+from agentkernel.client.calls import Calls
 from agentkernel.config.load import load_settings
 from agentkernel.config.request import request_from_settings
 from agentkernel.config.table import add_arguments, flags_given
+from agentkernel.errors import AgentKernelError
 from agentkernel.model.record import CreateOptions
+from agentkernel.model.request import SandboxRequest
 from agentkernel.text.network import listening
 from agentkernel.text.said import state_directory, unsaid
 from agentkernel.units import parse_duration
@@ -25,6 +31,7 @@ Make a sandbox that lives on: its files stay when it is stopped, and until it is
   agentkernel create ci --label job=7 --ttl 1h          removed an hour from now
   agentkernel create dev --idle 30m                     stopped after half an hour without use
   agentkernel create web -p 8080:80 --start             port 80 inside at 127.0.0.1:8080, whenever it runs
+  agentkernel create db --image postgres:17 --start     an image of a registry
 
 Without NAME the project's sandbox.name is taken. The other options are those of `run`, and hold for every command in it.
 """
@@ -56,6 +63,8 @@ def main(args: Namespace, context: Context) -> int:
         start=args.start,
     )
     with context.calls("create") as calls:
+        if _fetches(calls, request):
+            request = asyncio.run(_with_image(context, request, quietly=args.quiet or args.json))
         info = calls.create(request, options)
     if args.json:
         notices = [{"code": notice.code, "message": notice.message, "hint": notice.hint} for notice in info.notices]
@@ -66,3 +75,19 @@ def main(args: Namespace, context: Context) -> int:
             say("note", notice.message, notice.hint, context.environment)
     sys.stdout.write(f"{info.name}\n")
     return 0
+
+
+def _fetches(calls: Calls, request: SandboxRequest) -> bool:
+    """Whether its image must be fetched first; where policy says no, `create` is told why."""
+    try:
+        return calls.grant(request).fetches
+    except AgentKernelError:
+        return False
+
+
+async def _with_image(context: Context, request: SandboxRequest, *, quietly: bool) -> SandboxRequest:
+    kernel = context.client()
+    try:
+        return await fetching(context.environment, quietly=quietly)(kernel, local_caller(), request)
+    finally:
+        await kernel.close()

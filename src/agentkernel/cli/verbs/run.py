@@ -8,6 +8,7 @@ from agentkernel.cli import hot
 from agentkernel.cli.console import console_of
 from agentkernel.cli.context import Context
 from agentkernel.cli.execute import execute
+from agentkernel.cli.fetching import fetching
 from agentkernel.cli.output import say
 from agentkernel.cli.place import Place, made_for_it, made_to_last
 from agentkernel.config.invocation import Invocation, configure_run, read_run
@@ -29,6 +30,9 @@ Run one command in a sandbox of its own; the sandbox is gone when the command en
   agentkernel run --allow-host 10.1.2.3:5432 psql       what it may reach besides; also --deny-host, --only-hosts
   agentkernel run -p 8080:8000 python3 -m http.server   a port inside at 127.0.0.1:8080 of this host
   agentkernel run --keep --name box make                the sandbox stays: agentkernel exec box ...
+  agentkernel run --image python:3.13 -- python3 -V     an image of a registry, fetched when it is not here
+  agentkernel run --image redis                         its own command; --entrypoint PROGRAM replaces what it starts
+  agentkernel run --backend docker --runtime runsc -- dmesg
 
 Options end at the first word that is not one: what follows is the command and its own arguments. `--` makes that plain.
 
@@ -53,14 +57,15 @@ def main(args: Namespace, context: Context) -> int:
 
 def _place(wanted: Invocation, context: Context) -> Place:
     assert wanted.request is not None  # noqa: S101 - what `run` asks for
+    fetch = fetching(context.environment, quietly=wanted.quiet or wanted.json)
     if not wanted.keep:
-        return made_for_it(wanted.request)
+        return made_for_it(wanted.request, fetch)
 
     def told(name: str) -> None:
         if not wanted.quiet and not wanted.json:
             say("note", f"the sandbox {name} stays", f"agentkernel exec {name} ...; agentkernel remove --force {name}", context.environment)
 
-    return made_to_last(wanted.request, told)
+    return made_to_last(wanted.request, fetch, told)
 
 
 def _daemon_answers(wanted: Invocation, context: Context) -> bool:
