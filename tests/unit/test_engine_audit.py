@@ -93,6 +93,21 @@ async def test_refusals_and_failures_are_told_with_their_code(world: World) -> N
     ]
 
 
+async def test_a_name_that_is_no_text_is_told_and_holds_nothing_up(world: World) -> None:
+    engine = world.engine()
+    for refused in (
+        engine.create(ANN, world.request(), CreateOptions(name="half \ud800")),
+        engine.create(ANN, world.request(backend="\udcff"), CreateOptions(name="box")),
+        engine.ephemeral(ANN, world.request(backend="\udcff"), 7),
+    ):
+        with pytest.raises(AgentKernelError):
+            await refused
+    await engine.create(ANN, world.request(), CreateOptions(name="box"))
+    told = [(event.sandbox, event.backend, event.outcome) for event in await _events(engine)]
+    assert told[:2] == [("half \\ud800", "", "invalid_input"), ("box", "\\udcff", "unknown_key")]
+    assert [each[1:] for each in told[2:]] == [("\\udcff", "unknown_key"), ("scripted", "ok")]
+
+
 async def test_a_command_that_is_broken_off_or_fails_is_told(world: World) -> None:
     engine = world.engine(Engine)
 

@@ -120,7 +120,7 @@ class Audit:
         except AgentKernelError as error:
             details = (("reason", error.message),)
             event = self.event(kind, subject.principal, outcome=error.code, details=details)
-            self.append(replace(event, sandbox=cut(subject.sandbox), backend=cut(subject.backend)))
+            self.append(replace(event, sandbox=_shown(subject.sandbox), backend=_shown(subject.backend)))
             raise
 
     async def told(self, kind: str, subject: Subject, work: Awaitable[T]) -> T:
@@ -255,6 +255,11 @@ def words(argv: tuple[bytes, ...]) -> str:
     """A command line as a shell would read it; what is no text shows as escapes, and a long one is cut."""
     text = shlex.join(word.decode("utf-8", "backslashreplace") for word in argv)
     return cut(text)
+
+
+def _shown(text: str) -> str:
+    """What a caller has called something: a name that cannot be may be no Unicode, which no store takes, and shows as escapes."""
+    return cut(text.encode("utf-8", "backslashreplace").decode())
 
 
 def cut(text: str) -> str:
