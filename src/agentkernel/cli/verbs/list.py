@@ -23,7 +23,7 @@ List the sandboxes, whatever their status.
   agentkernel remove $(agentkernel list -q --status stopped)
 """
 
-_PAGE = 100  # whose descriptions fit one frame
+_PAGE = 100  # whose descriptions mostly fit one frame
 _COLOURS = {Status.RUNNING: GREEN, Status.UNAVAILABLE: RED}
 
 
