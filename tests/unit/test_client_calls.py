@@ -13,7 +13,7 @@ from unit.door_server import CALL, FAILED, REPLY, SIGNAL, Attach, DoorServer, Fr
 from agentkernel.channel import door
 from agentkernel.channel.refusal import encode_refusal
 from agentkernel.client.calls import Calls
-from agentkernel.errors import AgentKernelError, Conflict, DaemonUnavailable, NotFound
+from agentkernel.errors import AgentKernelError, Conflict, DaemonUnavailable, NotFound, OutputTooLarge
 from agentkernel.model.record import EventFilter, SandboxFilter
 from agentkernel.model.status import Status
 
@@ -126,6 +126,22 @@ def test_lists_come_page_by_page(calls: Calls, tmp_path: Path) -> None:
         assert [int(info.sandbox_id, 16) for info in calls.sandboxes(SandboxFilter(limit=2))] == [1, 2, 3]
 
 
+def test_a_page_that_no_frame_holds_is_asked_for_in_shorter_ones(calls: Calls, tmp_path: Path) -> None:
+    limits: list[int] = []
+
+    def answer(said: dict[str, object]) -> object:
+        wanted = said["wanted"]
+        assert isinstance(wanted, dict)
+        limits.append(wanted.get("limit", 100))
+        if limits[-1] > 3:
+            return OutputTooLarge("the answer takes too many bytes")
+        return [INFO | {"sandbox_id": f"{at:016x}"} for at in range(int(wanted.get("after", "0"), 16) + 1, 6)][: limits[-1]]
+
+    with _serve(tmp_path, _answering(*[answer] * 4)), calls:
+        assert [int(info.sandbox_id, 16) for info in calls.sandboxes(SandboxFilter(limit=12))] == [1, 2, 3, 4, 5]
+    assert limits == [12, 6, 3, 3]
+
+
 def test_events_are_asked_for_from_the_last_one_on(calls: Calls, tmp_path: Path) -> None:
     event = {"kind": "sandbox.created", "at": 1.0, "principal": "ann"}
     after: list[object] = []
@@ -143,15 +159,15 @@ def test_events_are_asked_for_from_the_last_one_on(calls: Calls, tmp_path: Path)
 
 def test_logs_are_asked_for_behind_what_has_come(calls: Calls, tmp_path: Path) -> None:
     entry = {"at": 1.0, "exec_id": 9, "stream": 1, "data": "x"}
-    skipped: list[object] = []
+    asked: list[object] = []
 
     def answer(said: dict[str, object]) -> object:
-        skipped.append(said["skip"])
-        return [entry, entry] if len(skipped) == 1 else []
+        asked.append(said["since"])
+        return [entry, entry | {"at": 2.5}] if len(asked) == 1 else []
 
     with _serve(tmp_path, _answering(answer, answer)), calls:
         assert [found.data for found in calls.logs("box", exec_id=0, since=0.0, follow=False)] == [b"x", b"x"]
-    assert skipped == [0, 2]
+    assert asked == [0.0, 2.5]
 
 
 def test_a_signal_goes_to_the_whole_tree(calls: Calls, tmp_path: Path) -> None:

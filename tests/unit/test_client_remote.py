@@ -25,6 +25,7 @@ from agentkernel.errors import (
     FileOperationFailed,
     InvalidInput,
     NotFound,
+    OutputTooLarge,
     ProtocolViolation,
     Refused,
 )
@@ -249,6 +250,19 @@ async def test_a_closed_kernel_is_closed(tmp_path: Path) -> None:
             await kernel.status(CALLER)
 
 
+async def test_a_page_that_no_frame_holds_is_asked_for_in_shorter_ones(tmp_path: Path) -> None:
+    said: list[dict[str, object]] = []
+
+    def script(attach: Attach) -> None:
+        _refuse(attach, OutputTooLarge("the answer takes too many bytes"))
+        said.append(_reply(attach, (INFO, INFO)))
+        said.append(_reply(attach, (INFO,)))
+
+    async with _kernel(tmp_path, script) as kernel:
+        assert await kernel.sandboxes(CALLER, SandboxFilter(limit=4)) == [INFO] * 3
+    assert [entry["wanted"] for entry in said] == [{"limit": 2}, {"limit": 2, "after": INFO.sandbox_id}]
+
+
 async def test_a_request_that_no_frame_holds_is_refused(tmp_path: Path) -> None:
     async with _kernel(tmp_path, lambda attach: attach.until_closed()) as kernel:
         with pytest.raises(InvalidInput, match="at most"):
@@ -278,7 +292,7 @@ async def test_logs_are_asked_for_until_there_are_no_more(tmp_path: Path) -> Non
 
     async with _kernel(tmp_path, script) as kernel:
         assert tuple([entry async for entry in kernel.logs(CALLER, "box")]) == entries
-    assert [entry["skip"] for entry in said] == [0, 2, 3]
+    assert [entry["since"] for entry in said] == [0.0, 1.0, 2.0]
 
 
 # -- commands: the first connection is the kernel's, of which the scripted daemon serves one at a time, so it is closed by its script

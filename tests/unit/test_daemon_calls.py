@@ -122,18 +122,30 @@ async def test_logs_come_in_pages_and_are_waited_for(world: World, client: DoorC
     await world.box()
     await client.start(9, "box", "seq 1 60000; read x; echo last", stdin=True, detached=True)
     await client.shows(9, b"\n60000\n")
-    text, skip = "", 0
+    text, since = "", 0.0
     async with asyncio.timeout(20):
         while "\n60000\n" not in text:
-            page = await client.call("logs", name="box", exec_id=9, skip=skip, wait_s=5.0)
-            skip += len(page)
+            page = await client.call("logs", name="box", exec_id=9, since=since, wait_s=5.0)
+            since = page[-1]["at"] if page else since
             text += "".join(entry["data"] for entry in page)
     assert text == "".join(f"{n}\n" for n in range(1, 60_001))
     other = await world.client()
-    waiting = asyncio.create_task(other.call("logs", name="box", exec_id=9, skip=skip, wait_s=20.0))
+    waiting = asyncio.create_task(other.call("logs", name="box", exec_id=9, since=since, wait_s=20.0))
     await client.send(FrameType.STDIN, 9, bytes(8) + b"go\n")
     assert "".join(entry["data"] for entry in await waiting) == "last\n"
     assert (await client.exited(9))[0] == 0
+
+
+async def test_logs_of_bytes_that_json_writes_in_six_fit_a_frame(world: World, client: DoorClient) -> None:
+    await world.box()
+    await client.start(9, "box", "head -c 200000 /dev/zero; echo; read x", stdin=True, detached=True)
+    await client.shows(9, b"\n")
+    size, since = 0, 0.0
+    async with asyncio.timeout(20):
+        while size < 200_001:
+            page = await client.call("logs", name="box", since=since, wait_s=5.0)
+            since = page[-1]["at"] if page else since
+            size += sum(len(entry["data"]) for entry in page)
 
 
 async def test_a_draining_daemon_refuses_work_so_that_the_next_one_is_asked(world: World, client: DoorClient) -> None:

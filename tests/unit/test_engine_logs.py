@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from unit.engine_world import ANN, World
 
-from agentkernel.engine.logfile import HEADER, NEWER, OLDER, Entry, LogFile, Reader
+from agentkernel.engine.logfile import HEADER, NEWER, OLDER, PIECE_BYTES, Entry, LogFile, Mark, Reader
 from agentkernel.errors import NotFound
 from agentkernel.model.command import Command, ExitStatus
 from agentkernel.model.inspection import ProcessRecord
@@ -61,6 +61,36 @@ def test_a_recording_goes_on_without_doubling(tmp_path: Path) -> None:
     assert second.has_ended(1) and not second.has_ended(2)
     second.close()
     assert LogFile(str(tmp_path)).has_ended(1)
+
+
+def test_much_output_is_many_entries_of_which_each_has_its_time(tmp_path: Path) -> None:
+    log = LogFile(str(tmp_path))
+    printed = os.urandom(3 * PIECE_BYTES + 5)
+    log.write(1.0, 1, 1, 0, printed[:100])
+    log.write(1.0, 1, 1, 0, printed)  # of which the beginning is there
+    log.close()
+    entries = _all(tmp_path)
+    assert b"".join(entry.data for entry in entries) == printed
+    assert max(len(entry.data) for entry in entries) == PIECE_BYTES
+    assert len({entry.at for entry in entries}) == len(entries) == 1 + 3
+
+
+def test_reading_goes_on_behind_a_mark(tmp_path: Path) -> None:
+    log = LogFile(str(tmp_path), generation_bytes=1000)
+    reader = Reader(str(tmp_path))
+    marks: list[tuple[Entry, Mark]] = []
+    for number in range(60):
+        log.write(1.0, 1, 1, number * 50, b"%049d\n" % number)
+        marks += [(entry, reader.mark(entry)) for entry in reader.more() if entry.is_output]
+    log.close()
+    reader.close()
+    there = [entry for entry in _all(tmp_path) if entry.is_output]
+    assert 5 < len(there) < 40
+    for entry, mark in (*marks, (marks[0][0], Mark(marks[-1][1].inode, 7, 0.5))):
+        behind = Reader(str(tmp_path), mark)
+        found = [each for each in behind.more() if each.is_output]
+        behind.close()
+        assert found == (there[there.index(entry) + 1 :] if entry in there else there)
 
 
 @pytest.mark.parametrize("cut", [1, HEADER.size - 1, HEADER.size, HEADER.size + 2])
@@ -127,9 +157,9 @@ async def _detached(engine: Any, world: World, exec_id: int, printed: bytes) -> 
 
 
 async def _written(world: World, sandbox_id: str, text: bytes) -> None:
-    path = world.directory / "data" / "logs" / sandbox_id / NEWER
+    path = world.directory / "data" / "logs" / sandbox_id
     async with asyncio.timeout(10):
-        while not path.exists() or text not in path.read_bytes():
+        while text not in b"".join(entry.data for entry in _all(path)):
             await asyncio.sleep(0)
 
 
@@ -153,6 +183,31 @@ async def test_a_detached_command_is_recorded_and_goes_on_being_after_a_crash(wo
     assert [entry.data for entry in await _logs(again, since=entries[-1].at)] == [b"second"]
     assert await _logs(again, exec_id=6) == []
     machine.finished.set()
+
+
+async def test_who_reads_on_is_given_what_is_behind(world: World) -> None:
+    engine = world.engine()
+    made = await engine.create(ANN, world.request(), CreateOptions(name="one", start=True))
+    printed = os.urandom(10 * PIECE_BYTES)
+    machine = await _detached(engine, world, 5, printed)
+    read, since = b"", 0.0
+    while True:
+        page = engine.logs(ANN, "one", since=since)
+        given = [entry async for _, entry in _first(page, 3)]
+        await page.aclose()
+        if not given:
+            break
+        read, since = read + b"".join(entry.data for entry in given[:2]), given[:2][-1].at  # one more was made, and had no room
+    assert read == printed
+    assert (made.sandbox_id, since) in engine._logs._marks
+    machine.finished.set()
+
+
+async def _first(items: AsyncIterator[LogEntry], count: int) -> AsyncIterator[tuple[int, LogEntry]]:
+    for number in range(count):
+        if (item := await anext(items, None)) is None:
+            return
+        yield number, item
 
 
 async def test_following_goes_on_until_the_sandbox_is_removed(world: World) -> None:

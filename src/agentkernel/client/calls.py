@@ -21,7 +21,15 @@ from agentkernel.channel.door import DRAINING, encode_addressed
 from agentkernel.channel.refusal import decode_refusal, is_refusal
 from agentkernel.config.daemon_process import last_words, spawn
 from agentkernel.config.directories import socket_path
-from agentkernel.errors import AgentKernelError, DaemonUnavailable, InvalidInput, NotFound, ProtocolViolation, SandboxFailed
+from agentkernel.errors import (
+    AgentKernelError,
+    DaemonUnavailable,
+    InvalidInput,
+    NotFound,
+    OutputTooLarge,
+    ProtocolViolation,
+    SandboxFailed,
+)
 from agentkernel.model.codec import from_json, to_json
 from agentkernel.model.inspection import ProcessRecord
 from agentkernel.model.network import EgressChange, EgressRules, PortRule, PublishedPort
@@ -168,9 +176,15 @@ class Calls:
                 raise
 
     def sandboxes(self, wanted: SandboxFilter) -> Iterator[SandboxInfo]:
-        """All that match, page after page."""
+        """All that match, page after page; shorter ones where these do not fit a frame."""
         while True:
-            page: Sequence[SandboxInfo] = self.call("list", wanted=wanted)
+            try:
+                page: Sequence[SandboxInfo] = self.call("list", wanted=wanted)
+            except OutputTooLarge:
+                if wanted.limit == 1:
+                    raise
+                wanted = replace(wanted, limit=wanted.limit // 2)
+                continue
             yield from page
             if len(page) < wanted.limit:
                 return
@@ -188,13 +202,13 @@ class Calls:
 
     def logs(self, name: str, *, exec_id: int, since: float, follow: bool) -> Iterator[LogEntry]:
         """The recorded output, oldest first; with `follow` for ever."""
-        skip = 0
         while True:
             wait_s = _FOLLOW_S if follow else 0.0
-            page: Sequence[LogEntry] = self.call("logs", name=name, exec_id=exec_id, since=since, skip=skip, wait_s=wait_s)
+            page: Sequence[LogEntry] = self.call("logs", name=name, exec_id=exec_id, since=since, wait_s=wait_s)
             yield from page
-            skip += len(page)
-            if not page and not follow:
+            if page:
+                since = page[-1].at  # no two entries of a log have the same
+            elif not follow:
                 return
 
     def processes(self, sandbox: str) -> list[ProcessRecord]:

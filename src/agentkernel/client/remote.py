@@ -18,7 +18,7 @@ from agentkernel.channel.wire import MAX_PAYLOAD
 from agentkernel.client.connection import Connection, Daemon
 from agentkernel.client.hold import held
 from agentkernel.client.sandbox import Door, open_behind_door
-from agentkernel.errors import Conflict, InvalidInput, NotFound, ProtocolViolation
+from agentkernel.errors import Conflict, InvalidInput, NotFound, OutputTooLarge, ProtocolViolation
 from agentkernel.model.codec import from_json, to_json
 from agentkernel.model.image import ImageProgress, ImageRecord, ImageWork
 from agentkernel.model.isolation import BackendKind, Fingerprint, IsolationLevel
@@ -29,7 +29,7 @@ from agentkernel.model.request import Grant, Notice, SandboxRequest
 from agentkernel.model.spec import SandboxSpec
 from agentkernel.model.status import Status
 
-PAGE: Final = 100  # sandboxes whose description fits one frame
+PAGE: Final = 100  # sandboxes whose description mostly fits one frame; with many labels fewer do
 POLL_S: Final = 20.0  # how long the daemon holds a question for what is to come
 
 
@@ -105,9 +105,16 @@ class RemoteKernel:
     async def sandboxes(self, caller: Caller, wanted: SandboxFilter) -> Sequence[SandboxInfo]:
         """See `abc.Kernel`."""
         found: list[SandboxInfo] = []
+        most = PAGE
         while True:
-            limit = min(PAGE, wanted.limit - len(found)) if wanted.limit > PAGE else wanted.limit  # what is wrong with it the daemon says
-            page: tuple[SandboxInfo, ...] = await self._call("list", wanted=replace(wanted, limit=limit))
+            limit = min(most, wanted.limit - len(found)) if wanted.limit > most else wanted.limit  # what is wrong with it the daemon says
+            try:
+                page: tuple[SandboxInfo, ...] = await self._call("list", wanted=replace(wanted, limit=limit))
+            except OutputTooLarge:
+                if limit == 1:
+                    raise
+                most = limit // 2
+                continue
             found += page
             if len(page) < limit or len(found) >= wanted.limit:
                 return found
@@ -233,13 +240,12 @@ class RemoteKernel:
         self, caller: Caller, name: str, *, exec_id: int = 0, since: float = 0.0, follow: bool = False
     ) -> AsyncIterator[LogEntry]:
         """See `abc.Kernel`; asked for page by page."""
-        skip = 0
         while True:
             wait_s = POLL_S if follow else 0.0
-            page: tuple[LogEntry, ...] = await self._call("logs", name=name, exec_id=exec_id, since=since, skip=skip, wait_s=wait_s)
+            page: tuple[LogEntry, ...] = await self._call("logs", name=name, exec_id=exec_id, since=since, wait_s=wait_s)
             for entry in page:
                 yield entry
-            skip += len(page)
+                since = entry.at  # no two entries of a log have the same
             if not page and not follow:
                 return
 

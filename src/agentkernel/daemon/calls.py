@@ -24,7 +24,7 @@ REMEMBERED: Final = 1024  # results of mutating calls that are kept for a repeat
 MAX_WAIT_S: Final = 60.0
 _PAGE_BYTES: Final = MAX_PAYLOAD - 1024
 _PAGE_ITEMS: Final = 1000
-_OF_PAGES: Final = frozenset({"wait_s", "skip"})
+_WAIT: Final = "wait_s"
 _KEY: Final = "key"
 
 
@@ -72,11 +72,11 @@ class Calls:
         return tuple(task for task in self._done.values() if not task.done())
 
     async def _answered(self, caller: Caller, operation: Operation, said: dict[str, Any]) -> bytes:
-        paging = {name: said.pop(name) for name in _OF_PAGES & said.keys()} if operation.paged else {}
+        wait_s = from_json(float, said.pop(_WAIT, 0)) if operation.paged else 0.0
         parameters = _parameters(operation, said)
         method = getattr(self._desk.host, operation.method)
         if operation.paged:
-            return await self._page(lambda follow: method(caller, **parameters, follow=follow), paging)
+            return await self._page(lambda follow: method(caller, **parameters, follow=follow), min(wait_s, MAX_WAIT_S))
         result = await method(caller, **parameters)
         if isinstance(result, KernelStatus):
             result = replace(result, clients=self._desk.clients)
@@ -85,18 +85,16 @@ class Calls:
             raise OutputTooLarge(f"the answer takes {len(answer)} bytes, {MAX_PAYLOAD} can be sent", hint="ask for fewer at a time (limit)")
         return answer
 
-    async def _page(self, iterate: Callable[[bool], AsyncIterator[Any]], paging: Mapping[str, Any]) -> bytes:
+    async def _page(self, iterate: Callable[[bool], AsyncIterator[Any]], wait_s: float) -> bytes:
         """What is there; where that is nothing, what comes within `wait_s`."""
-        wait_s = min(from_json(float, paging.get("wait_s", 0)), MAX_WAIT_S)
-        skip = from_json(int, paging.get("skip", 0))
-        page = await _collect(iterate(False), skip)
-        if not page and wait_s > 0 and await self._has_come(iterate(True), skip, wait_s):
-            page = await _collect(iterate(False), skip)
+        page = await _collect(iterate(False))
+        if not page and wait_s > 0 and await self._has_come(iterate(True), wait_s):
+            page = await _collect(iterate(False))
         return b"[" + b",".join(page) + b"]"
 
-    async def _has_come(self, items: AsyncIterator[Any], skip: int, wait_s: float) -> bool:
-        """Waits for one more item than are skipped, for some time, or for the daemon's end."""
-        coming = asyncio.ensure_future(_nth(items, skip))
+    async def _has_come(self, items: AsyncIterator[Any], wait_s: float) -> bool:
+        """Waits for an item, for some time, or for the daemon's end."""
+        coming = asyncio.ensure_future(_is_any(items))
         ending = asyncio.ensure_future(self._desk.ending())
         try:
             await asyncio.wait((coming, ending), timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
@@ -138,15 +136,12 @@ def _parameters(operation: Operation, said: Mapping[str, Any]) -> dict[str, Any]
     return {name: from_json(kind, said[name]) for name, kind in operation.parameters.items() if name in said}
 
 
-async def _collect(items: AsyncIterator[Any], skip: int) -> list[bytes]:
-    """As many of the items behind `skip` as one frame takes, as JSON."""
+async def _collect(items: AsyncIterator[Any]) -> list[bytes]:
+    """As many of the items as one frame takes, as JSON."""
     page: list[bytes] = []
     size = 0
     async with aclosing(_closable(items)) as source:
         async for item in source:
-            if skip > 0:
-                skip -= 1
-                continue
             text = json.dumps(to_json(item)).encode()
             size += len(text) + 1
             if page and (size > _PAGE_BYTES or len(page) >= _PAGE_ITEMS):
@@ -157,12 +152,10 @@ async def _collect(items: AsyncIterator[Any], skip: int) -> list[bytes]:
     return page
 
 
-async def _nth(items: AsyncIterator[Any], skip: int) -> bool:
+async def _is_any(items: AsyncIterator[Any]) -> bool:
     async with aclosing(_closable(items)) as source:
         async for _ in source:
-            if skip == 0:
-                return True
-            skip -= 1
+            return True
     return False
 
 

@@ -17,6 +17,7 @@ from typing import BinaryIO, Final, NamedTuple
 
 HEADER: Final = struct.Struct("<dQQIB3x")
 GENERATION_BYTES: Final = 8 * 1024 * 1024
+PIECE_BYTES: Final = 16 * 1024  # of output in one entry: a frame of the door holds it in JSON, where a byte takes six at worst
 MAX_ENTRY_BYTES: Final = 1024 * 1024
 TICK_S: Final = 1e-6  # times of one log differ by at least this, so that a time says where to go on
 NEWER, OLDER = "output.log", "output.1.log"
@@ -65,13 +66,10 @@ class LogFile:
         return exec_id in self._ended
 
     def write(self, at: float, exec_id: int, stream: int, offset: int, data: bytes) -> None:
-        """Appends output; what is there already is not written again. Raises OSError, and then nothing of it is there."""
-        known = self.position(exec_id)[stream - 1] - offset
-        if known >= len(data):
-            return
-        if known > 0:
-            offset, data = offset + known, data[known:]
-        self._append(Entry(at, exec_id, offset, stream, bytes(data)))
+        """Appends output, in pieces; what is there already is not written again. Raises OSError, and then the rest is not there."""
+        known = max(0, self.position(exec_id)[stream - 1] - offset)
+        for begin in range(known, len(data), PIECE_BYTES):
+            self._append(Entry(at, exec_id, offset + begin, stream, bytes(data[begin : begin + PIECE_BYTES])))
 
     def end(self, at: float, exec_id: int) -> None:
         """Notes that a command has ended; raises OSError."""
@@ -135,13 +133,23 @@ class LogFile:
         return f"{self._directory}/{name}"
 
 
-class Reader:
-    """Reads a log from its beginning, and then what has come since, also over the turn of a generation."""
+class Mark(NamedTuple):
+    """Where an entry is."""
 
-    def __init__(self, directory: str) -> None:
+    inode: int
+    begin: int
+    at: float
+
+
+class Reader:
+    """Reads a log from its beginning or behind a marked entry, and then what has come since, also over the turn of a generation."""
+
+    def __init__(self, directory: str, behind: Mark | None = None) -> None:
         self._directory = directory
         self._path = f"{directory}/{NEWER}"
+        self._behind = behind
         self._files: list[BinaryIO] = []
+        self._current: BinaryIO | None = None
         self._begun = False
 
     def more(self) -> Iterator[Entry]:
@@ -149,8 +157,10 @@ class Reader:
         if not self._begun:
             self._begun = True
             self._files = [file for name in (OLDER, NEWER) if (file := _opened(f"{self._directory}/{name}")) is not None]
+            self._go_behind()
         while True:
             for file in self._files:
+                self._current = file
                 yield from read(file)
             newest = _opened(self._path)
             if newest is None or (self._files and os.path.sameopenfile(newest.fileno(), self._files[-1].fileno())):
@@ -160,11 +170,31 @@ class Reader:
             self.close()
             self._files = [newest]
 
+    def mark(self, entry: Entry) -> Mark:
+        """Where the entry is that was yielded last."""
+        if self._current is None:
+            raise ValueError("nothing has been read yet")
+        return Mark(_inode(self._current), self._current.tell() - HEADER.size - len(entry.data), entry.at)
+
     def close(self) -> None:
         """Closes the files."""
         for file in self._files:
             file.close()
         self._files = []
+
+    def _go_behind(self) -> None:
+        """Passes over what is before the mark; all is read where that leads nowhere (any more)."""
+        for number, file in enumerate(self._files):
+            if self._behind is not None and _inode(file) == self._behind.inode:
+                file.seek(self._behind.begin)
+                found = next(read(file), None)
+                if found is not None and found.at == self._behind.at:
+                    for before in self._files[:number]:
+                        before.close()
+                    self._files = self._files[number:]
+                else:
+                    file.seek(0)
+                return
 
 
 def read(file: BinaryIO) -> Iterator[Entry]:
@@ -180,6 +210,10 @@ def read(file: BinaryIO) -> Iterator[Entry]:
                 continue
         file.seek(here)
         return
+
+
+def _inode(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_ino
 
 
 def _opened(path: str) -> BinaryIO | None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections import defaultdict
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
 
 from agentkernel.abc import Recordable
 from agentkernel.engine.core import Core
-from agentkernel.engine.logfile import LogFile, Reader
+from agentkernel.engine.logfile import LogFile, Mark, Reader
 from agentkernel.engine.registry import Live
 from agentkernel.errors import AgentKernelError, StoreFailed
 from agentkernel.failpoints import failpoint
 from agentkernel.model.command import ExitStatus
 from agentkernel.model.record import LogEntry
+
+AT_ONCE: Final = 500  # entries that are read before others have their turn
+MARKS: Final = 256
 
 
 class Logs:
@@ -29,6 +33,7 @@ class Logs:
         self._files: dict[str, LogFile] = {}
         self._recordings: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._is_closed = False
+        self._marks: OrderedDict[tuple[str, float], Mark] = OrderedDict()  # by sandbox and time: where readers have stopped
         self._bells: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
 
     def record(self, live: Live, exec_id: int) -> None:
@@ -64,16 +69,23 @@ class Logs:
             return  # it has died since, which its next use finds; or its log cannot be read, and then it cannot be written either
 
     async def read(self, sandbox_id: str, *, exec_id: int, since: float, follow: bool) -> AsyncIterator[LogEntry]:
-        """The entries after `since`, oldest first; with `follow` also those to come, until the sandbox is removed."""
+        """The entries after `since`, oldest first; with `follow` also those to come, until the sandbox is removed.
+
+        Who goes on behind an entry that it was given last, or last but one, does so without all that is before.
+        """
         bell = asyncio.Event()
         self._bells[sandbox_id].add(bell)
-        reader = Reader(self._path(sandbox_id))
+        reader = Reader(self._path(sandbox_id), self._marks.get((sandbox_id, since)))
+        given: deque[Mark] = deque(maxlen=2)
         try:
             while True:
                 bell.clear()
-                for entry in reader.more():
+                for number, entry in enumerate(reader.more(), 1):
                     if entry.is_output and entry.at > since and exec_id in (0, entry.exec_id):
+                        given.append(reader.mark(entry))
                         yield LogEntry(at=entry.at, exec_id=entry.exec_id, stream=entry.kind, data=entry.data)
+                    if number % AT_ONCE == 0:
+                        await asyncio.sleep(0)
                 if not follow or sandbox_id not in self._core.census:
                     return
                 await bell.wait()
@@ -81,6 +93,9 @@ class Logs:
             raise StoreFailed(f"cannot read the log: {error.strerror}") from error
         finally:
             reader.close()
+            self._marks.update(((sandbox_id, mark.at), mark) for mark in given)
+            while len(self._marks) > MARKS:
+                self._marks.popitem(last=False)
             self._bells[sandbox_id].discard(bell)
             if not self._bells[sandbox_id]:
                 del self._bells[sandbox_id]
