@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -145,6 +146,45 @@ async def _some() -> AsyncIterator[int]:
         yield number
 
 
+def test_what_is_forgotten_may_be_collected_in_the_thread_of_the_loop(portal: Portal) -> None:
+    ended = []
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            ended.append("iterator")
+
+    @asynccontextmanager
+    async def block() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            ended.append("block")
+
+    class Forgotten:
+        def __init__(self) -> None:
+            self.iterator = portal.iterate(numbers)
+            self.block = portal.inside(block())
+            self.self = self  # so that it goes when the collector comes
+
+    async def collect() -> None:
+        gc.collect()
+        while len(ended) < 2:
+            await asyncio.sleep(0)
+
+    gc.disable()
+    try:
+        forgotten = Forgotten()
+        assert (next(forgotten.iterator), forgotten.block.__enter__()) == (1, 1)
+        del forgotten
+        portal.call(collect)
+    finally:
+        gc.enable()
+    assert sorted(ended) == ["block", "iterator"]
+
+
 def test_a_block_ends_whatever_ends_it(portal: Portal) -> None:
     trail = []
 
@@ -218,6 +258,26 @@ def test_input_may_block_without_holding_the_loop_up(portal: Portal) -> None:
         assert portal.call(lambda: _double(4)) == 8
         gate.set()
         assert collecting.result() == b"ab"
+
+
+def test_input_that_blocks_for_ever_does_not_keep_the_client_from_closing() -> None:
+    blocked = threading.Event()
+
+    def source() -> Iterator[bytes]:
+        yield b"first"
+        blocked.wait()
+
+    async def take() -> bytes:
+        given = pieces(source())
+        first = await anext(given)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(given), 0.05)
+        return first
+
+    portal = Portal()
+    assert portal.call(take) == b"first"
+    portal.close(_nothing)
+    blocked.set()
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])

@@ -21,7 +21,8 @@ class Portal:
     def __init__(self) -> None:
         self._pid = os.getpid()
         self._loop = asyncio.new_event_loop()
-        self._submitting = threading.Lock()
+        self._submitting = threading.RLock()  # the collector of garbage may end an iterator of ours while something is submitted
+        self._endings: set[asyncio.Task[None]] = set()
         self._closed = False
         # a daemon thread: a client that nobody closes must not keep the program from ending
         self._thread = threading.Thread(target=self._serve, name="agentkernel client", daemon=True)
@@ -58,8 +59,8 @@ class Portal:
                     return
                 yield items[0]
         finally:
-            if isinstance(source, AsyncGenerator) and not self._closed:
-                self.call(source.aclose)
+            if isinstance(source, AsyncGenerator):
+                self._end(source.aclose)
 
     @contextmanager
     def inside(self, manager: AbstractAsyncContextManager[T]) -> Iterator[T]:
@@ -68,7 +69,7 @@ class Portal:
         try:
             yield value
         finally:
-            self.call(lambda: _left(manager))
+            self._end(lambda: _left(manager), late=True)
 
     def close(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Runs `last` and ends the thread; repeating it is fine, and in a forked process it does nothing."""
@@ -81,6 +82,23 @@ class Portal:
                 self._closed = True
                 self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
+
+    def _end(self, work: Callable[[], Coroutine[Any, Any, None]], *, late: bool = False) -> None:
+        """Runs the end of what was begun here, except after the client's own (which `late` makes an error), and in a forked process.
+
+        Who has just let go of an iterator without ending it has the collector of garbage end it, in whatever thread that runs.
+        """
+        if threading.current_thread() is self._thread:  # which cannot wait for itself
+            task = self._loop.create_task(work())
+            self._endings.add(task)
+            task.add_done_callback(self._ended)
+        elif late or not (self._closed or os.getpid() != self._pid):
+            self.call(work)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._endings.discard(task)
+        if not task.cancelled():
+            task.exception()  # there is nobody to be told
 
     def _submit(self, act: Callable[[], None]) -> None:
         """Has the loop call something, after what it was given before."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import queue
+import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
 from types import TracebackType
 
@@ -129,10 +131,45 @@ class Connection:
 
 
 async def pieces(source: Iterable[bytes]) -> AsyncIterator[bytes]:
-    """What an iterable gives that may block: it is asked in threads, so that the loop serves the others meanwhile."""
-    iterator = iter(source)
-    while piece := await asyncio.to_thread(_next, iterator):
-        yield piece[0]
+    """What an iterable gives that may block, for ever even: it is asked in a thread of its own, which holds up neither the loop nor the
+    end of the client or the program."""
+    loop = asyncio.get_running_loop()
+    wanted: queue.SimpleQueue[asyncio.Future[list[bytes]] | None] = queue.SimpleQueue()
+    threading.Thread(target=_give, args=(iter(source), loop, wanted), name="agentkernel input", daemon=True).start()
+    try:
+        while True:
+            piece: asyncio.Future[list[bytes]] = loop.create_future()
+            wanted.put(piece)
+            if not await piece:
+                return
+            yield piece.result()[0]
+    finally:
+        wanted.put(None)
+
+
+def _give(
+    iterator: Iterator[bytes], loop: asyncio.AbstractEventLoop, wanted: queue.SimpleQueue[asyncio.Future[list[bytes]] | None]
+) -> None:
+    while (piece := wanted.get()) is not None:
+        found: list[bytes] = []
+        error: BaseException | None = None
+        try:
+            found = _next(iterator)
+        except BaseException as caught:  # noqa: BLE001 - the caller's own, who is given it
+            error = caught
+        try:
+            loop.call_soon_threadsafe(_settle, piece, found, error)
+        except RuntimeError:  # the loop was closed meanwhile: nobody waits
+            return
+
+
+def _settle(piece: asyncio.Future[list[bytes]], found: list[bytes], error: BaseException | None) -> None:
+    if piece.done():
+        return
+    if error is None:
+        piece.set_result(found)
+    else:
+        piece.set_exception(error)
 
 
 def _next(iterator: Iterator[bytes]) -> list[bytes]:
