@@ -54,9 +54,10 @@ def python_image(directory: Path) -> Path:
         _text(tar, "etc/group", "root:x:0:\nservice:x:4322:\n")
         _text(tar, "etc/hosts", "127.0.0.1 localhost\n")
         for path in sorted(files):
-            tar.add(path, arcname=_merged(path).lstrip("/"), recursive=False, filter=_of_root)
-        _link(tar, "usr/bin/sh", "dash")
-        _link(tar, "usr/bin/awk", "mawk")
+            tar.add(path, arcname=path.lstrip("/"), recursive=False, filter=_of_root)
+        for path, link in (("/usr/bin/sh", "dash"), ("/usr/bin/awk", "mawk")):
+            if path not in files:
+                _link(tar, path.lstrip("/"), link)
     unfinished.rename(target)
     return target
 

@@ -26,12 +26,13 @@ class PodmanHost:
     """What a dialect needs to find it."""
 
     socket: Path
-    environment: dict[str, str]
-    program: tuple[str, ...]  # `podman` with the options of this storage
+    environment: dict[str, str]  # what it takes beyond that of the tests
 
     def run(self, *words: str, stdin: bytes = b"") -> str:
-        """One command of its own command line."""
-        done = subprocess.run([*self.program, *words], input=stdin, capture_output=True, env=self.environment, timeout=120, check=False)
+        """One command of its own command line, without the service."""
+        local = {**os.environ, **self.environment, "TMPDIR": "/var/tmp"}
+        del local["CONTAINER_HOST"]
+        done = subprocess.run(["podman", *words], input=stdin, capture_output=True, env=local, timeout=120, check=False)
         assert done.returncode == 0, f"podman {' '.join(words)}: {done.stderr.decode()}"
         return done.stdout.decode()
 
@@ -46,22 +47,29 @@ def podman_host() -> Iterator[PodmanHost]:
     runtime = Path(tempfile.mkdtemp(prefix="ak-podman-run-", dir="/tmp"))
     home = directory / "home"
     home.mkdir()
-    environment = {**os.environ, "HOME": str(home), "XDG_RUNTIME_DIR": str(runtime), "XDG_CONFIG_HOME": str(home / ".config")}
+    storage, settings = directory / "storage.conf", directory / "containers.conf"
+    storage.write_text(f'[storage]\ndriver = "overlay"\ngraphroot = "{directory}/root"\nrunroot = "{runtime}/run"\n')
+    settings.write_text(f'[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\n{_temporary(runtime)}')
+    environment = {
+        "HOME": str(home),
+        "XDG_RUNTIME_DIR": str(runtime),
+        "XDG_CONFIG_HOME": str(home / ".config"),
+        "CONTAINERS_STORAGE_CONF": str(storage),
+        "CONTAINERS_CONF": str(settings),
+        "AGENTKERNEL_HOME": str(runtime / "own"),
+    }
     socket = runtime / "podman.sock"
+    local = {**os.environ, **environment, "TMPDIR": "/var/tmp"}
     environment["CONTAINER_HOST"] = f"unix://{socket}"
-    local = {name: value for name, value in environment.items() if name != "CONTAINER_HOST"}
-    program = (podman, "--root", str(directory / "root"), "--runroot", str(runtime / "run"), "--cgroup-manager", "cgroupfs")
-    if os.geteuid() == 0:
-        program = (*program, "--tmpdir", str(runtime / "tmp"))
     with open(directory / "log", "wb") as log:
-        argv = [sys.executable, "-IS", str(REAPER), *program, "system", "service", "--time=0", f"unix://{socket}"]
+        argv = [sys.executable, "-IS", str(REAPER), podman, "system", "service", "--time=0", f"unix://{socket}"]
         service = subprocess.Popen(argv, env=local, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     try:
         _await_socket(socket, service, directory / "log")
-        host = PodmanHost(socket=socket, environment=environment, program=program)
-        yield host
-        _remove_all(PodmanHost(socket=socket, environment=local, program=program))
+        yield PodmanHost(socket=socket, environment=environment)
+        _remove_all(PodmanHost(socket=socket, environment=environment))
     finally:
+        _end_services(runtime)
         service.send_signal(signal.SIGTERM)
         service.wait(30)
         _end_pause(runtime)
@@ -71,11 +79,13 @@ def podman_host() -> Iterator[PodmanHost]:
 
 def with_python_image(host: PodmanHost, directory: Path) -> str:
     """Imports the tests' image; its id."""
-    archive = python_image(directory)
-    local = {name: value for name, value in host.environment.items() if name != "CONTAINER_HOST"}
-    return "sha256:" + PodmanHost(socket=host.socket, environment=local, program=host.program).run(
-        "import", "--quiet", str(archive), REFERENCE
-    ).strip().removeprefix("sha256:")
+    made = host.run("import", "--quiet", str(python_image(directory)), REFERENCE)
+    return "sha256:" + made.strip().removeprefix("sha256:")
+
+
+def _temporary(runtime: Path) -> str:
+    """Where root's Podman locks; a plain user's is in XDG_RUNTIME_DIR anyway."""
+    return f'tmp_dir = "{runtime}/tmp"\n' if os.geteuid() == 0 else ""
 
 
 def _await_socket(socket: Path, service: subprocess.Popen[bytes], log: Path) -> None:
@@ -89,6 +99,13 @@ def _await_socket(socket: Path, service: subprocess.Popen[bytes], log: Path) -> 
 def _remove_all(host: PodmanHost) -> None:
     with contextlib.suppress(AssertionError):
         host.run("rm", "--all", "--force", "--time", "0")
+
+
+def _end_services(runtime: Path) -> None:
+    """Those that a dialect has started; they would end by idleness."""
+    for record in (runtime / "own" / "run" / "podman").glob("*/pid"):
+        with contextlib.suppress(OSError, ValueError):
+            os.kill(int(record.read_text()), signal.SIGTERM)
 
 
 def _end_pause(runtime: Path) -> None:

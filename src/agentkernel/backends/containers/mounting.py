@@ -54,7 +54,7 @@ class Whose:
 def sandbox_user(spec: SandboxSpec, host: Host, facts: EngineFacts) -> SandboxSpec:
     """The spec with the user that a sandbox gets which shows files of the host: where no id map exchanges owners it is the caller, who is
     root inside an engine of its own. Root stays what it is."""
-    if not spec.user.uid or not shown(spec) or host.dialect.exchanges_owners(facts) or not facts.local:
+    if not spec.user.uid or not shown(spec) or host.dialect.exchanges_owners(facts) or facts.caller_is_user or not facts.local:
         return spec
     uid, gid = (0, 0) if facts.rootless else (os.geteuid(), os.getegid())
     return replace(spec, user=replace(spec.user, uid=uid, gid=gid))
@@ -128,7 +128,8 @@ class _Arrangement:
                 self.steps.append({"do": "pin", "target": target, "path": path})
             for path in mount.protected:
                 self.steps.append({"do": "seal", "target": target, "path": path})
-        return EngineBind(source=target, target=mount.target, writable=mount.writable)
+        # Read-only or not, the mount has its flags already: the runtime would set new ones, and forget noexec.
+        return EngineBind(source=target, target=mount.target, writable=True)
 
     def _show(self, mount: Mount, target: str, *, writable: bool) -> None:
         owner = self.owners.get(mount.source)

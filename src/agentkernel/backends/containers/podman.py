@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from agentkernel.backends._presence import find_program
+from agentkernel.backends._records import read_file
 from agentkernel.backends.containers.api import Api
+from agentkernel.backends.containers.backend import ContainersBackend
 from agentkernel.backends.containers.contexts import podman_endpoint
 from agentkernel.backends.containers.dialect import LIMITS, EngineBind, EngineFacts
 from agentkernel.backends.containers.endpoint import Endpoint
@@ -48,18 +50,33 @@ class PodmanDialect:
         self._environment = os.environ if environment is None else environment
         self._files = (data or Path(data_directory(self._environment, os.geteuid()))) / "podman"
         self.api = Api(self._endpoint, self.title)
+        self._makers: dict[str, Api] = {}  # by runtime: services that create containers with another one than `api` does
+        self._default_runtime = ""
 
     def _endpoint(self) -> Endpoint:
         """Where it is served, else a service of our own."""
         served = podman_endpoint(self._environment, os.geteuid())
         if served is not None:
             return served
+        return self._own_service()
+
+    def _own_service(self, runtime: str = "") -> PodmanService:
+        """Raises BackendUnavailable where there is no Podman that could serve."""
         program = find_program("podman")
         if not program:
             raise BackendUnavailable("Podman is not installed", hint="see https://podman.io/docs/installation")
         if sys.platform != "linux":
             raise BackendUnavailable("no Podman machine is running", hint="run `podman machine start`")
-        return PodmanService(program, Path(runtime_directory(self._environment, os.geteuid())) / "podman")
+        own = Path(runtime_directory(self._environment, os.geteuid())) / "podman"
+        return PodmanService(program, own, self._environment, runtime)
+
+    def _maker(self, runtime: str) -> Api:
+        """Whoever creates containers with that runtime; they are the same containers, whoever is asked for them afterwards."""
+        if runtime in ("", self._default_runtime):
+            return self.api
+        if runtime not in self._makers:
+            self._makers[runtime] = Api(lambda: self._own_service(runtime), self.title)
+        return self._makers[runtime]
 
     async def facts(self) -> EngineFacts:
         """See `Dialect.facts`: what `podman info` says."""
@@ -67,6 +84,7 @@ class PodmanDialect:
         host, security = _section(found, "host"), _section(_section(found, "host"), "security")
         rootless = security.get("rootless") is True
         runtime = str(_section(host, "ociRuntime").get("name") or "")
+        self._default_runtime = runtime
         local = self.api.endpoint.is_socket and host.get("kernel") == platform.release() and host.get("hostname") == socket.gethostname()
         machine = str(host.get("arch") or "")
         return EngineFacts(
@@ -74,6 +92,9 @@ class PodmanDialect:
             architecture=_MACHINES.get(machine, machine),
             local=local,
             rootless=rootless,
+            agent_uid=_agent_uid(host) if rootless else 0,
+            open_socket=rootless,
+            caller_is_user=rootless,
             enforced=_limits(host, rootless=rootless),
             runtimes=runtimes_of({*_runtimes_here(), runtime} - {""} if local else {runtime}),
             level=level_of(runtime),
@@ -82,7 +103,7 @@ class PodmanDialect:
             open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[1] if local else None,
             details={
                 "rootless": str(rootless).lower(),
-                "runtime": _usual_runtime(runtime) or runtime,
+                "runtime": _usual_runtime(runtime),
                 "cgroups": str(host.get("cgroupVersion")),
             },
         )
@@ -93,14 +114,14 @@ class PodmanDialect:
         way = Way(
             seccomp_file=self._kept("seccomp", json.dumps(profile(spec.seccomp, facts.architecture)).encode()) if facts.seccomp else "",
             resolver_file=self._kept("resolv", f"nameserver {plan.resolver}\n".encode()) if plan.resolver else "",
-            runtime=_usual_runtime(facts.details["runtime"]),
+            runtime=facts.details["runtime"],
             uid_map=uid_map,
             gid_map=gid_map,
             limits=facts.enforced,
             open_files=min(AGENT_FILES, facts.open_files or AGENT_FILES),
-            processes=_at_most(resource.RLIMIT_NPROC, _PROCESSES),
+            processes=_most_processes(),
         )
-        await self.api.call("POST", "/libpod/containers/create", body=specification(plan, binds, way))
+        await self._maker(plan.runtime or way.runtime).call("POST", "/libpod/containers/create", body=specification(plan, binds, way))
 
     def mounter(self, facts: EngineFacts) -> tuple[str, ...] | None:
         """See `Dialect.mounter`: rootless containers get their mounts from the namespaces of `podman unshare`."""
@@ -121,7 +142,8 @@ class PodmanDialect:
 
     def close(self) -> None:
         """Ends the threads of its calls. A service of ours ends by idleness, since other engines of this user may use it."""
-        self.api.close()
+        for api in (self.api, *self._makers.values()):
+            api.close()
 
     async def _id_maps(self, spec: SandboxSpec, facts: EngineFacts) -> tuple[tuple[IdMap, ...], tuple[IdMap, ...]]:
         """Of a rootless engine; none elsewhere."""
@@ -141,6 +163,14 @@ class PodmanDialect:
             temporary.chmod(0o644)
             temporary.replace(path)
         return str(path)
+
+
+class PodmanBackend(ContainersBackend):
+    """Podman: rootful as root, rootless as anybody else."""
+
+    def __init__(self, state_directory: Path | None = None, environment: Mapping[str, str] | None = None) -> None:
+        """`environment` says which engine, as `podman --remote` reads it; the default is this process's."""
+        super().__init__(PodmanDialect(environment, data=state_directory / "data" if state_directory else None), state_directory)
 
 
 class PodmanImageCalls(ImageCalls):
@@ -171,6 +201,15 @@ def _ranges(found: object) -> tuple[tuple[int, int], ...]:
     return tuple((int(each["container_id"]), int(each["size"])) for each in lines) or ((0, 1),)
 
 
+def _agent_uid(host: Mapping[str, Any]) -> int:
+    """The host's uid of a rootless container's root: id 1 of the engine's user namespace (`caller_as`)."""
+    for line in _section(host, "idMappings").get("uidmap") or ():
+        first, count = int(line["container_id"]), int(line["size"])
+        if first <= 1 < first + count:
+            return int(line["host_id"]) + 1 - first
+    return os.geteuid()
+
+
 def _limits(host: Mapping[str, Any], *, rootless: bool) -> frozenset[str]:
     """Which limits Podman enforces: a plain user has them with cgroups of version 2 alone, and of these what is delegated."""
     if not rootless:
@@ -185,10 +224,8 @@ def _runtimes_here() -> set[str]:
 
 
 def _usual_runtime(default: str) -> str:
-    """What to use where Podman's own default cannot work here; empty: that default. crun refuses cgroups of both versions at once."""
-    if default == "crun" and _has_hybrid_cgroups() and find_program("runc"):
-        return "runc"
-    return ""
+    """What containers get that ask for none: Podman's default, but for crun where cgroups are of both versions, which it refuses."""
+    return "runc" if default == "crun" and _has_hybrid_cgroups() and find_program("runc") else default
 
 
 def _has_hybrid_cgroups() -> bool:
@@ -204,6 +241,8 @@ def _has_cdi_devices() -> bool:
     return any(list(Path(directory).glob("*nvidia*")) for directory in _CDI_DIRECTORIES)
 
 
-def _at_most(number: int, wanted: int) -> int:
-    hard = resource.getrlimit(number)[1]
-    return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+def _most_processes() -> int:
+    """The most that RLIMIT_NPROC may be: Podman has lowered its own to the number of process ids that there are."""
+    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    ids = int(read_file("/proc/sys/kernel/pid_max") or _PROCESSES)
+    return min(ids, _PROCESSES) if hard == resource.RLIM_INFINITY else min(hard, ids, _PROCESSES)

@@ -97,10 +97,11 @@ def _file_systems(plan: ContainerPlan, binds: Sequence[EngineBind], way: Way) ->
 
 
 def _tmpfs(tmpfs: Tmpfs) -> dict[str, Any]:
-    options = [f"size={tmpfs.size_bytes}", f"mode={tmpfs.mode:o}", "nosuid", "nodev", "rw" if tmpfs.writable else "ro"]
-    if tmpfs.uid or tmpfs.gid:
-        options += [f"uid={tmpfs.uid}", f"gid={tmpfs.gid}"]
-    return {"destination": tmpfs.target, "type": "tmpfs", "source": "tmpfs", "options": [*options, "notmpcopyup"]}
+    # Podman knows no option for the owner, but passes on what follows the mode, and the runtime joins all with commas for mount(2).
+    inodes = max(1024, tmpfs.size_bytes // 4096)
+    how = f"mode={tmpfs.mode:o},uid={tmpfs.uid},gid={tmpfs.gid},nr_inodes={inodes}"
+    options = [f"size={tmpfs.size_bytes}", how, "nosuid", "nodev", "rw" if tmpfs.writable else "ro", "notmpcopyup"]
+    return {"destination": tmpfs.target, "type": "tmpfs", "source": "tmpfs", "options": options}
 
 
 def _binds(bind: EngineBind) -> list[dict[str, Any]]:

@@ -1,0 +1,58 @@
+"""Podman, rootful or rootless as who runs the tests is; `test_podman_rootless.py` runs this file again as a plain user."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from engines.images import REFERENCE
+from engines.podman import PodmanHost, podman_host, with_python_image
+
+from agentkernel.abc import Backend
+from agentkernel.abc_network import Egress
+from agentkernel.backends.containers.podman import PodmanBackend
+from agentkernel.egress.gate import EgressGate
+from agentkernel.model.isolation import Feature, IsolationLevel, Support
+from agentkernel.model.spec import RootFilesystem, RootKind, SandboxSpec
+from agentkernel.testing.conformance import BackendConformance
+
+
+class TestPodman(BackendConformance):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def host(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PodmanHost, str]]:
+        """A Podman of the class's own, with the tests' image."""
+        with podman_host() as host:
+            yield host, with_python_image(host, tmp_path_factory.getbasetemp())
+
+    @pytest.fixture
+    def backend(self, host: tuple[PodmanHost, str], state_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
+        podman, self._image = host
+        self._state = state_directory
+        for name, value in podman.environment.items():
+            monkeypatch.setenv(name, value)
+        yield PodmanBackend(state_directory)
+
+    def base_spec(self) -> SandboxSpec:
+        root = RootFilesystem(kind=RootKind.IMAGE, reference=REFERENCE, digest=self._image, label=REFERENCE)
+        environment = (("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8"))
+        return SandboxSpec(name="conformance", profile="moderate", root=root, environment=environment)
+
+    def watched_directories(self) -> Sequence[Path]:
+        state, data = self._state, self._state / "data"
+        return (state, state / "sandboxes", state / "lasting", data, data / "sandboxes")
+
+    def egress(self) -> Egress:
+        return EgressGate()
+
+    def backend_in_another_process(self) -> tuple[Callable[..., Backend], tuple[object, ...]]:
+        return PodmanBackend, (self._state,)
+
+    async def test_it_is_a_container_of_an_image_that_podman_keeps(self, backend: Backend) -> None:
+        fingerprint = await backend.probe()
+        assert (fingerprint.ready, fingerprint.level, fingerprint.reason) == (True, IsolationLevel.CONTAINER, "")
+        assert fingerprint.details["rootless"] == str(os.geteuid() != 0).lower()
+        for feature in (Feature.IMAGE_NAME, Feature.NETWORK_NONE, Feature.NETWORK_FILTERED, Feature.MOUNTS, Feature.USER_SWITCH):
+            assert fingerprint.support(feature) is Support.NATIVE
