@@ -75,6 +75,11 @@ class Cgroups:
         """Whether a controller (memory, pids, cpu) limits this sandbox."""
         return controller in self._directories
 
+    def group(self, controller: str) -> tuple[int, str] | None:
+        """(version, directory) of the group of a controller."""
+        directory = self._directories.get(controller)
+        return None if directory is None else (self._version, directory)
+
     def plan(self) -> CgroupPlan:
         """What the launch plan opens."""
         return CgroupPlan(directories=tuple((self._version, path) for path in self.paths), agents=self._agents)
