@@ -93,7 +93,7 @@ class FingerprintCache:
         try:
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
             with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w") as file:
-                json.dump(entries, file)
+                file.write(json.dumps(entries))  # json.dump would take the encoder written in Python
             os.replace(temporary, self._path)
         except OSError:
             return
