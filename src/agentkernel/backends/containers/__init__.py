@@ -1,0 +1,1 @@
+"""Container engines: Docker and Podman, one code path with two dialects."""
