@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from agentkernel.errors import AgentKernelError as AgentKernelError
     from agentkernel.errors import CommandFailed as CommandFailed
     from agentkernel.model.command import ExitStatus as ExitStatus
+    from agentkernel.model.image import ImageProgress as ImageProgress
+    from agentkernel.model.image import ImageRecord as ImageRecord
     from agentkernel.model.inspection import FileRecord as FileRecord
     from agentkernel.model.inspection import ProcessRecord as ProcessRecord
     from agentkernel.model.inspection import SandboxStatistics as SandboxStatistics
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from agentkernel.model.status import Status as Status
     from agentkernel.sdk.aio.client import AsyncClient as AsyncClient
     from agentkernel.sdk.aio.files import AsyncFiles as AsyncFiles
+    from agentkernel.sdk.aio.images import AsyncImages as AsyncImages
     from agentkernel.sdk.aio.process import AsyncConnection as AsyncConnection
     from agentkernel.sdk.aio.process import AsyncProcess as AsyncProcess
     from agentkernel.sdk.aio.process import AsyncStream as AsyncStream
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from agentkernel.sdk.result import Result as Result
     from agentkernel.sdk.sync.client import Client as Client
     from agentkernel.sdk.sync.files import Files as Files
+    from agentkernel.sdk.sync.images import Images as Images
     from agentkernel.sdk.sync.process import Connection as Connection
     from agentkernel.sdk.sync.process import Process as Process
     from agentkernel.sdk.sync.process import Stream as Stream
@@ -44,6 +48,7 @@ _PUBLIC = {
     "AsyncClient": "sdk.aio.client",
     "AsyncConnection": "sdk.aio.process",
     "AsyncFiles": "sdk.aio.files",
+    "AsyncImages": "sdk.aio.images",
     "AsyncProcess": "sdk.aio.process",
     "AsyncSandbox": "sdk.aio.sandbox",
     "AsyncStream": "sdk.aio.process",
@@ -58,6 +63,9 @@ _PUBLIC = {
     "ExitStatus": "model.command",
     "FileRecord": "model.inspection",
     "Files": "sdk.sync.files",
+    "ImageProgress": "model.image",
+    "ImageRecord": "model.image",
+    "Images": "sdk.sync.images",
     "LogEntry": "model.record",
     "Process": "sdk.sync.process",
     "ProcessRecord": "model.inspection",

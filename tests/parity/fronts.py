@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-from agentkernel import AsyncClient, Client, Connection, Files, Process, Sandbox, Stream
+from agentkernel import AsyncClient, Client, Connection, Files, Images, Process, Sandbox, Stream
 
 ITERATORS = {"output", "read_stream", "watch", "logs", "events", "network_log"}
-_TWINS = (Client, Connection, Files, Process, Sandbox, Stream)
+_TWINS = (Client, Connection, Files, Images, Process, Sandbox, Stream)
 
 
 class FromThreads:

@@ -12,11 +12,11 @@ import agentkernel
 from agentkernel import sdk
 
 NAMES = {
-    "AgentKernelError", "AsyncClient", "AsyncConnection", "AsyncFiles", "AsyncProcess", "AsyncSandbox", "AsyncStream", "Chunk", "Client",
+    "AgentKernelError", "AsyncClient", "AsyncConnection", "AsyncFiles", "AsyncImages", "AsyncProcess", "ImageProgress", "ImageRecord", "Images", "AsyncSandbox", "AsyncStream", "Chunk", "Client",
     "CommandFailed", "Connection", "Copied", "Decision", "EgressRules", "Event", "ExitStatus", "FileRecord", "Files", "LogEntry", "Process", "ProcessRecord", "PublishedPort", "Result",
     "Sandbox", "SandboxInfo", "SandboxStatistics", "Status", "Stream", "WatchEvent",
 }  # fmt: skip
-TWINS = ("Client", "Connection", "Files", "Process", "Sandbox", "Stream")
+TWINS = ("Client", "Connection", "Files", "Images", "Process", "Sandbox", "Stream")
 
 
 def test_the_package_offers_these_names_and_its_version() -> None:

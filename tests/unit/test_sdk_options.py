@@ -9,6 +9,7 @@ import pytest
 
 from agentkernel.errors import AgentKernelError, CommandFailed, InvalidInput, UnknownKey
 from agentkernel.model.command import Command, ExitStatus, TerminalSize
+from agentkernel.model.image import ImageWork, ImageWorkKind, PullPolicy
 from agentkernel.model.isolation import IsolationLevel
 from agentkernel.model.network import EgressChange, PortRule, Rule, Secret
 from agentkernel.model.record import CreateOptions
@@ -16,7 +17,7 @@ from agentkernel.model.request import SandboxRequest
 from agentkernel.model.spec import Bind, StorageKind
 from agentkernel.model.status import Status
 from agentkernel.sdk import options
-from agentkernel.sdk.options import change_of, command_of, create_options, port_of, request_of, seconds, statuses_of
+from agentkernel.sdk.options import build_of, change_of, command_of, create_options, port_of, request_of, seconds, statuses_of
 from agentkernel.sdk.result import Chunk, Result
 
 ENVIRONMENT = {"PATH": "/usr/bin", "TOKEN": "value", "MY_SETTING": "vi", "AWS_SECRET_ACCESS_KEY": "hidden"}
@@ -39,6 +40,9 @@ def test_every_option_reaches_the_request(tmp_path: Path) -> None:
         "backend": "namespaces",
         "min_isolation": "container",
         "image": str(tmp_path),
+        "pull": "never",
+        "runtime": "kata",
+        "gpus": "all",
         "directory": tmp_path,
         "mounts": [f"{tmp_path}:/data:ro"],
         "environment": {"A": "1", "TOKEN": None},
@@ -65,6 +69,9 @@ def test_every_option_reaches_the_request(tmp_path: Path) -> None:
         backend="namespaces",
         min_isolation=IsolationLevel.CONTAINER,
         image=str(tmp_path),
+        pull=PullPolicy.NEVER,
+        runtime="kata",
+        gpus="all",
         directory=str(tmp_path),
         mounts=(Bind(source=str(tmp_path), target="/data"),),
         environment={"A": "1", "TOKEN": "value"},
@@ -87,6 +94,26 @@ def test_every_option_reaches_the_request(tmp_path: Path) -> None:
         secret_values={"API_KEY": "the-value"},
         host_environment={"PATH": "/usr/bin", "MY_SETTING": "vi"},  # and not what held the value
     )
+
+
+def test_a_build_is_asked_for_as_it_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"file": Path("x/Dockerfile"), "target": "t", "arguments": {"A": "1"}, "builder": "podman", "platform": "linux/arm64"}
+    assert build_of(".", "app", given | {"backend": "docker", "fresh": True}) == ImageWork(
+        kind=ImageWorkKind.BUILD,
+        reference="app",
+        path=str(tmp_path),
+        dockerfile="x/Dockerfile",
+        target="t",
+        arguments=(("A", "1"),),
+        builder="podman",
+        platform="linux/arm64",
+        backend="docker",
+        fresh=True,
+    )
+    for wrong in ({"taget": "t"}, {"arguments": ["A=1"]}, {"target": 1}, {"fresh": "yes"}):
+        with pytest.raises(InvalidInput):
+            build_of(tmp_path, "app", wrong)
 
 
 def test_of_the_callers_environment_goes_along_what_is_passed_on_or_finds_toolchains() -> None:

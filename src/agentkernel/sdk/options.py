@@ -16,6 +16,7 @@ from agentkernel.errors import InvalidInput, UnknownKey
 from agentkernel.images.hostroot import CERTIFICATE_VARIABLES
 from agentkernel.images.toolchains import HOME_VARIABLES, MANAGERS
 from agentkernel.model.command import DEFAULT_OUTPUT_LIMIT_BYTES, Command, TerminalSize
+from agentkernel.model.image import ImageWork, ImageWorkKind
 from agentkernel.model.names import suggest, validate_environment_name, validate_environment_value
 from agentkernel.model.network import EgressChange, PortRule, Rule
 from agentkernel.model.ports import checked_port, parse_port
@@ -34,7 +35,10 @@ class SandboxOptions(TypedDict, total=False):
     profile: str  # "permissive", "moderate" (default) or "restrictive"
     backend: str  # by name; without it the strongest that is ready
     min_isolation: str  # "process" < "container" < "user-kernel" < "vm-emulated" < "vm"
-    image: str  # a directory or tar archive of the host, or a name
+    image: str  # the name of an image, fetched when it is not here ("python:3.13"), or a directory or tar archive of the host
+    pull: str  # "missing" (default), "always" or "never": when the registry is asked for an image by name
+    runtime: str  # of a container engine: "runsc", "kata", ...
+    gpus: str  # "all", a number, or ids joined by commas
     directory: str  # of the host, shown at /workspace: a private copy, unless the profile shows the real one
     mounts: Sequence[str]  # "SOURCE:DESTINATION[:ro]"
     environment: Mapping[str, str | None]  # of every command; None: the caller's own value
@@ -77,11 +81,26 @@ class CommandOptions(TypedDict, total=False):
     output_limit_bytes: int  # per stream, of what `exec` keeps; 16 MiB by default
 
 
+class BuildOptions(TypedDict, total=False):
+    """How an image is built."""
+
+    file: str | os.PathLike[str]  # the Dockerfile, when it has another name or place; relative to the context
+    target: str  # the stage to stop at
+    arguments: Mapping[str, str]  # for its ARGs
+    builder: str  # "docker", "podman" or "buildah"; without it the first that is here
+    platform: str  # such as "linux/arm64"
+    backend: str  # the engine that keeps the image
+    fresh: bool  # without what an earlier build left
+
+
 _SETTINGS: Mapping[str, str] = {
     "profile": "security.profile",
     "backend": "backend",
     "min_isolation": "isolation.minimum",
     "image": "sandbox.base_image",
+    "pull": "sandbox.pull",
+    "runtime": "sandbox.container_runtime",
+    "gpus": "sandbox.gpus",
     "directory": "dir",
     "mounts": "mounts",
     "environment": "environment",
@@ -105,6 +124,7 @@ _FOUND_BY = frozenset(
 )
 _LASTING = ("labels", "ttl", "idle", "start")
 _COMMAND = tuple(CommandOptions.__annotations__)
+_BUILD = tuple(BuildOptions.__annotations__)
 _DEFAULT_TERMINAL = (24, 80)
 
 
@@ -198,6 +218,33 @@ def command_of(argv: Sequence[Argument], options: Mapping[str, object], *, stdin
         detached=detached,
         output_limit_bytes=limit,
     )
+
+
+def build_of(context: str | os.PathLike[str], name: str, options: Mapping[str, object]) -> ImageWork:
+    """The work of building an image; raises UnknownKey for an option that there is not, InvalidInput for a value that cannot be."""
+    for option in options:
+        if option not in _BUILD:
+            raise UnknownKey(f"a build has no option {option!r}", hint=suggest(option, _BUILD))
+    arguments = options.get("arguments") or {}
+    if not isinstance(arguments, Mapping):
+        raise InvalidInput("arguments wants a mapping of names to values")
+    return ImageWork(
+        kind=ImageWorkKind.BUILD,
+        reference=name,
+        path=os.path.realpath(os.fspath(context)),
+        dockerfile=_text("file", options.get("file")) or "",
+        target=_text("target", options.get("target")) or "",
+        arguments=tuple((str(each), str(value)) for each, value in arguments.items()),
+        builder=_text("builder", options.get("builder")) or "",
+        platform=_text("platform", options.get("platform")) or "",
+        backend=_text("backend", options.get("backend")) or "",
+        fresh=_switch("fresh", options.get("fresh")) or False,
+    )
+
+
+def import_of(path: str | os.PathLike[str], name: str, backend: str) -> ImageWork:
+    """The work of taking up what lies at a path of the host."""
+    return ImageWork(kind=ImageWorkKind.IMPORT, reference=name, path=os.path.realpath(os.fspath(path)), backend=backend)
 
 
 def labels_of(labels: Mapping[str, str]) -> Labels:

@@ -15,6 +15,7 @@ from agentkernel.config.principal import principal_of
 from agentkernel.model.isolation import Fingerprint
 from agentkernel.model.record import Event, EventFilter, KernelStatus, SandboxFilter
 from agentkernel.model.status import Status
+from agentkernel.sdk.aio.images import AsyncImages
 from agentkernel.sdk.aio.sandbox import AsyncSandbox
 from agentkernel.sdk.options import LastingOptions, SandboxOptions, create_options, labels_of, request_of, statuses_of
 
@@ -46,6 +47,11 @@ class AsyncClient:
             build = assembly.build_engine if self._local else assembly.build_client
             self._own = build(self._environment)
         return self._own
+
+    @property
+    def images(self) -> AsyncImages:
+        """The images that sandboxes are made of."""
+        return AsyncImages(lambda: self._kernel, self._caller)
 
     # -- sandboxes
 

@@ -13,6 +13,7 @@ from agentkernel.model.record import Event, KernelStatus
 from agentkernel.model.status import Status
 from agentkernel.sdk.aio.client import AsyncClient
 from agentkernel.sdk.options import LastingOptions, SandboxOptions
+from agentkernel.sdk.sync.images import Images
 from agentkernel.sdk.sync.portal import Portal
 from agentkernel.sdk.sync.sandbox import Sandbox
 
@@ -33,6 +34,11 @@ class Client:
     def __init__(self, *, local: bool = False, socket: str | None = None, kernel: Kernel | None = None) -> None:
         self._async = AsyncClient(local=local, socket=socket, kernel=kernel)
         self._portal = Portal()
+
+    @property
+    def images(self) -> Images:
+        """The images that sandboxes are made of."""
+        return Images(self._portal, self._async.images)
 
     # -- sandboxes
 
