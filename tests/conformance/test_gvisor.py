@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from conformance.roots import ENVIRONMENT, host_root
 
-from agentkernel.abc import Backend
+from agentkernel.abc import Backend, Sandbox
 from agentkernel.abc_network import Egress
 from agentkernel.backends.gvisor.backend import GvisorBackend
 from agentkernel.egress.gate import EgressGate
@@ -23,6 +24,8 @@ class TestGvisor(BackendConformance):
         self._state = state_directory
         return GvisorBackend(state_directory)
 
+    KEEPS_PIPES = False
+
     def base_spec(self) -> SandboxSpec:
         return SandboxSpec(
             name="conformance", profile="moderate", root=host_root(), environment=ENVIRONMENT, level=IsolationLevel.USER_KERNEL
@@ -32,6 +35,19 @@ class TestGvisor(BackendConformance):
         state, data = self._state / "gvisor", self._state / "data" / "gvisor"
         ranges = (self._state / "ranges", self._state / "data" / "ranges", self._state / "mount")
         return (*ranges, state / "sandboxes", state / "lasting", data / "sandboxes", data / "scratch")
+
+    def processor_ms(self, sandbox: Sandbox) -> int | None:
+        """Of every process in the sandbox's groups."""
+        ticks = 0
+        pids = {
+            pid
+            for path in Path("/sys/fs/cgroup").rglob(f"agentkernel-{sandbox.sandbox_id}/cgroup.procs")
+            for pid in path.read_text().split()
+        }
+        for pid in pids:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks * 1000 // os.sysconf("SC_CLK_TCK")
 
     def egress(self) -> Egress:
         return EgressGate()

@@ -243,7 +243,7 @@ class EndConformance(ConformanceBase):
 
     async def test_the_end_tells_what_the_command_used(self, probe: Probe) -> None:
         status = (await probe.run("spin", "1", "300")).status
-        assert 0.3 <= status.wall_s < 30
+        assert 0.25 <= status.wall_s < 30, "two clocks, one of which a kernel in user space still calibrates"
         assert 0.1 <= status.user_cpu_s + status.system_cpu_s < 30
         assert 0 < status.max_rss_bytes < 1024 * MIB
 

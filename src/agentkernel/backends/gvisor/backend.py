@@ -53,6 +53,7 @@ class GvisorBackend(LinuxBackend):
     async def _settle(self) -> str:
         """Finds the platform; returns why there is none, or nothing."""
         self._gvisor.look_again()
+        self._gvisor.runtime.require_new()
         obstacles = []
         for platform in _worth_a_try():
             try:

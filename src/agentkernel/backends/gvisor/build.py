@@ -33,7 +33,7 @@ from agentkernel.channel.mux import Deadlines
 from agentkernel.channel.sandbox import GuestSandbox, open_sandbox
 from agentkernel.errors import BackendUnavailable, LaunchFailed, SandboxFailed
 from agentkernel.failpoints import failpoint
-from agentkernel.model.spec import NetworkMode, SandboxSpec, StorageKind
+from agentkernel.model.spec import NetworkMode, SandboxSpec, StorageKind, Workspace
 
 MEMORY = "runsc"  # the file, beneath the state's root, of what was found out about it
 _DEADLINES = Deadlines(attach_s=60.0)  # a hundred that start at once on two processors
@@ -141,7 +141,7 @@ class GvisorMaker:
             around,
             programs=(self.runtime.path, str(guest_binary())),
             words=_words(self.runtime, platform, spec, state.sandbox_id),
-            config=config(shown, root=ROOT, open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
+            config=config(shown, root=ROOT, open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[1], sealed=tuple(_mountable(workspace))),
             devices=("kvm",) if platform == "kvm" else (),
         )
 
@@ -154,6 +154,14 @@ class GvisorMaker:
         version, directory = group
         files = f"/proc/{holdings.launched.pid}/root/data" if spec.storage is StorageKind.MEMORY else ""
         return MemoryGauge(version=version, directory=directory, files=files)
+
+
+def _mountable(workspace: Workspace) -> Iterator[str]:
+    """The protected paths that are there; a link cannot be mounted on, it is protected by the host alone."""
+    for path in workspace.protected:
+        place = f"{workspace.source}/{path}"
+        if os.path.exists(place) and not os.path.islink(place):
+            yield path
 
 
 def _words(runtime: Runtime, platform: str, spec: SandboxSpec, sandbox_id: str) -> tuple[str, ...]:

@@ -21,8 +21,12 @@ OPEN_FILES = 20_000  # of the agent, at least: its connections
 _PRIVATE = (("/tmp", ""), ("/dev/shm", "noexec"))  # noqa: S108 - the sandbox's own, whose file systems gVisor would make itself
 
 
-def config(spec: SandboxSpec, *, root: str, open_files: int) -> bytes:
-    """The bundle's config.json; `root`: where the file tree is, for the processes of runsc; `open_files`: what the host allows."""
+def config(spec: SandboxSpec, *, root: str, open_files: int, sealed: tuple[str, ...] = ()) -> bytes:
+    """The bundle's config.json.
+
+    `root`: where the file tree is, for the processes of runsc; `open_files`: what the host allows; `sealed`: the protected paths of a
+    writable workspace that are there. The host's kernel protects them, and gVisor's must know it, or it would say that a change was made.
+    """
     kinds = ["pid", "ipc", "uts", "mount"]
     if spec.network is not NetworkMode.HOST:
         kinds.append("network")
@@ -41,8 +45,7 @@ def config(spec: SandboxSpec, *, root: str, open_files: int) -> bytes:
         },
         "root": {"path": root, "readonly": False},
         "hostname": spec.hostname,
-        "mounts": [_kernel_mount("proc", "/proc"), _kernel_mount("sysfs", "/sys", "ro"), *_mounts(spec, root)],
-        "annotations": dict(_hints(root)),
+        "mounts": [_kernel_mount("proc", "/proc"), _kernel_mount("sysfs", "/sys", "ro"), *_mounts(spec, root, sealed)],
         "linux": {"namespaces": [{"type": kind} for kind in kinds]},
     }
     return json.dumps(document).encode()
@@ -56,25 +59,17 @@ def _bind(root: str, target: str, *options: str) -> dict[str, Any]:
     return {"type": "bind", "source": f"{root}{target}", "destination": target, "options": ["rbind", "nosuid", "nodev", *options]}
 
 
-def _mounts(spec: SandboxSpec, root: str) -> Iterator[dict[str, Any]]:
+def _mounts(spec: SandboxSpec, root: str, sealed: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     for target, option in _PRIVATE:
         yield _bind(root, target, *filter(None, (option,)))
     if spec.home_source:
         yield _bind(root, spec.user.home, "ro")
     if spec.workspace.mode is WorkspaceMode.WRITABLE:
         yield _bind(root, spec.workspace.target)
+        for path in sealed:
+            yield _bind(root, f"{spec.workspace.target}/{path}", "ro")
     for bind in spec.mounts:
         options = [] if bind.writable else ["ro"]
         if not bind.executable:
             options.append("noexec")
         yield _bind(root, bind.target, *options)
-
-
-def _hints(root: str) -> Iterator[tuple[str, str]]:
-    """Nobody but the sandbox changes what is its own, so gVisor need not ask the host again each time."""
-    for target, _ in _PRIVATE:
-        name = target.rpartition("/")[2]
-        prefix = f"dev.gvisor.spec.mount.{name}"
-        yield f"{prefix}.source", f"{root}{target}"
-        yield f"{prefix}.type", "bind"
-        yield f"{prefix}.share", "container"

@@ -18,11 +18,13 @@ from agentkernel.errors import BackendUnavailable
 
 PROGRAM = "runsc"
 PLATFORMS = ("systrap", "kvm", "ptrace")  # the fastest that are sure to isolate first
-WHOLE_TREES_SINCE = 20230101  # child subreapers, and terminals whose control keys work
+WHOLE_TREES_SINCE = 20230101  # child subreapers, terminals whose control keys work, statx(2) with the flags of GNU coreutils 9
 _PATIENCE_S = 10.0
 _DATE = re.compile(r"(20\d{6})")
 _FLAG = re.compile(r"^\s+-([a-z][a-z0-9-]*)", re.MULTILINE)
 SETUP_HINT = "`agentkernel setup` says how to get gVisor"
+_TOO_OLD = """\
+`runsc` is of {date}: it loses the daemons of a command that is killed, control keys do nothing on its terminals, and `ls -l` fails in it"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,14 @@ class Runtime:
     def is_old(self) -> bool:
         """Whether it is of 2022 or before: an orphan goes to the first process, and nothing tells any more whose it was."""
         return 0 < self.release < WHOLE_TREES_SINCE
+
+    def require_new(self) -> None:
+        """Raises BackendUnavailable for a release that breaks what every sandbox promises."""
+        if self.is_old:
+            date = str(self.release)
+            raise BackendUnavailable(
+                _TOO_OLD.format(date=f"{date[:4]}-{date[4:6]}"), hint=f"install a release of 2023 or later: {SETUP_HINT}"
+            )
 
 
 def find_runtime(memory: Path) -> Runtime:
