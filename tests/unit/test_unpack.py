@@ -123,6 +123,19 @@ def test_long_names_and_targets_are_kept_whole(destination: Path, format) -> Non
     assert os.readlink(destination / "link") == target
 
 
+@pytest.mark.parametrize("format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT], ids=["pax", "gnu"])
+def test_a_long_name_whose_header_ends_with_a_slash_is_a_files(destination: Path, format) -> None:
+    name = "/".join(["d"] * 120)
+    unpack(archive((f"{name}/x", b"x"), format=format), destination)
+    assert (destination / name / "x").read_bytes() == b"x"
+
+
+def test_a_file_whose_name_ends_with_a_slash_is_a_directory(destination: Path) -> None:
+    """As tar wrote them before there was a type for directories."""
+    unpack(member("old/").tobuf(tarfile.USTAR_FORMAT) + bytes(1024), destination)
+    assert (destination / "old").is_dir()
+
+
 def test_names_that_are_not_utf8_are_kept_byte_by_byte(destination: Path) -> None:
     name = os.fsdecode(b"caf\xe9")
     unpack(archive((name, b"x"), format=tarfile.GNU_FORMAT), destination)

@@ -87,7 +87,7 @@ def parse_document(data: bytes, media_type: str = "") -> Index | Manifest:
     document = _object(_parsed(data), "the manifest")
     if document.get("schemaVersion") == 1 or "fsLayers" in document or media_type.startswith(_OLDEST):
         raise Unsupported("the registry has this image only in Docker's schema 1 of 2013", hint="push it again with a current docker")
-    said = document.get("mediaType", "")
+    said = _text(document.get("mediaType") or "", "a mediaType")
     kind = said or media_type.partition(";")[0].strip()
     if kind not in _INDEXES | _MANIFESTS:
         if kind not in _UNTYPED:

@@ -62,7 +62,7 @@ class Records:
         fresh = f"{path}.{os.urandom(4).hex()}"
         try:
             with open(fresh, "w") as file:
-                json.dump(fields, file)
+                file.write(json.dumps(fields))
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(fresh, path)

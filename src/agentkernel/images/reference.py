@@ -49,8 +49,11 @@ class Reference:
     @property
     def short(self) -> str:
         """As people write it: without what is the default anyway."""
-        text = str(self).removeprefix(f"{DOCKER_HUB}/")
-        return text.removeprefix("library/") if text.count("/") == 1 and self.registry == DOCKER_HUB else text
+        namespace, _, name = self.repository.partition("/")
+        if self.registry != DOCKER_HUB or "." in namespace or namespace == "localhost":
+            return str(self)
+        is_official = namespace == "library" and "/" not in name
+        return str(self).removeprefix(f"{DOCKER_HUB}/{'library/' if is_official else ''}")
 
 
 def parse(text: str) -> Reference:

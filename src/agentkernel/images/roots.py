@@ -190,7 +190,7 @@ class Roots:
 
 def _note(staged: str, config: ImageConfig) -> None:
     with open(f"{staged}/image.json", "w") as file:
-        json.dump({"config": asdict(config), "users": _users(f"{staged}/rootfs")}, file)
+        file.write(json.dumps({"config": asdict(config), "users": _users(f"{staged}/rootfs")}))
 
 
 def _config(fields: dict[str, Any]) -> ImageConfig:

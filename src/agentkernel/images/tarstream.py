@@ -62,6 +62,8 @@ def entries(source: Source) -> Iterator[Entry]:
             entry = _old_sparse(header, entry, source)
         entry = _extend(entry, extended, source)
         extended = {}
+        if entry.kind is Kind.FILE and flag in b"0\0" and entry.name.endswith(b"/"):  # (its whole name: a header may hold a part of it)
+            entry = replace(entry, kind=Kind.DIRECTORY, size=0)  # as before POSIX
         yield entry
         source.skip(-entry.size % BLOCK)
 
@@ -86,8 +88,6 @@ def _parse_header(block: bytes) -> tuple[Entry, bytes]:
         prefix = block[345:500].split(b"\0", 1)[0]
         name = prefix + b"/" + name if prefix else name
     kind = _KINDS.get(flag, Kind.OTHER)
-    if kind is Kind.FILE and name.endswith(b"/") and flag in b"0\0":
-        kind = Kind.DIRECTORY  # as before POSIX
     size = 0 if kind in _WITHOUT_DATA else _number(block[124:136])
     entry = Entry(
         name=name,
