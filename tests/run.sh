@@ -32,6 +32,8 @@ need busybox busybox-static
 need setpriv util-linux
 need strace strace
 need runsc runsc
+need docker-registry docker-registry
+need zstd zstd
 need dockerd docker.io
 need podman podman
 need runc runc
