@@ -142,6 +142,17 @@ async def test_an_answer_that_repeats_the_value_comes_with_the_placeholder(tmp_p
         assert head.count(PLACEHOLDER) == 3
 
 
+async def test_an_answer_that_repeats_basic_credentials_comes_with_those_that_were_sent(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        basic, filled = (base64.b64encode(f"user:{secret}".encode()).decode() for secret in (PLACEHOLDER, VALUE))
+        repeated = f"HTTP/1.1 200 OK\r\nX-Echo: {{}}Basic {filled}\r\nContent-Length: 0\r\n\r\n"
+        here.one.answer = lambda head, body: repeated.encode()
+        head, _ = await (await here.client()).get(f"{HOST}:{here.one.port}", Authorization=f"Basic {basic}")
+        assert f"Authorization: Basic {filled}\r\n" in here.one.heads[0]
+        assert filled not in head
+        assert f"Basic {basic}\r\n" in head
+
+
 async def test_a_websocket_is_passed(tmp_path: Path) -> None:
     async with world(tmp_path) as here:
         here.one.answer = lambda head, body: b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"

@@ -58,6 +58,7 @@ class _Conversation:
         self._is_fresh = True  # nothing was asked on it yet
         self._rest = b""  # what the client has said behind the request that is served
         self._told: set[str] = set()
+        self._encoded: dict[bytes, bytes] = {}  # of the request that is served
 
     async def serve(self) -> None:
         """Takes request after request."""
@@ -100,8 +101,9 @@ class _Conversation:
         told = self._sandbox.attempt("tls", self._host, self._port)
         told.address = self._attempt.address
         try:
-            filled, used = self._vault.filled(request)
-            response, sending = await self._exchanged(filled)
+            filled = self._vault.filled(request)
+            self._encoded = filled.encoded
+            response, sending = await self._exchanged(filled.request)
         except RefusedError as refused:
             told.refuse(refused)
             status = 403 if refused.is_denial else 502
@@ -109,12 +111,15 @@ class _Conversation:
             answer = render_refusal(status, code, refused.reason, rule=refused.rule, hint=refused.hint, method=request.method)
             await self._refuse(answer)
             return False
-        for name in used:
+        for name in filled.used:
             self._tell_use(name)
         try:
-            return await self._pass_back(request, self._vault.hidden(response), sending)
+            return await self._pass_back(request, self._hidden(response), sending)
         finally:
             sending.cancel()
+
+    def _hidden(self, response: Response) -> Response:
+        return self._vault.hidden(response, self._encoded)
 
     def _tell_use(self, name: str) -> None:
         """Once for each connection."""
@@ -221,7 +226,7 @@ class _Conversation:
             self._from_server = reader.rest
             if not response.is_interim:
                 return response
-            await self._client.send(self._vault.hidden(response).render(request.minor, close=False))
+            await self._client.send(self._hidden(response).render(request.minor, close=False))
             reader = ResponseReader(request.method, upgrade=request.upgrade)
 
     async def _pass_back(self, request: Request, response: Response, sending: asyncio.Task[bool]) -> bool:

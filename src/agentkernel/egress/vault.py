@@ -9,8 +9,9 @@ import base64
 import binascii
 import re
 import ssl
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 from agentkernel.egress.attempt import RefusedError
@@ -25,6 +26,14 @@ REFUSED: Final = "secret_refused"
 _GIVE_AGAIN: Final = "agentkernel stop NAME; agentkernel start NAME --secret {name}=ENV:VARIABLE"
 _BASIC = re.compile(rb"(?i:(basic)) +([A-Za-z0-9+/=]+)")
 _UNESCAPES: Final = 3  # as often as a URL is unescaped to look for what it hides
+
+
+class Filled(NamedTuple):
+    """A request with values in it."""
+
+    request: Request
+    used: tuple[str, ...]  # names of the secrets
+    encoded: dict[bytes, bytes]  # what Basic credentials became, in base64, and what they were
 
 
 class Vault:
@@ -76,14 +85,15 @@ class Vault:
             self._refuse_in(name, "the name of a header")
             self._refuse_in(_decoded(value), "a request that is not encrypted")
 
-    def filled(self, request: Request) -> tuple[Request, tuple[str, ...]]:
-        """The request for a bound host with values in place of placeholders, and the names of the secrets that were used.
+    def filled(self, request: Request) -> Filled:
+        """The request for a bound host with values in place of placeholders.
 
         Raises:
             RefusedError: a placeholder stands where its secret may not go, or its value is not had any more.
         """
         self._refuse_in(_unescaped(request.target.encode()), "a URL")
         used: dict[str, None] = {}
+        encoded: dict[bytes, bytes] = {}
 
         def fill(name: bytes, value: bytes) -> bytes:
             self._refuse_in(name, "the name of a header")
@@ -91,22 +101,25 @@ class Vault:
                 return value
             basic = _BASIC.fullmatch(value)
             if basic is not None and (plain := _base64(basic[2])) is not None and self._any.search(plain):
-                return basic[1] + b" " + base64.b64encode(self._replaced(plain, name, request, used))
+                made = base64.b64encode(self._replaced(plain, name, request, used))
+                encoded[made] = basic[2]
+                return basic[1] + b" " + made
             return self._replaced(value, name, request, used)
 
         try:
-            return request.with_values(fill), tuple(used)
+            return Filled(request.with_values(fill), tuple(used), encoded)
         except ValueError:  # it was checked when it was given, so this is about what stands round it
             raise RefusedError("with its value in place a header would be none", rule="secret", code=REFUSED) from None
 
-    def hidden(self, response: Response) -> Response:
-        """The response with placeholders where its head repeats a value."""
+    def hidden(self, response: Response, encoded: Mapping[bytes, bytes]) -> Response:
+        """The response with placeholders where its head repeats a value; `encoded` is of the request that it answers."""
         pairs = [
             (spelling, placeholder)
             for placeholder, secret in self._secrets.items()
             if (value := self._values.get(secret.name))
             for spelling in {value, quote(value, safe="").encode(), base64.b64encode(value)}
         ]
+        pairs = [*encoded.items(), *pairs]  # what is longer first
 
         def hide(text: bytes) -> bytes:
             for spelling, placeholder in pairs:
