@@ -14,26 +14,39 @@ from agentkernel.abc import Backend
 from agentkernel.abc_network import Egress
 from agentkernel.backends.containers.podman import PodmanBackend
 from agentkernel.egress.gate import EgressGate
-from agentkernel.model.isolation import Feature, IsolationLevel, Support
+from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Support
 from agentkernel.model.spec import RootFilesystem, RootKind, SandboxSpec
 from agentkernel.testing.conformance import BackendConformance
 
 
+@pytest.fixture(scope="module")
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PodmanHost, str]]:
+    """A Podman of the tests' own, with their image."""
+    with podman_host() as host:
+        yield host, with_python_image(host, tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Fingerprint]:
+    return {}
+
+
 class TestPodman(BackendConformance):
-    @pytest.fixture(scope="class")
-    @classmethod
-    def host(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PodmanHost, str]]:
-        """A Podman of the class's own, with the tests' image."""
-        with podman_host() as host:
-            yield host, with_python_image(host, tmp_path_factory.getbasetemp())
+    @pytest.fixture
+    def backend(self, podman: tuple[PodmanHost, str], state_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Backend:
+        host, self._image = podman
+        self._state = state_directory
+        for name, value in host.environment.items():
+            monkeypatch.setenv(name, value)
+        return PodmanBackend(state_directory)
 
     @pytest.fixture
-    def backend(self, host: tuple[PodmanHost, str], state_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
-        podman, self._image = host
-        self._state = state_directory
-        for name, value in podman.environment.items():
-            monkeypatch.setenv(name, value)
-        yield PodmanBackend(state_directory)
+    async def fingerprint(self, backend: Backend, found: dict[str, Fingerprint]) -> Fingerprint:
+        """Asked for once: two tests compare it with what a later probe says."""
+        if backend.name not in found:
+            found[backend.name] = await backend.probe()
+        assert found[backend.name].ready, found[backend.name].reason
+        return found[backend.name]
 
     def base_spec(self) -> SandboxSpec:
         root = RootFilesystem(kind=RootKind.IMAGE, reference=REFERENCE, digest=self._image, label=REFERENCE)
@@ -41,8 +54,8 @@ class TestPodman(BackendConformance):
         return SandboxSpec(name="conformance", profile="moderate", root=root, environment=environment)
 
     def watched_directories(self) -> Sequence[Path]:
-        state, data = self._state, self._state / "data"
-        return (state, state / "sandboxes", state / "lasting", data, data / "sandboxes")
+        own = self._state / "podman"
+        return (own / "sandboxes", own / "lasting", self._state / "data" / "podman")
 
     def egress(self) -> Egress:
         return EgressGate()

@@ -80,6 +80,9 @@ def podman_host() -> Iterator[PodmanHost]:
 def with_python_image(host: PodmanHost, directory: Path) -> str:
     """Imports the tests' image; its id."""
     made = host.run("import", "--quiet", str(python_image(directory)), REFERENCE)
+    if os.geteuid() == 0:  # while no container is mounted Podman unmounts its storage, which tests would take for a change of theirs
+        host.run("create", "--name", "ak-tests-hold", REFERENCE, "true")
+        host.run("mount", "ak-tests-hold")
     return "sha256:" + made.strip().removeprefix("sha256:")
 
 

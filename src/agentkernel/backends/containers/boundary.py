@@ -51,9 +51,10 @@ class ContainerBoundary:
         holdings = self._holdings
         if self._end or holdings is None:
             raise SandboxLost(f"the sandbox was {self._end}")
-        if self._stream is Stream.STDIO:
+        if self._stream is not Stream.SOCKET:
             await self._require_running()
-            return await stdio.attach(self._host.dialect.api, self._name)
+            join = stdio.attach if self._stream is Stream.STDIO else stdio.session
+            return await join(self._host.dialect.api, self._name)
         if holdings.has_ended:
             raise SandboxLost(f"the sandbox died: {await self._how_it_ended()}")
         return connect(holdings.socket, owner=holdings.facts.agent_uid, pid=holdings.pid)

@@ -35,7 +35,9 @@ def level_of(spec: SandboxSpec, facts: EngineFacts, backend: str) -> IsolationLe
 def stream_of(level: IsolationLevel, facts: EngineFacts) -> Stream:
     """How its agent is reached: by a socket where kernel and directories are the same and the socket would be ours to open."""
     ours = facts.rootless or os.geteuid() == 0
-    return Stream.SOCKET if facts.local and ours and shares_sockets(level) else Stream.STDIO
+    if facts.local and ours and shares_sockets(level):
+        return Stream.SOCKET
+    return Stream.SESSION if facts.sessions else Stream.STDIO
 
 
 def settled(spec: SandboxSpec, host: Host, facts: EngineFacts) -> SandboxSpec:
@@ -94,7 +96,7 @@ def _decided(host: Host, spec: SandboxSpec, holdings: Holdings) -> Building:
     facts = holdings.facts
     stream = stream_of(spec.level, facts)
     holdings.user, holdings.keeps = spec.user.uid, bool(holdings.owner) and spec.storage is StorageKind.DISK
-    whose = mounting.Whose(state=holdings.directory, sandbox_id=holdings.sandbox_id, owner=holdings.owner)
+    whose = mounting.Whose(state=holdings.directory, sandbox_id=holdings.sandbox_id, owner=holdings.owner or host.lease_label)
     shown = mounting.arrange(spec, host, facts, whose)
     guest = guest_volume.this_guest(facts.architecture)
     apart = stream is Stream.SOCKET and os.geteuid() == 0 and not facts.rootless

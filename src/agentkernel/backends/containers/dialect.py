@@ -29,6 +29,7 @@ class EngineFacts:
     agent_uid: int = 0  # the host's uid of a container's root, whose socket the agent's is
     open_socket: bool = False  # that is neither us nor the host's root, so the agent's socket has to be open to others
     caller_is_user: bool = False  # its containers' sandbox user is the caller outside, and their root somebody else
+    sessions: bool = False  # where its containers share no socket, sessions carry streams: it ends standard input with the first client
     enforced: frozenset[str] = frozenset(LIMITS)  # which limits containers have by cgroup
     runtimes: tuple[Runtime, ...] = ()
     level: IsolationLevel = IsolationLevel.CONTAINER  # of its own default runtime

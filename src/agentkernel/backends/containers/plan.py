@@ -19,6 +19,7 @@ OWN: Final = "/.agentkernel"
 GUEST_DIRECTORY: Final = f"{OWN}/bin"
 GUEST: Final = f"{GUEST_DIRECTORY}/agentkernel-guest"
 RUN_DIRECTORY: Final = f"{OWN}/run"
+INNER_SOCKET: Final = f"{OWN}/agent.sock"  # SESSION
 LABEL_SANDBOX, LABEL_OWNER, LABEL_VERSION = "agentkernel.sandbox", "agentkernel.owner", "agentkernel.version"
 LABEL_SPEC: Final = "agentkernel.spec"
 NAME_PREFIX: Final = "agentkernel-"
@@ -44,6 +45,7 @@ class Stream(StrEnum):
 
     SOCKET = "socket"  # it listens in a directory that the host shows it
     STDIO = "stdio"  # the engine passes its standard streams on
+    SESSION = "session"  # it listens inside, and a session of the engine's joins its streams to that for each attach
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,8 +125,11 @@ def container_name(sandbox_id: str) -> str:
 def plan_of(spec: SandboxSpec, naming: Naming) -> ContainerPlan:
     """Computes the container of a spec whose root is an image; raises nothing, the spec having been checked."""
     limits = spec.resources
-    listening = "--listen-any" if naming.open_socket else "--listen"
-    sock = (listening, f"{RUN_DIRECTORY}/agent.sock") if naming.stream is Stream.SOCKET else ("--stream", "0")
+    listening = {
+        Stream.SOCKET: ("--listen-any" if naming.open_socket else "--listen", f"{RUN_DIRECTORY}/agent.sock"),
+        Stream.STDIO: ("--stream", "0"),
+        Stream.SESSION: ("--listen", INNER_SOCKET),
+    }
     root = spec.root
     return ContainerPlan(
         name=container_name(naming.sandbox_id),
@@ -135,7 +140,7 @@ def plan_of(spec: SandboxSpec, naming: Naming) -> ContainerPlan:
             LABEL_VERSION: naming.version,
             LABEL_SPEC: naming.fingerprint,
         },
-        argv=(GUEST, "agent", *sock),
+        argv=(GUEST, "agent", *listening[naming.stream]),
         stream=naming.stream,
         hostname=spec.hostname,
         mounts=shown(spec),

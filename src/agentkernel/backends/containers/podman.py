@@ -95,6 +95,7 @@ class PodmanDialect:
             agent_uid=_agent_uid(host) if rootless else 0,
             open_socket=rootless,
             caller_is_user=rootless,
+            sessions=True,
             enforced=_limits(host, rootless=rootless),
             runtimes=runtimes_of({*_runtimes_here(), runtime} - {""} if local else {runtime}),
             level=level_of(runtime),

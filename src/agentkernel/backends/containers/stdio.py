@@ -8,12 +8,14 @@ may be open at once, so the channel's own opening decides who is meant (docs/gue
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import struct
 from typing import TYPE_CHECKING, Final
 
-from agentkernel.backends.containers.api import Api
+from agentkernel.backends.containers.api import Api, EngineRefused
 from agentkernel.backends.containers.endpoint import Endpoint, plain_stream
+from agentkernel.backends.containers.plan import GUEST, INNER_SOCKET
 from agentkernel.channel.wire import MAX_FRAME
 
 if TYPE_CHECKING:
@@ -80,21 +82,41 @@ async def attach(api: Api, container: str) -> socket.socket:
 
     Raises OSError when the engine does not attach, BackendUnavailable when it cannot be reached.
     """
-    version = await api.version()
-    return await asyncio.to_thread(_attach, api.endpoint, version, container)
+    target = f"/containers/{container}/attach?stream=1&stdin=1&stdout=1"
+    return await asyncio.to_thread(_join, api.endpoint, await api.version(), target, b"", _RESYNCHRONISE)
 
 
-def _attach(endpoint: Endpoint, version: tuple[int, int], container: str) -> socket.socket:
+async def session(api: Api, container: str) -> socket.socket:
+    """The same by a session of the engine's, in which the guest joins its streams to the agent's socket inside: a connection of its own."""
+    command = {
+        "AttachStdin": True,
+        "AttachStdout": True,
+        "AttachStderr": False,
+        "Tty": False,
+        "User": "0:0",
+        "WorkingDir": "/",
+        "Cmd": [GUEST, "relay", INNER_SOCKET],
+    }
+    try:
+        made = await api.call("POST", f"/containers/{container}/exec", body=command)
+    except EngineRefused as refused:
+        raise ConnectionError(f"the engine makes no session: {refused.message}") from refused
+    body = json.dumps({"Detach": False, "Tty": False}).encode()
+    return await asyncio.to_thread(_join, api.endpoint, await api.version(), f"/exec/{made['Id']}/start", body, b"")
+
+
+def _join(endpoint: Endpoint, version: tuple[int, int], target: str, body: bytes, first: bytes) -> socket.socket:
     stream = endpoint.open(_PATIENCE_S)
     try:
         stream.sendall(
-            f"POST /v{version[0]}.{version[1]}/containers/{container}/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\n"
-            "Host: engine\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n".encode("ascii")
+            f"POST /v{version[0]}.{version[1]}{target} HTTP/1.1\r\n"
+            "Host: engine\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n".encode("ascii")
+            + body
         )
         _require_joined(_read_head(stream))
-        stream.sendall(_RESYNCHRONISE)
-        plain = plain_stream(stream)
-        framed = FramedSocket(plain.detach())
+        stream.sendall(first)
+        framed = FramedSocket(plain_stream(stream).detach())
     except BaseException:
         stream.close()
         raise
