@@ -18,7 +18,6 @@ from agentkernel.backends.containers.dialect import Dialect, EngineFacts
 from agentkernel.backends.containers.docker import DockerDialect
 from agentkernel.backends.containers.holdings import Holdings
 from agentkernel.backends.containers.host import Host
-from agentkernel.backends.containers.plan import container_name
 from agentkernel.errors import AgentKernelError, BackendUnavailable, LaunchFailed, SandboxFailed, Unsupported
 from agentkernel.failpoints import failpoint
 from agentkernel.model.isolation import Feature, Fingerprint, Support
@@ -140,14 +139,13 @@ class ContainersBackend:
                     state.let_go()
 
     async def _sweep_unrecorded(self) -> int:
-        """Containers that the host's restart has left without a record."""
-        removed = 0
-        containers = self._host.containers
-        for sandbox_id in await containers.owned(self._host.lease_label):
-            if not (self._host.state.sandboxes / sandbox_id).exists():
-                await containers.remove(container_name(sandbox_id))
-                removed += 1
-        return removed
+        """Containers, and private views on disk, that the host's restart has left without a record."""
+        host, label = self._host, self._host.lease_label
+        facts = await host.facts()
+        left = [each for each in {*await host.containers.owned(label), *host.owned(label)} if not (host.state.sandboxes / each).exists()]
+        for sandbox_id in left:
+            await Holdings(host=host, facts=facts, sandbox_id=sandbox_id).release("sweep")
+        return len(left)
 
 
 class DockerBackend(ContainersBackend):

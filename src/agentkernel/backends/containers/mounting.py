@@ -48,7 +48,7 @@ class Whose:
 
     state: Path
     sandbox_id: str
-    owner: str
+    owner: str  # as its container's label says it
 
 
 def sandbox_user(spec: SandboxSpec, host: Host, facts: EngineFacts) -> SandboxSpec:
