@@ -13,7 +13,7 @@ from agentkernel.abc_network import Tunnel, TunnelPeer
 from agentkernel.engine.admission import Limits
 from agentkernel.engine.host import HostEngine
 from agentkernel.engine.parts import ImageParts, Parts
-from agentkernel.errors import BackendUnavailable, LaunchFailed, SandboxLost
+from agentkernel.errors import BackendUnavailable, LaunchFailed, SandboxLost, UnknownKey
 from agentkernel.model.command import Command, ExecResult, ExitStatus
 from agentkernel.model.inspection import ProcessRecord, SandboxStatistics
 from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Presence, Provision, Support
@@ -189,6 +189,8 @@ class World:
     root: RootFilesystem = HOST_ROOT
     run: Callable[[ScriptedSandbox, Command], Awaitable[ExecResult]] = _succeed
     connect: Callable[[int], Awaitable[Tunnel]] = _refuse  # to a port inside
+    images: dict[str, Any] = field(default_factory=dict)  # further fields of `ImageParts`
+    others: dict[str, ScriptedBackend] = field(default_factory=dict)  # further backends, by name
     engines: list[Any] = field(default_factory=list)
     closed: list[asyncio.Event] = field(default_factory=list)
 
@@ -200,6 +202,7 @@ class World:
                 is_project=lambda directory, home: False,
                 image_for=lambda argv, names: None,
                 unpack_argv=lambda options, archives, destination, limit: (),
+                **self.images,
             ),
             environment={"PATH": "/usr/bin"},
             home=str(self.directory / "home"),
@@ -254,10 +257,10 @@ class World:
     # -- `BackendSource`
 
     def names(self) -> tuple[str, ...]:
-        return ("scripted",)
+        return ("scripted", *self.others)
 
     def all_names(self) -> tuple[str, ...]:
-        return ("scripted",)
+        return self.names()
 
     def presence(self, name: str) -> Presence:
         return self.present
@@ -265,4 +268,6 @@ class World:
     def load(self, name: str) -> Any:
         if not self.backend_is_there:
             raise BackendUnavailable(f"backend {name!r} cannot be loaded", hint="install it")
-        return ScriptedBackend(self)
+        if name not in self.names():
+            raise UnknownKey(f"there is no backend {name!r}")
+        return self.others.get(name) or ScriptedBackend(self)

@@ -231,6 +231,7 @@ class Core:
         if self._store is not None and not self.durable:
             shutil.rmtree(self.log_directory, ignore_errors=True)  # our own files, of sandboxes that are gone
         self.leases.release(abandoning=left)
+        self.granting.close()
         if self._store is not None:
             self._store.close()
 

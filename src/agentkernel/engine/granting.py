@@ -147,6 +147,11 @@ class Granting:
         source = self._parts.backends
         return tuple(name for name in source.names() if source.presence(name).identity)
 
+    def close(self) -> None:
+        """Lets go of images."""
+        if "images" in self.__dict__:  # made when it was first needed
+            self.images.close()
+
     def isolation_of(self, backend: str) -> IsolationLevel:
         """The level that the last probe found."""
         return self._probes.level_of(backend)

@@ -12,7 +12,7 @@ from agentkernel.engine import access
 from agentkernel.engine.audit import Subject
 from agentkernel.engine.imagejobs import ImageJobs
 from agentkernel.engine.parts import BuildPlace
-from agentkernel.errors import InvalidInput, NotFound, Unsupported
+from agentkernel.errors import ImageFailed, InvalidInput, NotFound, Unsupported
 from agentkernel.model.image import Image, ImageProgress, ImageRecord, ImageWork, ImageWorkKind
 
 if TYPE_CHECKING:
@@ -93,6 +93,12 @@ class ImageDoor:
         return await _record(keeper, image, work.backend, self._core.clock())
 
     async def _made(self, work: ImageWork, reference: str, keeper: ImageKeeper, report: Report) -> Image:
+        try:
+            return await self._make(work, reference, keeper, report)
+        except OSError as error:
+            raise ImageFailed(f"the host refused it: {error}", hint="is the disk full?") from error
+
+    async def _make(self, work: ImageWork, reference: str, keeper: ImageKeeper, report: Report) -> Image:
         if work.kind is ImageWorkKind.PULL:
             return await keeper.obtain(reference, work.policy, report, platform=work.platform)
         if work.kind is ImageWorkKind.IMPORT:

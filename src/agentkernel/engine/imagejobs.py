@@ -102,22 +102,20 @@ class ImageJobs:
 
     async def close(self) -> None:
         """Breaks off what is under way: what was fetched of an image stays, and the next time goes on with it."""
-        tasks = [job.task for job in self._jobs.values() if job.task is not None and not job.task.done()]
+        jobs = [job for job in self._jobs.values() if not job.has_ended]
+        tasks = [job.task for job in jobs if job.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for job in jobs:
+            text = "it was broken off: the engine ends"
+            job.report(ImageProgress(stage=ImageStage.FAILED, error_code="image_failed", error=text, hint="begin it again: it goes on"))
 
     async def _run(self, job: Job, work: Callable[[Report], Awaitable[ImageRecord]]) -> None:
         try:
             image = await work(job.report)
         except AgentKernelError as error:
             job.report(ImageProgress(stage=ImageStage.FAILED, error_code=error.code, error=error.message, hint=error.hint))
-        except OSError as error:
-            text = f"the host refused it: {error}"
-            job.report(ImageProgress(stage=ImageStage.FAILED, error_code="image_failed", error=text))
-        except asyncio.CancelledError:
-            job.report(ImageProgress(stage=ImageStage.FAILED, error_code="image_failed", error="it was broken off: the engine ends"))
-            raise
         except Exception as error:
             job.report(ImageProgress(stage=ImageStage.FAILED, error_code="error", error=f"it failed: {error!r}"))
             raise

@@ -15,7 +15,7 @@ from agentkernel.errors import AgentKernelError, BackendUnavailable, Unsupported
 if TYPE_CHECKING:
     from agentkernel.abc import Backend
     from agentkernel.abc_images import ImageKeeper
-    from agentkernel.engine.parts import Parts, Unpack
+    from agentkernel.engine.parts import OwnImages, Parts, Unpack
     from agentkernel.model.image import Image, ImageRecord
     from agentkernel.model.isolation import Fingerprint
 
@@ -40,7 +40,7 @@ class ImageKeepers:
         self._told: set[str] = set()  # engines that were given the user's logins
 
     @cached_property
-    def store(self) -> ImageKeeper:
+    def store(self) -> OwnImages:
         """Agentkernel's own; raises Unsupported where there is none."""
         parts = self._parts
         if parts.images.library is None:
@@ -86,6 +86,11 @@ class ImageKeepers:
         engines = [name for name in self._choice.names() if self._is_engine(name)]
         listed = await asyncio.gather(*(self._listed(name) for name in engines))
         return [*await self.store.images(), *(record for records in listed for record in records)]
+
+    def close(self) -> None:
+        """Lets go of the store."""
+        if "store" in self.__dict__:  # made when it was first needed
+            self.store.close()
 
     def _is_engine(self, name: str) -> bool:
         try:

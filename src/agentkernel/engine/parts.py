@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from agentkernel.abc import Backend, Store
+from agentkernel.abc_images import ImageKeeper
 from agentkernel.abc_network import Egress
 from agentkernel.engine.admission import Limits
 from agentkernel.errors import Unsupported
@@ -14,7 +15,7 @@ from agentkernel.model.isolation import Presence
 from agentkernel.model.spec import RootFilesystem
 
 if TYPE_CHECKING:
-    from agentkernel.abc_images import ImageKeeper, Logins, Report
+    from agentkernel.abc_images import Logins, Report
     from agentkernel.engine.reserve import PoolSettings
     from agentkernel.model.image import Image, ImageWork
 
@@ -71,6 +72,14 @@ class Unpack(Protocol):
         ...
 
 
+class OwnImages(ImageKeeper, Protocol):
+    """Agentkernel's own store of images, which several processes share."""
+
+    def close(self) -> None:
+        """No sandbox of this process needs an image any more."""
+        ...
+
+
 class OpenLibrary(Protocol):
     """Makes the store of images; it does nothing before it is asked for something."""
 
@@ -82,7 +91,7 @@ class OpenLibrary(Protocol):
         environment: Mapping[str, str],
         home: str,
         in_use: Callable[[], Awaitable[Collection[str]]],
-    ) -> ImageKeeper:
+    ) -> OwnImages:
         """`in_use` tells the directories and digests that sandboxes need."""
         ...
 
