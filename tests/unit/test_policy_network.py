@@ -94,6 +94,10 @@ def test_programs_without_proxies_are_redirected_where_that_can_be_had() -> None
 def test_more_rules_than_can_be_compared_with_each_connection_are_refused() -> None:
     with pytest.raises(InvalidInput, match=f"more than {MAX_RULES}"):
         granted(allow_hosts=(ONE,) * MAX_RULES, deny_hosts=(ONE,))
+    long = Rule(host=f"{'a' * 60}.{'b' * 60}.example.com", ports=(8080,))
+    assert granted(allow_hosts=(long,) * 200).spec.egress.allow == (long,) * 200
+    with pytest.raises(InvalidInput, match="more than"):
+        granted(allow_hosts=(long,) * 300)
 
 
 def test_ports_are_published_with_any_network_where_the_backend_can() -> None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Final
 
 from agentkernel.errors import InvalidInput
 from agentkernel.model.network import EgressChange, EgressRules, Rule
 from agentkernel.model.rules import parse_rule
-
-MAX_RULES: Final = 1000
-MAX_CHARACTERS: Final = 32_768  # of all rules: they go to the egress process in one message
+from agentkernel.policy.network import MAX_CHARACTERS, MAX_RULES
 
 
 def changed(rules: EgressRules, change: EgressChange) -> EgressRules:

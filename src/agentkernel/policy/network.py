@@ -12,6 +12,7 @@ from agentkernel.model.spec import NetworkMode
 from agentkernel.policy.profiles import Profile, Reach
 
 MAX_RULES = 1000  # allowed and denied ones together: each is compared with each connection
+MAX_CHARACTERS = 32_768  # of all of them: they go to the egress process in one message
 MAX_PORTS = 100
 
 
@@ -37,10 +38,13 @@ def network(request: SandboxRequest, row: Profile) -> Network:
     A profile without network gives the named hosts to who names some, and nothing else. HOST is permissive's alone, and only as long as no
     rule narrows it. The hosts of secrets are named hosts. An empty list of allowed hosts, and nothing beside it, is no network.
 
-    Raises InvalidInput for more than `MAX_RULES` rules.
+    Raises InvalidInput for more than `MAX_RULES` rules, or `MAX_CHARACTERS` of them.
     """
-    if len(request.allow_hosts) + len(request.deny_hosts) > MAX_RULES:
-        raise InvalidInput(f"more than {MAX_RULES} hosts are allowed and denied", hint="name address ranges, or *.SUFFIX")
+    every = (*request.allow_hosts, *request.deny_hosts)
+    if len(every) > MAX_RULES or sum(len(str(rule)) for rule in every) > MAX_CHARACTERS:
+        raise InvalidInput(
+            f"more than {MAX_RULES} hosts, or {MAX_CHARACTERS} letters of them, are allowed and denied", hint="name address ranges, or *.SUFFIX"
+        )
     allow = (*request.allow_hosts, *late.reached(request)) if request.secrets else request.allow_hosts
     named_only = request.network is None and not row.network
     if request.network is False or (named_only and not allow):
