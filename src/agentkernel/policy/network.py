@@ -42,9 +42,8 @@ def network(request: SandboxRequest, row: Profile) -> Network:
     """
     every = (*request.allow_hosts, *request.deny_hosts)
     if len(every) > MAX_RULES or sum(len(str(rule)) for rule in every) > MAX_CHARACTERS:
-        raise InvalidInput(
-            f"more than {MAX_RULES} hosts, or {MAX_CHARACTERS} letters of them, are allowed and denied", hint="name address ranges, or *.SUFFIX"
-        )
+        what = f"more than {MAX_RULES} hosts, or {MAX_CHARACTERS} letters of them, are allowed and denied"
+        raise InvalidInput(what, hint="name address ranges, or *.SUFFIX")
     allow = (*request.allow_hosts, *late.reached(request)) if request.secrets else request.allow_hosts
     named_only = request.network is None and not row.network
     if request.network is False or (named_only and not allow):
