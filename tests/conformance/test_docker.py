@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from conformance.roots import ENVIRONMENT
-from engines.docker import DockerHost, docker_host, image_of_tests
+from engines.docker import DockerHost
 from engines.images import REFERENCE
 
 from agentkernel.abc import Backend
@@ -17,16 +17,6 @@ from agentkernel.egress.gate import EgressGate
 from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Support
 from agentkernel.model.spec import RootFilesystem, RootKind, SandboxSpec
 from agentkernel.testing.conformance import BackendConformance
-from agentkernel.testing.probe import PROBE_SOURCE, compile_static
-
-
-@pytest.fixture(scope="module")
-def dockerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerHost]:
-    place = tmp_path_factory.getbasetemp()
-    with docker_host() as host:
-        probe = place / "probe-of-image"
-        host.load_image(image_of_tests(place, compile_static(PROBE_SOURCE, probe)))
-        yield host
 
 
 @pytest.fixture(scope="module")
