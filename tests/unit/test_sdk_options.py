@@ -245,3 +245,10 @@ def test_a_result_that_is_checked_is_itself_or_an_error_with_it() -> None:
 
 def test_a_chunk_is_text_where_it_can_be() -> None:
     assert Chunk(stream=1, data=b"a\xc3").text == "a�"
+
+
+def test_labels_that_are_none_are_refused_and_not_passed_over() -> None:
+    for wrong in ({"labels": [("a", "b")]}, {"labels": "a=b"}, {"start": "no"}):
+        with pytest.raises(InvalidInput):
+            create_options(wrong)
+    assert create_options({"labels": {"b": "2", "a": "1"}, "start": False}).labels == (("a", "1"), ("b", "2"))

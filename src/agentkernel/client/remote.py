@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ from agentkernel.model.spec import SandboxSpec
 from agentkernel.model.status import Status
 
 PAGE: Final = 100  # sandboxes whose description mostly fits one frame; with many labels fewer do
+CALLS_AT_ONCE: Final = 192  # of those that are answered at once; the daemon takes 256 of one connection, and the rest is for who follows
 POLL_S: Final = 20.0  # how long the daemon holds a question for what is to come
 
 
@@ -44,6 +45,7 @@ class RemoteKernel:
         self._daemon = Daemon(environment)
         self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
+        self._room = asyncio.Semaphore(CALLS_AT_ONCE)
         self._levels: dict[str, IsolationLevel] = {}
         self._closed = False
 
@@ -240,9 +242,15 @@ class RemoteKernel:
         self, caller: Caller, name: str, *, exec_id: int = 0, since: float = 0.0, follow: bool = False
     ) -> AsyncIterator[LogEntry]:
         """See `abc.Kernel`; asked for page by page."""
+        name = (await self.info(caller, name)).sandbox_id if follow else name  # which stays when it is renamed
         while True:
             wait_s = POLL_S if follow else 0.0
-            page: tuple[LogEntry, ...] = await self._call("logs", name=name, exec_id=exec_id, since=since, wait_s=wait_s)
+            try:
+                page: tuple[LogEntry, ...] = await self._call("logs", name=name, exec_id=exec_id, since=since, wait_s=wait_s)
+            except NotFound:
+                if not follow:
+                    raise
+                return  # it was removed
             for entry in page:
                 yield entry
                 since = entry.at  # no two entries of a log have the same
@@ -301,7 +309,8 @@ class RemoteKernel:
         if len(payload) > MAX_PAYLOAD:
             raise InvalidInput(f"the request takes {len(payload)} bytes, at most {MAX_PAYLOAD} can be sent", hint="pass less environment")
         connection = await self._connected()
-        answer = await connection.request(FrameType.CALL, payload)
+        async with nullcontext() if said.get("wait_s") else self._room:
+            answer = await connection.request(FrameType.CALL, payload)
         if isinstance(answer, Failure):
             raise ProtocolViolation(f"the daemon refused {operation!r} as an agent would")
         result = OPERATIONS[operation].result

@@ -179,10 +179,10 @@ def create_options(options: Mapping[str, object]) -> CreateOptions:
     labels = options.get("labels")
     return CreateOptions(
         name=None if name is None else str(name),
-        labels=labels_of(labels) if isinstance(labels, Mapping) else (),
+        labels=() if labels is None else labels_of(labels),
         ttl_s=seconds("ttl", options.get("ttl")),
         idle_s=seconds("idle", options.get("idle")),
-        start=bool(options.get("start", True)),
+        start=_switch("start", options.get("start")) is not False,
     )
 
 
@@ -247,8 +247,10 @@ def import_of(path: str | os.PathLike[str], name: str, backend: str) -> ImageWor
     return ImageWork(kind=ImageWorkKind.IMPORT, reference=name, path=os.path.realpath(os.fspath(path)), backend=backend)
 
 
-def labels_of(labels: Mapping[str, str]) -> Labels:
-    """Labels as the store has them: sorted by key."""
+def labels_of(labels: object) -> Labels:
+    """Labels as the store has them: sorted by key; raises InvalidInput for what is no mapping."""
+    if not isinstance(labels, Mapping):
+        raise InvalidInput(f"labels wants a mapping of keys to values, not {labels!r}", hint='for example: labels={"job": "7"}')
     return tuple(sorted((str(key), str(value)) for key, value in labels.items()))
 
 

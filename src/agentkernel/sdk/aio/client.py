@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Unpack
@@ -12,6 +13,7 @@ from typing import Unpack
 from agentkernel import assembly
 from agentkernel.abc import Caller, Kernel
 from agentkernel.config.principal import principal_of
+from agentkernel.errors import AgentKernelError, Conflict
 from agentkernel.model.isolation import Fingerprint
 from agentkernel.model.record import Event, EventFilter, KernelStatus, SandboxFilter
 from agentkernel.model.status import Status
@@ -39,10 +41,13 @@ class AsyncClient:
             self._environment["AGENTKERNEL_SOCKET"] = os.fspath(socket)
         self._local = local
         self._own = kernel
+        self._closed = False
         self._caller = Caller(principal=principal_of(os.getuid()))
 
     @property
     def _kernel(self) -> Kernel:
+        if self._closed:
+            raise Conflict("the client is closed", hint="make a new one")
         if self._own is None:
             build = assembly.build_engine if self._local else assembly.build_client
             self._own = build(self._environment)
@@ -70,10 +75,20 @@ class AsyncClient:
             yield AsyncSandbox(self._kernel, self._caller, None, handle)
 
     async def create(self, **options: Unpack[LastingOptions]) -> AsyncSandbox:
-        """Makes a sandbox that lasts, running unless `start=False`; raises what `sandbox` raises, and Conflict for a name that is taken."""
-        request = request_of(options, self._environment)
-        info = await self._kernel.create(self._caller, request, create_options(options))
-        return AsyncSandbox(self._kernel, self._caller, info)
+        """Makes a sandbox that lasts, running unless `start=False`; raises what `sandbox` raises, and Conflict for a name that is taken.
+
+        A call that is cancelled leaves none.
+        """
+        request, lasting = request_of(options, self._environment), create_options(options)
+        kernel = self._kernel
+        making = asyncio.ensure_future(kernel.create(self._caller, request, lasting))
+        try:
+            info = await asyncio.shield(making)
+        except asyncio.CancelledError:  # nobody would know of it; a second cancellation cuts this short
+            with suppress(AgentKernelError):
+                await kernel.remove(self._caller, (await making).sandbox_id, force=True)
+            raise
+        return AsyncSandbox(kernel, self._caller, info)
 
     async def get(self, name: str) -> AsyncSandbox:
         """A sandbox by its name or id, running or not; raises NotFound."""
@@ -135,6 +150,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Ends foreground commands of this client, and with `local` its sandboxes; all else lives on."""
+        self._closed = True
         if self._own is not None:
             await self._own.close()
 
