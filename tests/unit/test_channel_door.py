@@ -9,7 +9,7 @@ import pytest
 
 from agentkernel.channel import door, refusal
 from agentkernel.channel.wire import CRITICAL, FIELD, encode_fields
-from agentkernel.errors import AgentKernelError, CommandNotFound, FileOperationFailed, NotFound, ProtocolViolation
+from agentkernel.errors import AgentKernelError, CommandNotFound, FileOperationFailed, InvalidInput, NotFound, ProtocolViolation
 
 EXITED = struct.pack("<IIIIQQQQQQ", 0, 3, 0, 0, 1, 2, 3, 4, 5, 6)
 
@@ -18,6 +18,8 @@ def test_what_is_addressed_to_a_sandbox_carries_the_payload_as_it_is() -> None:
     assert door.decode_request(door.encode_addressed("box", b"inner")) == {door.SANDBOX: [b"box"], door.INNER: [b"inner"]}
     assert door.decode_request(door.encode_addressed("box")) == {door.SANDBOX: [b"box"]}
     assert door.decode_request(door.encode_addressed("", bytes(16))) == {door.INNER: [bytes(16)]}
+    with pytest.raises(InvalidInput):
+        door.encode_addressed("\udcff")
 
 
 def test_words_come_with_where_they_were_typed() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 
 from agentkernel.channel.wire import CRITICAL, decode_fields, encode_fields
-from agentkernel.errors import ProtocolViolation
+from agentkernel.errors import InvalidInput, ProtocolViolation
 
 DRAINING = 1  # bit of HELLO_REPLY's state
 
@@ -31,9 +31,10 @@ Fields = dict[int, list[bytes]]
 def encode_addressed(sandbox: str, inner: bytes | None = None) -> bytes:
     """START, RESUME and SIGNAL (with the guest protocol's payload), LIST and STATS (without) for one sandbox, by its id or name.
 
-    An empty `sandbox` goes with RESUME and SIGNAL of a command that was started with a request or with words.
+    An empty `sandbox` goes with RESUME and SIGNAL of a command that was started with a request or with words. Raises InvalidInput for a
+    text that no name can be.
     """
-    fields = [(SANDBOX, sandbox.encode())] if sandbox else []
+    fields = [(SANDBOX, _encoded(sandbox))] if sandbox else []
     if inner is not None:
         fields.append((INNER, inner))
     return encode_fields(fields)
@@ -112,6 +113,13 @@ def size(fields: Fields) -> tuple[int, int] | None:
         raise ProtocolViolation("malformed TERMINAL")
     rows, columns = _SIZE.unpack(fields[TERMINAL][0])
     return rows, columns
+
+
+def _encoded(name: str) -> bytes:
+    try:
+        return name.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"a sandbox's name is UTF-8, not {name!r}") from error
 
 
 def _text(fields: Fields, key: int) -> str:

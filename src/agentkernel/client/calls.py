@@ -201,10 +201,16 @@ class Calls:
                 return
 
     def logs(self, name: str, *, exec_id: int, since: float, follow: bool) -> Iterator[LogEntry]:
-        """The recorded output, oldest first; with `follow` for ever."""
+        """The recorded output, oldest first; with `follow` until the sandbox is removed."""
+        name = self.info(name).sandbox_id if follow else name  # which stays when it is renamed
         while True:
             wait_s = _FOLLOW_S if follow else 0.0
-            page: Sequence[LogEntry] = self.call("logs", name=name, exec_id=exec_id, since=since, wait_s=wait_s)
+            try:
+                page: Sequence[LogEntry] = self.call("logs", name=name, exec_id=exec_id, since=since, wait_s=wait_s)
+            except NotFound:
+                if not follow:
+                    raise
+                return
             yield from page
             if page:
                 since = page[-1].at  # no two entries of a log have the same

@@ -63,7 +63,7 @@ def main(args: Namespace, context: Context) -> int:
     try:
         copied = asyncio.run(_copy(context.client(), remote, local, is_upload=source is None, starts=stopped))
     except OSError as error:
-        raise AgentKernelError(f"cannot copy: {error.strerror}: {error.filename or local}") from error
+        raise AgentKernelError(f"cannot copy: {error.strerror}: {os.fsdecode(error.filename or local)}") from error
     finally:
         if stopped and not args.quiet:
             say("note", f"the sandbox {remote[0]} was started for this and stopped again", "", context.environment)
