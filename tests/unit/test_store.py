@@ -18,6 +18,7 @@ from agentkernel.abc import Store
 from agentkernel.errors import AgentKernelError, Conflict, InvalidInput, NotFound
 from agentkernel.model.record import Event, EventFilter, SandboxFilter, SandboxRecord
 from agentkernel.model.status import Status
+from agentkernel.store import sqlite
 from agentkernel.store.memory import MemoryStore
 from agentkernel.store.sqlite import CACHED_RECORDS, CACHED_ROOTS, SqliteStore
 
@@ -188,6 +189,16 @@ def test_pruning_drops_what_is_old_and_what_is_too_many(store: Store) -> None:
     assert store.prune_events(before=5.0, keep=2) == 1
     assert [event.at for event in store.events(EventFilter())] == [10.0, 11.0]
     assert store.prune_events(before=0.0, keep=0) == 2
+
+
+def test_much_is_pruned_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "PRUNED_AT_ONCE", 3)
+    store = SqliteStore(tmp_path)
+    ids = [store.append(an_event(at=float(number))).event_id for number in range(20)]
+    assert [store.prune_events(before=0.0, keep=12) for _ in range(4)] == [3, 3, 2, 0]
+    assert [store.prune_events(before=17.0, keep=12) for _ in range(4)] == [3, 3, 3, 0]
+    assert [event.event_id for event in store.events(EventFilter())] == ids[17:]
+    store.close()
 
 
 def test_text_that_is_no_unicode_and_pages_of_no_length_are_refused(store: Store) -> None:

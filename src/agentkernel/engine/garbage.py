@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -39,7 +40,10 @@ class Garbage:
         if not dry_run:
             lines += await self._swept()
             await core.take_passing()
-            pruned = core.store.prune_events(core.clock() - EVENT_AGE_S, EVENTS_KEPT)
+            pruned = 0
+            while some := core.store.prune_events(core.clock() - EVENT_AGE_S, EVENTS_KEPT):
+                pruned += some
+                await asyncio.sleep(0)
             if pruned:
                 lines.append(f"{pruned} events of long ago")
         return lines

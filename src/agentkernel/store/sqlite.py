@@ -31,6 +31,7 @@ from agentkernel.store.lock import StoreLock
 
 CACHED_RECORDS = 512
 CACHED_ROOTS = 64
+PRUNED_AT_ONCE = 2000  # events, which takes some milliseconds
 
 
 class SqliteStore:
@@ -140,8 +141,8 @@ class SqliteStore:
     def prune_events(self, before: float, keep: int) -> int:
         """See `abc.Store`. Also drops the roots that no sandbox has any more."""
         with self._database.transaction("prune") as connection:
-            dropped = connection.execute(statements.PRUNE_BY_NUMBER, (max(keep, 0),)).rowcount
-            dropped += connection.execute(statements.PRUNE_BY_AGE, (before,)).rowcount
+            dropped = connection.execute(statements.PRUNE_BY_NUMBER, (max(keep, 0), PRUNED_AT_ONCE - 1)).rowcount
+            dropped += connection.execute(statements.PRUNE_BY_AGE, (before, PRUNED_AT_ONCE)).rowcount
             connection.execute(statements.DROP_UNUSED_ROOTS)
         self._digests.clear()
         return dropped

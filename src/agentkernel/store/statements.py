@@ -15,8 +15,12 @@ INSERT_SANDBOX: Final = f"INSERT INTO sandboxes ({SANDBOX_COLUMNS}) VALUES (:{SA
 SELECT_SANDBOXES: Final = f"SELECT {SANDBOX_COLUMNS} FROM sandboxes"
 SELECT_LABELS: Final = "SELECT key, value FROM labels WHERE sandbox_id = ? ORDER BY key"
 INSERT_EVENT: Final = f"INSERT INTO events ({EVENT_COLUMNS}) VALUES ({', '.join('?' * (EVENT_COLUMNS.count(',') + 1))})"
-PRUNE_BY_AGE: Final = "DELETE FROM events WHERE at < ?"
-PRUNE_BY_NUMBER: Final = "DELETE FROM events WHERE event_id <= (SELECT event_id FROM events ORDER BY event_id DESC LIMIT 1 OFFSET ?)"
+PRUNE_BY_AGE: Final = "DELETE FROM events WHERE event_id IN (SELECT event_id FROM events WHERE at < ? ORDER BY at LIMIT ?)"
+PRUNE_BY_NUMBER: Final = """
+    DELETE FROM events WHERE event_id <= min(
+        (SELECT event_id FROM events ORDER BY event_id DESC LIMIT 1 OFFSET ?), (SELECT min(event_id) FROM events) + ?
+    )
+"""
 DROP_UNUSED_ROOTS: Final = "DELETE FROM roots WHERE digest NOT IN (SELECT root FROM sandboxes)"
 _AFTER_DOT: Final = chr(ord(".") + 1)
 
