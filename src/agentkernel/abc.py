@@ -331,7 +331,7 @@ class Store(Protocol):
         ...
 
     def prune_events(self, before: float, keep: int) -> int:
-        """Drops events older than `before` and all but the newest `keep`, as many as do not take long; returns how many, 0: none is left."""
+        """Drops events older than `before` and all but the newest `keep`: some of them, which is soon done. Returns how many; 0: no more."""
         ...
 
     def close(self) -> None:
