@@ -185,6 +185,10 @@ MISUSES = {
     "backslash": ({"path": "/v1"}, "/v1/..\\admin", "GET", {"authorization": PLACEHOLDER}),
     "parameters": ({"path": "/v1"}, "/v1/..;x=1/admin", "GET", {"authorization": PLACEHOLDER}),
     "empty segment": ({"path": "/v1"}, "/v1//evil.example/", "GET", {"authorization": PLACEHOLDER}),
+    "overlong dots": ({"path": "/v1"}, "/v1/%c0%ae%c0%ae/admin", "GET", {"authorization": PLACEHOLDER}),
+    "wide dots": ({"path": "/v1"}, "/v1/%ef%bc%8e%ef%bc%8e/admin", "GET", {"authorization": PLACEHOLDER}),
+    "path by a header": ({"path": "/v1"}, "/v1", "GET", {"authorization": PLACEHOLDER, "X_Original_URL": "/admin"}),
+    "method by a header": ({"method": "GET"}, "/", "GET", {"x_http_method_override": "DELETE", "authorization": PLACEHOLDER}),
     "encoded twice": ({"path": "/v1"}, "/v1/%252e%252e/admin", "GET", {"authorization": PLACEHOLDER}),
 }
 

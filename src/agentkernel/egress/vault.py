@@ -25,6 +25,9 @@ UNAVAILABLE: Final = "secret_unavailable"
 REFUSED: Final = "secret_refused"
 _GIVE_AGAIN: Final = "agentkernel stop NAME; agentkernel start NAME --secret {name}=ENV:VARIABLE"
 _BASIC = re.compile(rb"(?i:(basic)) +([A-Za-z0-9+/=]+)")
+# By which frameworks take another method or path than the request line's; names as CGI has them, which knows no difference of _ and -.
+_METHOD_OVERRIDES: Final = frozenset({b"x-http-method-override", b"x-http-method", b"x-method-override"})
+_PATH_OVERRIDES: Final = frozenset({b"x-original-url", b"x-rewrite-url"})
 _UNESCAPES: Final = 3  # as often as a URL is unescaped to look for what it hides
 
 
@@ -163,6 +166,9 @@ def _check(secret: Secret, header: str, request: Request) -> None:
         raise _refused(secret, f"a request with method {request.method}")
     if not is_below(request.target.partition("?")[0].encode(), secret.path):
         raise _refused(secret, "a request with another path")
+    said = {name.lower().replace(b"_", b"-") for name, _ in request.fields}
+    if (secret.method and said & _METHOD_OVERRIDES) or (secret.path and said & _PATH_OVERRIDES):
+        raise _refused(secret, "a request that a header makes another one")
     if secret.header and header != secret.header:
         raise _refused(secret, f"the header {header}")
 

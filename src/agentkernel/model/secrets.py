@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -75,7 +76,7 @@ def safe_segments(path: bytes) -> tuple[bytes, ...] | None:
     """The decoded segments of a path; None where servers, caches or frameworks disagree about what it names.
 
     Those are: `.` and `..` in any spelling and with parameters after them (`..;x`), empty segments, slashes that are encoded or
-    backward, what is encoded twice, and control characters.
+    backward, what is encoded twice, control characters, what is no UTF-8 (`%c0%ae`), and wide letters that some take for one of these.
     """
     if not path.startswith(b"/") or not _UNESCAPED.fullmatch(path) or b"\\" in path:
         return None
@@ -87,8 +88,12 @@ def safe_segments(path: bytes) -> tuple[bytes, ...] | None:
 
 
 def _is_unsafe(segment: bytes) -> bool:
-    name = segment.partition(b";")[0].strip(b" ")
-    return name in (b"", b".", b"..") or any(byte in b"/\\%" or byte < 0x20 or byte == 0x7F for byte in segment)
+    try:
+        text = unicodedata.normalize("NFKC", segment.decode())
+    except UnicodeDecodeError:
+        return True
+    name = text.partition(";")[0].strip()
+    return name in ("", ".", "..") or any(letter in "/\\%" or letter < " " or letter == "\x7f" for letter in text)
 
 
 def _host(text: str) -> str:
