@@ -139,7 +139,7 @@ async def test_the_daemon_is_nobody_s_child_and_has_little_of_the_environment(da
     proc = Path("/proc") / str(pid)
     names = {variable.split(b"=")[0].decode() for variable in (proc / "environ").read_bytes().split(b"\0") if variable}
     assert "SECRET" not in names
-    assert names <= {"PATH", "HOME", "LANG", "PYTHONPATH", "XDG_DATA_DIRS", "AGENTKERNEL_HOME", "AGENTKERNEL_GUEST"}
+    assert names <= {"PATH", "HOME", "LANG", "PYTHONPATH", "XDG_DATA_DIRS", "AGENTKERNEL_HOME", "AGENTKERNEL_GUEST", "AGENTKERNEL_RUNSC"}
     fields = (proc / "stat").read_text().rpartition(")")[2].split()
     assert int(fields[1]) != os.getpid()
     assert int(fields[3]) == pid  # a session of its own

@@ -26,6 +26,7 @@ def home(request: pytest.FixtureRequest) -> Iterator[Path]:
         patch.setenv("HOME", str(path))
         patch.setenv("AGENTKERNEL_HOME", str(path / "ak"))
         patch.setenv("AGENTKERNEL_GUEST", guest)
+        patch.setenv("AGENTKERNEL_RUNSC", "")  # gVisor would be chosen where it is installed; these tests are of namespaces
         for name in ("XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "AGENTKERNEL_SOCKET"):
             patch.delenv(name, raising=False)
         patch.setenv("PYTHONPATH", str(SOURCE))

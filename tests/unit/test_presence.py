@@ -21,7 +21,7 @@ def bare_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(presence, "_PLATFORM", "linux")
     monkeypatch.setattr(presence, "_DOCKER_SOCKETS", ())
     monkeypatch.setattr(presence, "_PODMAN_SOCKETS", ())
-    for name in ("DOCKER_HOST", "DOCKER_CONFIG", "CONTAINER_HOST"):
+    for name in ("DOCKER_HOST", "DOCKER_CONFIG", "CONTAINER_HOST", "AGENTKERNEL_RUNSC", "AGENTKERNEL_PODMAN", "AGENTKERNEL_CONTAINER"):
         monkeypatch.delenv(name, raising=False)
     for name in ("bin", "home", "run"):
         (tmp_path / name).mkdir()
@@ -73,6 +73,16 @@ def test_a_relative_directory_of_the_path_is_not_looked_into(bare_host: Path, mo
     for path in ("", ".", ":", "bin"):
         monkeypatch.setenv("PATH", path)
         assert presence.find_program("runsc") == "", path
+
+
+def test_a_program_that_is_named_is_the_only_one(bare_host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _program(bare_host, "runsc")
+    other = _program(bare_host, "runsc-of-tomorrow")
+    monkeypatch.setenv("AGENTKERNEL_RUNSC", str(other))
+    assert presence.gvisor().identity.startswith(f"{other} ")
+    for nothing in ("", "runsc", str(bare_host / "absent")):
+        monkeypatch.setenv("AGENTKERNEL_RUNSC", nothing)
+        assert presence.gvisor().identity == "", nothing
 
 
 def test_where_packages_put_programs_is_looked_into_whatever_the_path(bare_host: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,8 @@ _INSTALLS = {"apt-get": "apt-get install", "dnf": "dnf install", "pacman": "pacm
 def find_program(name: str) -> str:
     """The absolute path of a program: in $PATH, but for relative entries, which a hostile project could fill, else in the usual places.
 
-    Empty where there is none.
+    Where AGENTKERNEL_RUNSC, AGENTKERNEL_PODMAN or AGENTKERNEL_CONTAINER is set, that path is the only one: empty, or where nothing is, it
+    takes the backend out of the choice. Returns an empty text where there is no program.
     """
     return _program(name)[0]
 
@@ -90,8 +91,9 @@ def apple() -> Presence:
 
 def _program(name: str) -> tuple[str, str]:
     """(path, identity) of a program; empty where there is none."""
-    for directory in _directories(os.environ.get("PATH", "")):
-        path = f"{directory}/{name}"
+    named = os.environ.get(f"AGENTKERNEL_{name.upper()}")
+    places = (f"{directory}/{name}" for directory in _directories(os.environ.get("PATH", ""))) if named is None else (named,)
+    for path in filter(os.path.isabs, places):
         if os.access(path, os.X_OK):
             try:
                 found = os.stat(path)
