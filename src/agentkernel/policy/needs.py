@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agentkernel.model.isolation import Feature
 from agentkernel.model.spec import NetworkMode, RootKind, SandboxSpec, StorageKind, WorkspaceMode
+from agentkernel.policy.inside import CERTIFICATES
 
 _NETWORKS = {
     NetworkMode.NONE: Feature.NETWORK_NONE,
@@ -23,7 +24,8 @@ def needs(spec: SandboxSpec, *, from_tar: bool, user_asked: bool) -> tuple[Featu
     wanted.add(Feature.IMAGE_TAR if from_tar else roots[spec.root.kind])
     if spec.workspace.mode is WorkspaceMode.COPY_ON_WRITE:
         wanted.add(Feature.WORKSPACE_COPY_ON_WRITE)
-    binds = spec.mounts or spec.home_source or spec.workspace.mode in (WorkspaceMode.WRITABLE, WorkspaceMode.FILES)
+    mounts = any(bind.target != CERTIFICATES for bind in spec.mounts)  # that small file can also be copied in
+    binds = mounts or spec.home_source or spec.workspace.mode in (WorkspaceMode.WRITABLE, WorkspaceMode.FILES)
     wanted.add(_NETWORKS[spec.network])
     limits = spec.resources
     optional = {

@@ -24,11 +24,12 @@ from agentkernel.backends.containers.dialect import EngineBind, EngineFacts
 from agentkernel.backends.containers.host import Host
 from agentkernel.backends.containers.shown import Mount, Showing, parents_of, shown
 from agentkernel.errors import LaunchFailed, SandboxFailed, Unsupported
-from agentkernel.model.spec import SandboxSpec, StorageKind, WorkspaceMode
+from agentkernel.model.spec import RootFile, SandboxSpec, StorageKind, WorkspaceMode
 
 MOUNTS: Final = "mounts"
 _ALL_IDS: Final = 2**32 - 1
 _REMAPPED_IDS: Final = 65_536
+_COPIED_BYTES: Final = 4 * 1024 * 1024
 _PATIENCE_S: Final = 30.0
 _OCTAL: Final = re.compile(rb"\\([0-7]{3})")  # proc_pid_mountinfo(5)
 
@@ -40,6 +41,7 @@ class Shown:
     binds: tuple[EngineBind, ...] = ()
     steps: tuple[dict[str, Any], ...] = ()  # mounts of ours, in order
     copies: tuple[Mount, ...] = ()  # put in before the first start
+    files: tuple[RootFile, ...] = ()  # likewise: small files of this host, for an engine elsewhere
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +86,20 @@ def arrange(spec: SandboxSpec, host: Host, facts: EngineFacts, whose: Whose) -> 
         binds = tuple(arranged.bind(number, mount) for number, mount in enumerate(mounts))
         return Shown(binds=binds, steps=tuple(arranged.steps))
     copies = tuple(mount for mount in mounts if mount.showing is Showing.PRIVATE)
-    direct = tuple(mount for mount in mounts if mount.showing is Showing.DIRECT)
-    if direct and not facts.local:
-        raise Unsupported("an engine elsewhere cannot show files of this host", hint="copy them in with `agentkernel cp`")
     if copies and spec.read_only_root:
         raise Unsupported("a private copy cannot be put into a read-only root here", hint="leave --read-only-root out")
+    direct = tuple(mount for mount in mounts if mount.showing is Showing.DIRECT)
+    if not facts.local:
+        return Shown(copies=copies, files=tuple(map(_copied, direct)))
     return Shown(binds=tuple(map(_plain, direct)), copies=copies)
+
+
+def _copied(mount: Mount) -> RootFile:
+    """A small file that is only read; raises Unsupported for all else."""
+    found = os.stat(mount.source)
+    if mount.writable or not stat.S_ISREG(found.st_mode) or found.st_size > _COPIED_BYTES:
+        raise Unsupported(f"an engine elsewhere cannot show {mount.source} of this host", hint="copy it in with `agentkernel cp`")
+    return RootFile(path=mount.target, content=Path(mount.source).read_bytes(), mode=stat.S_IMODE(found.st_mode))
 
 
 def _plain(mount: Mount) -> EngineBind:
