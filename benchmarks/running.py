@@ -23,11 +23,11 @@ async def warm_exec(n: int, cwd: Path) -> list[Figure]:
         socket = str(daemon.home / "ak" / "run" / "daemon.sock")
         async with (
             AsyncClient(local=True) as local,
-            local.sandbox() as here,
+            local.sandbox(backend="namespaces") as here,
             AsyncClient(socket=socket) as remote,
-            remote.sandbox() as there,
+            remote.sandbox(backend="namespaces") as there,
         ):
-            with Client(socket=socket) as client, client.sandbox() as sync:
+            with Client(socket=socket) as client, client.sandbox(backend="namespaces") as sync:
                 contenders = {"in process": _exec(here), "daemon": _exec(there), "daemon, sync": _exec_sync(sync), "bare": program(TRUE)}
                 samples = await take_turns(contenders, n)
     times = {name: distribution(each) for name, each in samples.items()}

@@ -135,4 +135,5 @@ def own_home(settings: str = "") -> Iterator[tuple[Path, dict[str, str]]]:
         file.parent.mkdir(parents=True)
         file.write_text(settings)
         environment = {key: value for key, value in os.environ.items() if key != "AGENTKERNEL_SOCKET"}
-        yield home, environment | {"AGENTKERNEL_HOME": str(home / "ak"), "XDG_CONFIG_HOME": str(home / "config")}
+        own = {"AGENTKERNEL_HOME": str(home / "ak"), "XDG_CONFIG_HOME": str(home / "config"), "AGENTKERNEL_BACKEND": "namespaces"}
+        yield home, environment | own
