@@ -331,7 +331,7 @@ class Store(Protocol):
         ...
 
     def prune_events(self, before: float, keep: int) -> int:
-        """Drops events older than `before` and all but the newest `keep`: some of them, which is soon done. Returns how many; 0: no more."""
+        """Drops events older than `before` and all but the newest `keep`, some at a time; returns how many, and 0 when none is left."""
         ...
 
     def close(self) -> None:
