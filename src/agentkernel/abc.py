@@ -441,8 +441,10 @@ class Kernel(Protocol):
         """
         ...
 
-    def image_follow(self, caller: Caller, job_id: str, *, follow: bool = False) -> AsyncIterator[ImageProgress]:
-        """The steps so far of the caller's own work; with `follow` also those to come, to the last one, which is DONE or FAILED.
+    def image_follow(self, caller: Caller, job_id: str, *, after: int = 0, follow: bool = False) -> AsyncIterator[ImageProgress]:
+        """The steps so far of the caller's own work, behind the first `after` ones; with `follow` also those to come, to the last one.
+
+        That is DONE or FAILED.
 
         Raises NotFound for what an earlier daemon worked on: beginning it again goes on where that one was.
         """

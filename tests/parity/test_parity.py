@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from parity import network_scenarios
+from parity import image_scenarios, network_scenarios
 from parity.fronts import open_front
 from parity.scenarios import SCENARIOS, Scenario
 
-assert network_scenarios.__doc__  # importing it has put its scenarios into the list
+assert network_scenarios.__doc__ and image_scenarios.__doc__  # importing them has put their scenarios into the list
 FRONTS = ("async-local", "sync-local", "async-daemon", "sync-daemon")
 
 

@@ -205,14 +205,13 @@ class RemoteKernel:
         job_id: str = await self._call("image_begin", work=work)
         return job_id
 
-    async def image_follow(self, caller: Caller, job_id: str, *, follow: bool = False) -> AsyncIterator[ImageProgress]:
+    async def image_follow(self, caller: Caller, job_id: str, *, after: int = 0, follow: bool = False) -> AsyncIterator[ImageProgress]:
         """See `abc.Kernel`; asked for page by page."""
-        skip = 0
         while True:
-            page: tuple[ImageProgress, ...] = await self._call("image_follow", job_id=job_id, skip=skip, wait_s=POLL_S if follow else 0.0)
+            page: tuple[ImageProgress, ...] = await self._call("image_follow", job_id=job_id, after=after, wait_s=POLL_S if follow else 0.0)
             for step in page:
                 yield step
-            skip += len(page)
+            after += len(page)
             if (page and page[-1].is_last) or (not page and not follow):
                 return
 

@@ -289,9 +289,9 @@ class Engine:
         """See `abc.Kernel`."""
         return await self._images.begin(caller, work)
 
-    def image_follow(self, caller: Caller, job_id: str, *, follow: bool = False) -> AsyncIterator[ImageProgress]:
+    def image_follow(self, caller: Caller, job_id: str, *, after: int = 0, follow: bool = False) -> AsyncIterator[ImageProgress]:
         """See `abc.Kernel`."""
-        return self._images.follow(caller, job_id, follow=follow)
+        return self._images.follow(caller, job_id, after, follow=follow)
 
     async def images(self, caller: Caller, backend: str = "") -> Sequence[ImageRecord]:
         """See `abc.Kernel`."""

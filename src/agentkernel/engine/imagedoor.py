@@ -39,10 +39,10 @@ class ImageDoor:
             keeper = await self._core.granting.images.of(work.backend)
             return self.jobs.begin(caller, partial(self._done, caller, work, reference, keeper))
 
-    def follow(self, caller: Caller, job_id: str, *, follow: bool) -> AsyncIterator[ImageProgress]:
+    def follow(self, caller: Caller, job_id: str, after: int, *, follow: bool) -> AsyncIterator[ImageProgress]:
         """See `abc.Kernel`."""
         access.require(caller, "image_follow")
-        return self.jobs.follow(caller, job_id, follow=follow)
+        return self.jobs.follow(caller, job_id, after, follow=follow)
 
     async def images(self, caller: Caller, backend: str) -> Sequence[ImageRecord]:
         """See `abc.Kernel`."""

@@ -84,20 +84,20 @@ class ImageJobs:
             del self._jobs[each]
         return job_id
 
-    async def follow(self, caller: Caller, job_id: str, *, follow: bool) -> AsyncIterator[ImageProgress]:
-        """The steps so far, with `follow` also those to come, to the last one. Raises NotFound."""
+    async def follow(self, caller: Caller, job_id: str, after: int = 0, *, follow: bool) -> AsyncIterator[ImageProgress]:
+        """The steps behind the first `after` ones, with `follow` also those to come, to the last one. Raises NotFound."""
         job = self._jobs.get(job_id)
         if job is None or ("admin" not in caller.scopes and job.principal != caller.principal):
             raise NotFound(f"there is no work {job_id!r} on an image", hint="it may have been begun by an earlier daemon: begin it again")
-        told = 0
+        told = max(0, after)
         while True:
             more = job.more
             for step in job.steps[told:]:
                 yield step
                 told += 1
-            if not follow or (job.has_ended and told == len(job.steps)):
+            if not follow or (job.has_ended and told >= len(job.steps)):
                 return
-            if told == len(job.steps):
+            if told >= len(job.steps):
                 await more.wait()
 
     async def close(self) -> None:

@@ -62,7 +62,13 @@ OPERATIONS: Mapping[str, Operation] = {
     "unpublish": Operation(method="unpublish", parameters={"name": str, "port": int}, result=None, mutates=True),
     "ports": Operation(method="ports", parameters=_NAME, result=tuple[PublishedPort, ...]),
     "image_begin": Operation(method="image_begin", parameters={"work": ImageWork}, result=str, mutates=True),
-    "image_follow": Operation(method="image_follow", parameters={"job_id": str}, result=tuple[ImageProgress, ...], paged=True),
+    "image_follow": Operation(
+        method="image_follow",
+        parameters={"job_id": str, "after": int},
+        optional=frozenset({"after"}),
+        result=tuple[ImageProgress, ...],
+        paged=True,
+    ),
     "images": Operation(method="images", parameters=_OF_BACKEND, optional=frozenset({"backend"}), result=tuple[ImageRecord, ...]),
     "image_remove": Operation(
         method="image_remove",
