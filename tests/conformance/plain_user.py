@@ -15,11 +15,18 @@ import agentkernel
 
 PLAIN_UID = 61234  # belongs to nobody
 WORKS = 'import pytest, subprocess, sys; subprocess.run([sys.executable, "-c", ""], check=True)'
+FIRST_TO_GO = ("choom", "-n", "500", "--")  # should a bomb meet the outer limit, this process is not the one to end
 ROOT = Path(__file__).parent.parent.parent
 
 
-def run_as_plain_user(test_file: str, *, deadline_s: float) -> subprocess.CompletedProcess[str]:
-    """Runs one test file; needs root, and skips where a plain user may not execute this Python."""
+def run_as_plain_user(
+    test_file: str, *, deadline_s: float, before: tuple[str, ...] = (), may_map_ids: bool = False, select: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Runs one test file; needs root, and skips where a plain user may not execute this Python.
+
+    `before` is the argv that starts it; `may_map_ids`: programs like newuidmap(1) keep the privileges that they have on the host;
+    `select`: pytest's -k, for tests that cost more than they tell again.
+    """
     with tempfile.TemporaryDirectory(prefix="ak-plain-", dir="/var/tmp") as name:
         own = Path(name)
         own.chmod(0o755)
@@ -36,10 +43,15 @@ def run_as_plain_user(test_file: str, *, deadline_s: float) -> subprocess.Comple
             os.chown(directory, PLAIN_UID, PLAIN_UID)
         for part in ("tests", "docs", "package"):
             subprocess.run(["chmod", "-R", "a+rX", str(own / part)], check=True)
-        return _run(own, guest, test_file, deadline_s)
+        return _run(own, guest, (f"tests/{test_file}", "-k", select), deadline_s, (*before, *FIRST_TO_GO, *_identity(may_map_ids)))
 
 
-def _run(own: Path, guest: Path, test_file: str, deadline_s: float) -> subprocess.CompletedProcess[str]:
+def _identity(may_map_ids: bool) -> tuple[str, ...]:
+    dropped = () if may_map_ids else ("--bounding-set=-all",)
+    return ("setpriv", f"--reuid={PLAIN_UID}", f"--regid={PLAIN_UID}", "--clear-groups", "--inh-caps=-all", *dropped)
+
+
+def _run(own: Path, guest: Path, wanted: tuple[str, ...], deadline_s: float, before: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
     temporary = own / "tmp"
     environment = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -49,10 +61,8 @@ def _run(own: Path, guest: Path, test_file: str, deadline_s: float) -> subproces
         "PYTHONPATH": os.pathsep.join([str(own / "package"), *_libraries()]),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={temporary}/pytest", f"tests/{test_file}"]
-    identity = ["setpriv", f"--reuid={PLAIN_UID}", f"--regid={PLAIN_UID}", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]
-    first_to_go = ["choom", "-n", "500", "--"]  # should a bomb meet the outer limit, this process is not the one to end
-    argv = [*first_to_go, *identity, _interpreter(), *arguments]
+    arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={temporary}/pytest", *wanted]
+    argv = [*before, _interpreter(), *arguments]
     return subprocess.run(argv, cwd=own, env=environment, capture_output=True, text=True, timeout=deadline_s)
 
 

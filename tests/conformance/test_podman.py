@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from engines.docker import image_of_tests
 from engines.images import REFERENCE
-from engines.podman import PodmanHost, podman_host, with_python_image
+from engines.podman import PodmanHost, podman_host, with_image_of_tests
 
 from agentkernel.abc import Backend
 from agentkernel.abc_network import Egress
@@ -17,13 +18,16 @@ from agentkernel.egress.gate import EgressGate
 from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Support
 from agentkernel.model.spec import RootFilesystem, RootKind, SandboxSpec
 from agentkernel.testing.conformance import BackendConformance
+from agentkernel.testing.probe import PROBE_SOURCE, compile_static
 
 
 @pytest.fixture(scope="module")
 def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PodmanHost, str]]:
     """A Podman of the tests' own, with their image."""
+    place = tmp_path_factory.getbasetemp()
     with podman_host() as host:
-        yield host, with_python_image(host, tmp_path_factory.getbasetemp())
+        archive = image_of_tests(place, compile_static(PROBE_SOURCE, place / "probe-of-image"))
+        yield host, with_image_of_tests(host, archive)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +69,7 @@ class TestPodman(BackendConformance):
 
     async def test_it_is_a_container_of_an_image_that_podman_keeps(self, backend: Backend) -> None:
         fingerprint = await backend.probe()
-        assert (fingerprint.ready, fingerprint.level, fingerprint.reason) == (True, IsolationLevel.CONTAINER, "")
+        assert (fingerprint.reason, fingerprint.ready, fingerprint.level) == ("", True, IsolationLevel.CONTAINER)
         assert fingerprint.details["rootless"] == str(os.geteuid() != 0).lower()
         for feature in (Feature.IMAGE_NAME, Feature.NETWORK_NONE, Feature.NETWORK_FILTERED, Feature.MOUNTS, Feature.USER_SWITCH):
             assert fingerprint.support(feature) is Support.NATIVE

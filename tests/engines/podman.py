@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from engines.images import REFERENCE, python_image
+from engines.images import REFERENCE
 
 REAPER = Path(__file__).with_name("reaper.py")
 START_S = 60.0
@@ -77,9 +77,9 @@ def podman_host() -> Iterator[PodmanHost]:
         _remove_tree(podman, local, runtime)
 
 
-def with_python_image(host: PodmanHost, directory: Path) -> str:
+def with_image_of_tests(host: PodmanHost, archive: Path) -> str:
     """Imports the tests' image; its id."""
-    made = host.run("import", "--quiet", str(python_image(directory)), REFERENCE)
+    made = host.run("import", "--quiet", str(archive), REFERENCE)
     if os.geteuid() == 0:  # while no container is mounted Podman unmounts its storage, which tests would take for a change of theirs
         host.run("create", "--name", "ak-tests-hold", REFERENCE, "true")
         host.run("mount", "ak-tests-hold")

@@ -10,6 +10,7 @@ from agentkernel import __version__
 from agentkernel.backends._configuration import Configuration
 from agentkernel.backends._linux.watch import LimitWatch, SampledLimits
 from agentkernel.backends.containers import guest_volume, mounting
+from agentkernel.backends.containers.affinity import set_affinity
 from agentkernel.backends.containers.api import EngineRefused
 from agentkernel.backends.containers.boundary import ContainerBoundary
 from agentkernel.backends.containers.calls import NOT_FOUND, Container
@@ -86,6 +87,7 @@ async def build(host: Host, spec: SandboxSpec, holdings: Holdings, existing: Con
     container = await _start(building)
     failpoint("containers.boot.started")
     await mounting.unmake(host, building.facts, holdings.directory)
+    await set_affinity(host, building.facts, container.pid, spec.resources.cpus)
     sandbox = await attach(host, building.spec, holdings, container, building.configuration)
     watch_limits(building.spec, holdings, sandbox, container, resumed=existing is not None)
     failpoint("containers.boot.attached")
@@ -112,6 +114,7 @@ def _decided(host: Host, spec: SandboxSpec, holdings: Holdings) -> Building:
         fingerprint=fingerprint_of(spec),
     )
     plan = plan_of(spec, naming)
+    plan = replace(plan, files=(*plan.files, *shown.files))
     if plan.files and not facts.local and spec.read_only_root:
         raise Unsupported(
             f"{plan.files[0].path} cannot be shown in a read-only root of an engine elsewhere", hint="leave --read-only-root out"

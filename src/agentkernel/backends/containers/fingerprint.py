@@ -46,7 +46,7 @@ def ready(backend: str, facts: EngineFacts, *, mounts: bool, sampled: bool) -> F
     features.update(_shown(facts, mounts=mounts))
     features.update(_disk(sampled=sampled))
     for feature, limit in _LIMITS.items():
-        features[feature] = _limit(facts, limit)
+        features[feature] = _limit(facts, limit, processors=mounts)
     features[Feature.TRANSPARENT_NETWORK] = _refused(
         "no container gets the right to change its own network's rules", "use the namespaces backend, or programs that obey HTTP_PROXY"
     )
@@ -104,9 +104,11 @@ def _disk(*, sampled: bool) -> dict[Feature, Provision]:
     }
 
 
-def _limit(facts: EngineFacts, limit: str) -> Provision:
+def _limit(facts: EngineFacts, limit: str, *, processors: bool) -> Provision:
+    """`processors`: the affinity of the container's processes can be set."""
     if limit not in facts.enforced:
-        how = {"memory": "sampled by the host", "pids": "RLIMIT_NPROC of the sandbox's user", "cpu": ""}[limit]
+        affinity = "CPU affinity" if processors else ""
+        how = {"memory": "sampled by the host", "pids": "RLIMIT_NPROC of the sandbox's user", "cpu": affinity}[limit]
         reason = f"the engine's host delegates no {limit} control group"
         remedy = "use cgroup version 2 with delegation (systemd: Delegate=yes)"
         if not how or not facts.local:

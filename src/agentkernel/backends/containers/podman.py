@@ -38,6 +38,7 @@ _CDI_DIRECTORIES = ("/etc/cdi", "/var/run/cdi")
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 _PROCESSES = 65_536
 _PROBE_S = 30.0
+_HERE = ("-u", "CONTAINER_HOST", "-u", "CONTAINER_CONNECTION")  # with one of them Podman's command line is a client, which unshares nothing
 
 
 class PodmanDialect:
@@ -48,7 +49,7 @@ class PodmanDialect:
 
     def __init__(self, environment: Mapping[str, str] | None = None, *, data: Path | None = None) -> None:
         self._environment = os.environ if environment is None else environment
-        self._files = (data or Path(data_directory(self._environment, os.geteuid()))) / "podman"
+        self._files = (data or Path(data_directory(self._environment, os.geteuid()))) / "podman-files"
         self.api = Api(self._endpoint, self.title)
         self._makers: dict[str, Api] = {}  # by runtime: services that create containers with another one than `api` does
         self._default_runtime = ""
@@ -130,7 +131,7 @@ class PodmanDialect:
             return None
         if facts.rootless:
             program = find_program("podman")
-            return (program, "unshare", sys.executable) if program else None
+            return ("env", *_HERE, program, "unshare", sys.executable) if program else None
         return (sys.executable,) if os.geteuid() == 0 else None
 
     def exchanges_owners(self, facts: EngineFacts) -> bool:

@@ -16,6 +16,7 @@ from agentkernel.backends.containers.shown import parents_of
 
 CPU_PERIOD_US: Final = 100_000
 _RESOLVER = "/etc/resolv.conf"
+_READ_ONLY = ("ro", "nosuid", "nodev")
 _CDI_KIND = "nvidia.com/gpu"  # as nvidia-ctk(1) names GPUs in the Container Device Interface
 
 
@@ -38,7 +39,6 @@ class Way:
     uid_map: tuple[IdMap, ...] = ()  # empty: the engine's own user namespace
     gid_map: tuple[IdMap, ...] = ()
     limits: frozenset[str] = frozenset()  # which limits can be had by cgroup
-    cgroups: bool = True
     open_files: int = 0  # the hard limit of descriptors; 0: what Podman gives
     processes: int = 0  # of RLIMIT_NPROC
 
@@ -83,9 +83,9 @@ def _file_systems(plan: ContainerPlan, binds: Sequence[EngineBind], way: Way) ->
     mounts = [_tmpfs(each) for each in plan.tmpfs]
     mounts += [mount for bind in binds for mount in _binds(bind)]
     if plan.stream is Stream.SOCKET:
-        mounts.append(_bind(plan.run_directory, RUN_DIRECTORY, "rw", "noexec"))
+        mounts.append(_bind(plan.run_directory, RUN_DIRECTORY, "rw", "nosuid", "nodev", "noexec"))
     if way.resolver_file:
-        mounts.append(_bind(way.resolver_file, _RESOLVER, "ro", "noexec"))
+        mounts.append(_bind(way.resolver_file, _RESOLVER, *_READ_ONLY))
     return {
         "mounts": mounts,
         "volumes": [{"Name": plan.guest_volume, "Dest": GUEST_DIRECTORY, "Options": ["ro", "nosuid", "nodev"]}],
@@ -106,14 +106,15 @@ def _tmpfs(tmpfs: Tmpfs) -> dict[str, Any]:
 
 def _binds(bind: EngineBind) -> list[dict[str, Any]]:
     """With what of it is protected: a mount point cannot be renamed, so each directory above one is a mount point, too."""
-    made = [_bind(bind.source, bind.target, "rw" if bind.writable else "ro")]
-    made += [_bind(f"{bind.source}/{path}", f"{bind.target}/{path}", "rw") for path in parents_of(bind.protected)]
-    made += [_bind(f"{bind.source}/{path}", f"{bind.target}/{path}", "ro") for path in bind.protected]
+    made = [_bind(bind.source, bind.target, *(() if bind.writable else _READ_ONLY))]
+    made += [_bind(f"{bind.source}/{path}", f"{bind.target}/{path}") for path in parents_of(bind.protected)]
+    made += [_bind(f"{bind.source}/{path}", f"{bind.target}/{path}", *_READ_ONLY) for path in bind.protected]
     return made
 
 
-def _bind(source: str, target: str, *options: str) -> dict[str, Any]:
-    return {"destination": target, "type": "bind", "source": source, "options": ["rbind", "rprivate", "nosuid", "nodev", *options]}
+def _bind(source: str, target: str, *flags: str) -> dict[str, Any]:
+    """Without flags of its own it keeps those of what is bound: with any, the runtime mounts it anew with these alone."""
+    return {"destination": target, "type": "bind", "source": source, "options": ["rbind", "rprivate", *flags]}
 
 
 def _walls(plan: ContainerPlan, way: Way) -> dict[str, Any]:
@@ -141,9 +142,6 @@ def _namespaces(plan: ContainerPlan, way: Way) -> dict[str, Any]:
             "UIDMap": [_line(each) for each in way.uid_map],
             "GIDMap": [_line(each) for each in way.gid_map],
         }
-    if not way.cgroups:
-        made["cgroups_mode"] = "disabled"
-        made["cgroupns"] = {"nsmode": "host"}
     return made
 
 
