@@ -21,6 +21,7 @@ RESERVE_BYTES = 2 * 1024 * 1024
 COPY_AGE_S = 24 * 3600.0
 BUSY_TIMEOUT_MS = 2000
 CHECKPOINT_PAGES = 500  # of 4 KiB; the commit that reaches it writes them back, in a few milliseconds
+CACHE_KIB = 512
 _OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _PRAGMAS = (
@@ -31,6 +32,8 @@ _PRAGMAS = (
     f"busy_timeout = {BUSY_TIMEOUT_MS}",
     f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
     "journal_size_limit = 8388608",
+    # Rows in use and the newest events fit; SQLite's own 2 MiB would fill with old events over thousands of sandboxes.
+    f"cache_size = -{CACHE_KIB}",
     "temp_store = MEMORY",
     "trusted_schema = OFF",
     "cell_size_check = ON",
