@@ -41,9 +41,9 @@ def workload_limits(spec: SandboxSpec, facts: EngineFacts) -> Rlimits:
     wanted = [
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, min(spec.resources.open_files, agent_files(facts))),
-        (resource.RLIMIT_RTPRIO, 0),
-        (resource.RLIMIT_NICE, 0),
     ]
+    if spec.level is not IsolationLevel.USER_KERNEL:  # gVisor lets nobody set these
+        wanted += [(resource.RLIMIT_RTPRIO, 0), (resource.RLIMIT_NICE, 0)]
     if spec.resources.pids is not None and "pids" not in facts.enforced:
         wanted.append((resource.RLIMIT_NPROC, spec.resources.pids))
     return tuple((number, value, value) for number, value in wanted)
