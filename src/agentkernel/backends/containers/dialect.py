@@ -85,4 +85,6 @@ class EngineBind:
     source: str
     target: str
     writable: bool
+    executable: bool = True
+    has_flags: bool = False  # it is mounted so already: an engine that leaves flags alone sets none
     protected: tuple[str, ...] = ()  # relative; bound again read-only by the engine, for it is not mounted so

@@ -213,7 +213,8 @@ def _own_mounts(plan: ContainerPlan) -> list[dict[str, Any]]:
 
 def _bind(bind: EngineBind) -> list[dict[str, Any]]:
     """With what of it is protected: a mount point cannot be renamed, so each directory above one is a mount point, too."""
-    made = [_mount(bind.source, bind.target, read_only=not bind.writable)]
+    # Docker can say no other flag than read-only, and says it to a runtime that would mount anew, and forget noexec.
+    made = [_mount(bind.source, bind.target, read_only=not (bind.writable or bind.has_flags))]
     made += [_mount(f"{bind.source}/{path}", f"{bind.target}/{path}", read_only=False) for path in parents_of(bind.protected)]
     made += [_mount(f"{bind.source}/{path}", f"{bind.target}/{path}", read_only=True) for path in bind.protected]
     return made

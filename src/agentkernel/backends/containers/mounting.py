@@ -138,8 +138,7 @@ class _Arrangement:
                 self.steps.append({"do": "pin", "target": target, "path": path})
             for path in mount.protected:
                 self.steps.append({"do": "seal", "target": target, "path": path})
-        # Read-only or not, the mount has its flags already: the runtime would set new ones, and forget noexec.
-        return EngineBind(source=target, target=mount.target, writable=True)
+        return EngineBind(source=target, target=mount.target, writable=mount.writable, executable=mount.executable, has_flags=True)
 
     def _show(self, mount: Mount, target: str, *, writable: bool) -> None:
         owner = self.owners.get(mount.source)

@@ -16,7 +16,6 @@ from agentkernel.backends.containers.shown import parents_of
 
 CPU_PERIOD_US: Final = 100_000
 _RESOLVER = "/etc/resolv.conf"
-_READ_ONLY = ("ro", "nosuid", "nodev")
 _CDI_KIND = "nvidia.com/gpu"  # as nvidia-ctk(1) names GPUs in the Container Device Interface
 
 
@@ -83,9 +82,9 @@ def _file_systems(plan: ContainerPlan, binds: Sequence[EngineBind], way: Way) ->
     mounts = [_tmpfs(each) for each in plan.tmpfs]
     mounts += [mount for bind in binds for mount in _binds(bind)]
     if plan.stream is Stream.SOCKET:
-        mounts.append(_bind(plan.run_directory, RUN_DIRECTORY, "rw", "nosuid", "nodev", "noexec"))
+        mounts.append(_bind(plan.run_directory, RUN_DIRECTORY, "rw", "noexec"))
     if way.resolver_file:
-        mounts.append(_bind(way.resolver_file, _RESOLVER, *_READ_ONLY))
+        mounts.append(_bind(way.resolver_file, _RESOLVER, "ro", "noexec"))
     return {
         "mounts": mounts,
         "volumes": [{"Name": plan.guest_volume, "Dest": GUEST_DIRECTORY, "Options": ["ro", "nosuid", "nodev"]}],
@@ -106,15 +105,16 @@ def _tmpfs(tmpfs: Tmpfs) -> dict[str, Any]:
 
 def _binds(bind: EngineBind) -> list[dict[str, Any]]:
     """With what of it is protected: a mount point cannot be renamed, so each directory above one is a mount point, too."""
-    made = [_bind(bind.source, bind.target, *(() if bind.writable else _READ_ONLY))]
-    made += [_bind(f"{bind.source}/{path}", f"{bind.target}/{path}") for path in parents_of(bind.protected)]
-    made += [_bind(f"{bind.source}/{path}", f"{bind.target}/{path}", *_READ_ONLY) for path in bind.protected]
+    noexec = () if bind.executable else ("noexec",)
+    made = [_bind(bind.source, bind.target, "rw" if bind.writable else "ro", *noexec)]
+    made += [_bind(f"{bind.source}/{path}", f"{bind.target}/{path}", "rw", *noexec) for path in parents_of(bind.protected)]
+    made += [_bind(f"{bind.source}/{path}", f"{bind.target}/{path}", "ro", *noexec) for path in bind.protected]
     return made
 
 
 def _bind(source: str, target: str, *flags: str) -> dict[str, Any]:
-    """Without flags of its own it keeps those of what is bound: with any, the runtime mounts it anew with these alone."""
-    return {"destination": target, "type": "bind", "source": source, "options": ["rbind", "rprivate", *flags]}
+    """With all its flags: Podman gives those of the source that it knows to the runtime, which then mounts anew with these alone."""
+    return {"destination": target, "type": "bind", "source": source, "options": ["rbind", "rprivate", "nosuid", "nodev", *flags]}
 
 
 def _walls(plan: ContainerPlan, way: Way) -> dict[str, Any]:
