@@ -29,6 +29,7 @@ class Row(NamedTuple):
 BACKENDS: dict[str, Row] = {
     "namespaces": Row("agentkernel.backends.namespaces.backend:NamespacesBackend", "agentkernel.backends._presence:linux"),
     "docker": Row("agentkernel.backends.containers.backend:DockerBackend", "agentkernel.backends._presence:docker"),
+    "podman": Row("agentkernel.backends.containers.podman:PodmanBackend", "agentkernel.backends._presence:podman"),
 }
 # Isolates nothing: never chosen, never listed, loaded only for a caller of `build_engine` that names it.
 TEST_BACKENDS: dict[str, str] = {
