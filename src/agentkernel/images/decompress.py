@@ -70,7 +70,7 @@ class Source:
         self._raw = raw
         self._seen = seen
         self._pending = raw.read(CHUNK_BYTES)  # compressed bytes that were read and not used
-        self._ready = b""
+        self._ready, self._place = b"", 0  # decompressed bytes, and how many of them are given out
         self._read = len(self._pending)
         self._given = 0
         self._kind = _compression(self._pending)
@@ -89,10 +89,11 @@ class Source:
 
     def read_some(self, limit: int) -> bytes:
         """At least one and at most `limit` bytes; none at the archive's end."""
-        if not self._ready:
-            self._ready = self._more()
+        if self._place == len(self._ready):
+            self._ready, self._place = self._more(), 0
             self._seen(self._ready)
-        part, self._ready = self._ready[:limit], self._ready[limit:]
+        part = self._ready[self._place : self._place + limit]
+        self._place += len(part)
         return part
 
     def skip(self, size: int) -> None:
