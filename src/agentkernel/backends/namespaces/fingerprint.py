@@ -23,6 +23,7 @@ _ALWAYS = (
     Feature.HOST_ROOT,
     Feature.IMAGE_DIRECTORY,
     Feature.IMAGE_TAR,
+    Feature.IMAGE_NAME,  # by the engine's own store, which unpacks it to a directory
     Feature.WORKSPACE_COPY_ON_WRITE,
     Feature.MOUNTS,
     Feature.READ_ONLY_ROOT,
@@ -31,6 +32,12 @@ _ALWAYS = (
     Feature.PUBLISHED_PORTS,
     Feature.SECCOMP,
 )
+_NEVER = {
+    Feature.GPUS: Provision(
+        support=Support.REFUSED, reason="no device of the host is shown to a sandbox", remedy="use --backend docker or podman"
+    ),
+    Feature.CHECKPOINT: Provision(support=Support.REFUSED, reason="processes that share the host's kernel cannot be saved"),
+}
 
 
 def probe_spec(network: NetworkMode = NetworkMode.FILTERED, *, transparent: bool = False) -> SandboxSpec:
@@ -49,7 +56,7 @@ def ready(
     facts: HostFacts, cgroups: CgroupHost, *, opaque: SandboxFailed | None = None, unfiltered: SandboxFailed | None = None
 ) -> Fingerprint:
     """The declaration of a host on which the plan ran; `opaque`, `unfiltered`: why it failed with redirected, with filtered network."""
-    features = dict.fromkeys(_ALWAYS, _NATIVE)
+    features = dict.fromkeys(_ALWAYS, _NATIVE) | _NEVER
     features[Feature.NETWORK_FILTERED] = _proven(unfiltered, "make /proc/sys writable (in Docker: --security-opt systempaths=unconfined)")
     features[Feature.TRANSPARENT_NETWORK] = _proven(opaque, "as an administrator: `modprobe -a nf_tables nft_redir`")
     features[Feature.MEMORY_LIMIT] = cgroups.provision("memory", "sampled by the host")
@@ -79,6 +86,7 @@ def process_only(facts: HostFacts, cgroups: CgroupHost, obstacle: SandboxFailed)
     gone = (
         Feature.IMAGE_DIRECTORY,
         Feature.IMAGE_TAR,
+        Feature.IMAGE_NAME,
         Feature.WORKSPACE_COPY_ON_WRITE,
         Feature.NETWORK_HOST,
         Feature.NETWORK_FILTERED,
