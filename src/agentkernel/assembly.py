@@ -27,6 +27,7 @@ class Row(NamedTuple):
 # What takes part in the choice, strongest first. Backends of other packages (entry points of the group below) are used when they are asked
 # for by name.
 BACKENDS: dict[str, Row] = {
+    "apple": Row("agentkernel.backends.containers.apple.backend:AppleBackend", "agentkernel.backends._presence:apple"),
     "namespaces": Row("agentkernel.backends.namespaces.backend:NamespacesBackend", "agentkernel.backends._presence:linux"),
     "docker": Row("agentkernel.backends.containers.backend:DockerBackend", "agentkernel.backends._presence:docker"),
     "podman": Row("agentkernel.backends.containers.podman:PodmanBackend", "agentkernel.backends._presence:podman"),
