@@ -1,4 +1,4 @@
-"""The gVisor backend over the runsc in PATH. AGENTKERNEL_RUNSC names another one, to have another release tried."""
+"""The gVisor backend over the runsc of this host, or over the one that AGENTKERNEL_TEST_RUNSC names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from agentkernel.testing.conformance import BackendConformance
 
 class TestGvisor(BackendConformance):
     @pytest.fixture
-    def backend(self, state_directory: Path) -> Backend:
+    def backend(self, state_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Backend:
+        if "AGENTKERNEL_TEST_RUNSC" in os.environ:
+            monkeypatch.setenv("AGENTKERNEL_RUNSC", os.environ["AGENTKERNEL_TEST_RUNSC"])
         self._state = state_directory
         return GvisorBackend(state_directory)
 

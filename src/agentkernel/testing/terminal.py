@@ -84,6 +84,7 @@ class TerminalConformance(ConformanceBase):
         await typed(b"sleep 61\n", b"sleep 61\r\n")
         await asyncio.sleep(0.3)
         await typed(SUSPEND, b"prompt> ")
+        await typed(b"\n", b"prompt> ")  # some terminals leave the character in the shell's line
         await typed(b"jobs\n", b"Stopped")
         await typed(b"kill -9 %1; wait; echo $((40 + 2))\n", b"\n42\r\n")
         await process.write_stdin(b"exit 3\nexit 3\n")  # dash wants it twice when a job was stopped

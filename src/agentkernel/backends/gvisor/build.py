@@ -175,6 +175,7 @@ def _words(runtime: Runtime, platform: str, spec: SandboxSpec, sandbox_id: str) 
         "host-uds": "none",
         "host-fifo": "none",
         "file-access": "exclusive",
+        "directfs": "false",  # a mount protects what is beneath it only from whoever has that mount, and gVisor's kernel has none
     }
     flags = (f"--{name}={value}" for name, value in wanted.items() if name in runtime.flags)
     return (*flags, "run", f"--bundle={BUNDLE}", sandbox_id)
