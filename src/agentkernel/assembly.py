@@ -28,6 +28,7 @@ class Row(NamedTuple):
 # for by name.
 BACKENDS: dict[str, Row] = {
     "apple": Row("agentkernel.backends.containers.apple.backend:AppleBackend", "agentkernel.backends._presence:apple"),
+    "gvisor": Row("agentkernel.backends.gvisor.backend:GvisorBackend", "agentkernel.backends._presence:gvisor"),
     "namespaces": Row("agentkernel.backends.namespaces.backend:NamespacesBackend", "agentkernel.backends._presence:linux"),
     "docker": Row("agentkernel.backends.containers.backend:DockerBackend", "agentkernel.backends._presence:docker"),
     "podman": Row("agentkernel.backends.containers.podman:PodmanBackend", "agentkernel.backends._presence:podman"),
