@@ -13,7 +13,7 @@ from unit.door_server import CALL, FAILED, REPLY, Attach, DoorServer
 from agentkernel.channel.refusal import encode_refusal
 from agentkernel.cli.host import upstream_proxy
 from agentkernel.cli.main import main
-from agentkernel.errors import AgentKernelError, Conflict, NotFound
+from agentkernel.errors import AgentKernelError, Conflict, NotFound, Refused
 
 RULES = {"allow": [{"host": "example.com"}, {"host": "fd00::/8", "ports": [22]}], "deny": [{"host": "*.tracker.example"}]}
 INFO = {
@@ -229,7 +229,7 @@ def test_list_and_info_show_ports_and_the_network(door: Door, call: Call) -> Non
 def test_what_starts_a_sandbox_says_where_its_ports_are(door: Door, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    door.answers |= {"create": INFO, "start": INFO}
+    door.answers |= {"grant": Refused("whoever creates it is told"), "create": INFO, "start": INFO}
     told = (0, "box\n", "note: port 80 of the sandbox is at 127.0.0.1:8080\n")
     assert call("create", "box", "--start", "-p", "8080:80") == call("start", "box") == told
     assert door.asked[0]["request"]["ports"] == [{"port": 80, "host_port": 8080}]

@@ -15,7 +15,6 @@ def fetching(environment: Mapping[str, str], *, quietly: bool) -> Fetch:
     """Shows it on stderr, unless `quietly`."""
 
     async def fetch(kernel: Kernel, caller: Caller, request: SandboxRequest) -> SandboxRequest:
-        with Progress(f"fetching the image {request.image or ''}".rstrip(), environment, quietly=quietly) as progress:
-            return await fetched(kernel, caller, request, progress)
+        return await fetched(kernel, caller, request, lambda name: Progress(f"fetching the image {name}", environment, quietly=quietly))
 
     return fetch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from agentkernel.abc import Caller, Kernel
@@ -28,10 +29,13 @@ async def worked(kernel: Kernel, caller: Caller, work: ImageWork, watch: Watch) 
     raise ProtocolViolation("the work on the image was lost again and again", hint="see daemon.log")
 
 
-async def fetched(kernel: Kernel, caller: Caller, request: SandboxRequest, watch: Watch) -> SandboxRequest:
+async def fetched(
+    kernel: Kernel, caller: Caller, request: SandboxRequest, watching: Callable[[str], AbstractContextManager[Watch]]
+) -> SandboxRequest:
     """The request, once its image is here: who makes a sandbox of it waits for nothing that nobody sees.
 
-    Where policy says no, nothing is fetched and nothing raised: whoever asks for the sandbox is told.
+    `watching` gets the image's name, where one is fetched. Where policy says no, nothing is fetched and nothing raised: whoever asks for the
+    sandbox is told.
     """
     if request.image is not None and request.image.startswith("/"):
         return request
@@ -41,9 +45,10 @@ async def fetched(kernel: Kernel, caller: Caller, request: SandboxRequest, watch
         return request
     if not grant.fetches:
         return request
-    reference = grant.spec.root.reference
-    work = ImageWork(kind=ImageWorkKind.PULL, reference=reference, backend=grant.backend, policy=request.pull)
-    await worked(kernel, caller, work, watch)
+    root = grant.spec.root
+    with watching(root.label) as watch:
+        work = ImageWork(kind=ImageWorkKind.PULL, reference=root.reference, backend=grant.backend, policy=request.pull)
+        await worked(kernel, caller, work, watch)
     return replace(request, pull=PullPolicy.MISSING)
 
 

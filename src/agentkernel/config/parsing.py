@@ -28,6 +28,7 @@ class Parser(ArgumentParser):
             add_help=bool(help_text),
         )
         self.verb = verb
+        self.intermixes = False  # whether flags may stand between words; argparse cannot have it where the words of a command follow
 
     def error(self, message: str) -> NoReturn:
         """Raises instead of printing the usage and exiting."""
@@ -41,7 +42,8 @@ def parse(parser: Parser, words: Sequence[str], into: Namespace | None = None) -
         UnknownKey: a flag does not exist; the hint names the nearest one.
         InvalidInput: anything else that is wrong with them.
     """
-    args, unknown = parser.parse_known_args(words, into)
+    known = parser.parse_known_intermixed_args if parser.intermixes else parser.parse_known_args
+    args, unknown = known(words, into)
     if not unknown:
         return args
     word = unknown[0].split("=", 1)[0]

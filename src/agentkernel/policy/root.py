@@ -17,7 +17,7 @@ from agentkernel.policy.surroundings import ImageName, Surroundings
 
 PICKED: Final = "image-picked"  # the code of the notice that the host's own system could not be shown
 OF_COMMAND: Final = "image-of-command"  # and of the one that it does not have the command
-_HINT: Final = "name one with --image: an image of a registry, an unpacked directory, or an archive"
+_HINT: Final = "name it with --image: that of a registry, an unpacked directory, or an archive"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ def roots(request: SandboxRequest, surroundings: Surroundings, fingerprints: Seq
         return (_picked(request, surroundings, picked, _without_host(picked)),)
     if not request.argv:
         raise Unsupported("this host offers no root file system of its own", hint=_HINT)
-    raise CommandNotFound(f"there is no command {os.fsdecode(request.argv[0])!r} on this host", hint=f"check the name, or {_HINT}")
+    raise CommandNotFound(f"there is no command {os.fsdecode(request.argv[0])!r} on this host", hint=f"check the name; or where an image has it, {_HINT}")
 
 
 def _asked(request: SandboxRequest, surroundings: Surroundings) -> Root:

@@ -16,6 +16,7 @@ from agentkernel.cli.output import table
 from agentkernel.cli.progress import Progress
 from agentkernel.cli.show import age, image_record, print_json
 from agentkernel.client.imagework import worked
+from agentkernel.config.parsing import Parser
 from agentkernel.errors import InvalidInput
 from agentkernel.images.reference import parse
 from agentkernel.model.image import ImageRecord, ImageWork, ImageWorkKind
@@ -51,6 +52,8 @@ T = TypeVar("T")
 
 def configure(parser: ArgumentParser) -> None:
     """Declares the arguments."""
+    if isinstance(parser, Parser):
+        parser.intermixes = True
     parser.usage = "agentkernel image (pull | import | build | list | remove | prune) [OPTION...] [ARGUMENT...]"
     parser.add_argument("what", choices=_WHAT, help="what to do")
     parser.add_argument("arguments", nargs="*", default=[], metavar="ARGUMENT", help="names of images, paths")

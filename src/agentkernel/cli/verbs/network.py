@@ -12,6 +12,7 @@ from agentkernel.cli.context import Context
 from agentkernel.cli.output import table
 from agentkernel.cli.show import base_text, decision_record, moment, parse_since, print_json, rules_record
 from agentkernel.client.calls import Calls
+from agentkernel.config.parsing import Parser
 from agentkernel.errors import InvalidInput, NotFound
 from agentkernel.model.decisions import KINDS, decisions_of
 from agentkernel.model.network import Decision, EgressChange, EgressRules, Rule, Verdict
@@ -45,6 +46,8 @@ _PAGE = 500
 
 def configure(parser: ArgumentParser) -> None:
     """Declares the arguments."""
+    if isinstance(parser, Parser):
+        parser.intermixes = True
     parser.usage = "agentkernel network (show | allow | deny | forget | log) NAME [HOST...]"
     parser.add_argument("what", choices=("show", *_CHANGES, "log"), help="what to do")
     parser.add_argument("name", metavar="NAME", help="sandbox, by name or id")

@@ -1,0 +1,129 @@
+"""Images as users have them: the verb, and what `run` and `create` make of images by name; with a real registry on loopback."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from e2e.conftest import AgentKernel
+from parity.image_scenarios import CONFIG, registry, root_files
+from registry_world import RunningRegistry, make_image
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRegistry]:
+    with registry(tmp_path_factory.mktemp("images")) as found:
+        found.push("tests/app", "1", make_image(root_files(), config=CONFIG))
+        found.push("tests/bare", "1", make_image(root_files()))
+        yield found
+
+
+@pytest.fixture
+def both(request: pytest.FixtureRequest) -> AgentKernel:
+    found: AgentKernel = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.mark.parametrize("both", ["agentkernel_in_process", "behind_daemon"], indirect=True)
+def test_run_starts_what_the_image_says(both: AgentKernel, running: RunningRegistry) -> None:
+    name = f"{running.address}/tests/app:1"
+    first = both("run", "-q", "--image", name)
+    assert (first.returncode, first.stdout, first.stderr) == (0, b"hello 1\n", b"")
+    for words, said in (
+        (("--", "echo", "typed"), b"typed\n"),
+        (("--", "id", "-u"), b"1234\n"),
+        (("--", "pwd"), b"/srv/app\n"),
+        (("--entrypoint", "/bin/echo -n", "--", "one", "two"), b"one two"),
+        (("--entrypoint", "", "--", "sh", "-c", "echo $ENTERED"), b"\n"),
+        (("-e", "GREETING=bye"), b"bye 1\n"),
+        (("--user", "root", "--", "id", "-u"), b"0\n"),
+        (("--json", "--", "echo", "typed"), None),
+    ):
+        done = both("run", "-q", "--pull", "never", "--image", name, *words)
+        assert done.returncode == 0, (words, done.stderr)
+        assert (json.loads(done.stdout)["stdout"] if said is None else done.stdout) == ("typed\n" if said is None else said), words
+    bare = both("run", "-q", "--image", f"{running.address}/tests/bare:1")
+    assert (bare.returncode, b"names none" in bare.stderr) == (2, True)
+
+
+def test_what_cannot_be_had_says_why(agentkernel: AgentKernel, running: RunningRegistry) -> None:
+    for name, status, text in (
+        (f"{running.address}/tests/absent:1", 125, b"absent"),
+        ("127.0.0.1:1/tests/app:1", 125, b"cannot be reached"),
+        ("Not A Name", 2, b"is not an image"),
+    ):
+        done = agentkernel("run", "-q", "--image", name, "true")
+        assert (done.returncode, text in done.stderr, done.stderr.count(b"error:")) == (status, True, 1), done.stderr
+    never = agentkernel("run", "--pull", "never", "--image", f"{running.address}/tests/absent:2", "true")
+    assert b"agentkernel image pull" in never.stderr
+
+
+def test_the_verb(behind_daemon: AgentKernel, running: RunningRegistry) -> None:
+    name = f"{running.address}/tests/bare:1"
+    pulled = behind_daemon("image", "pull", name)
+    assert (pulled.returncode, pulled.stdout.decode(), pulled.stderr.decode()) == (0, f"{name}\n", f"fetching {name} ...\n")
+    (behind_daemon.directory / "root.tar").write_bytes(root_files())
+    assert behind_daemon("image", "import", "root.tar", "mine:1", "-q").stderr == b""
+    listed = json.loads(behind_daemon("images", "list", "--json").stdout)
+    assert {each["reference"] for each in listed} >= {name, "docker.io/library/mine:1"}
+    assert b"KEPT BY" in behind_daemon("image", "list").stdout
+    assert "mine:1" in behind_daemon("image", "list", "-q").stdout.decode().split()
+    made = behind_daemon("create", "box", "--image", "mine:1", "--start", "-q")
+    assert (made.returncode, made.stdout) == (0, b"box\n"), made.stderr
+    assert behind_daemon("exec", "box", "cat", "/etc/passwd").stdout.startswith(b"root:")
+    refused = behind_daemon("image", "remove", "mine:1")
+    assert (refused.returncode, b"sandboxes use" in refused.stderr) == (125, True)
+    behind_daemon("remove", "--force", "box")
+    assert behind_daemon("image", "remove", "mine:1").stdout == b"mine:1\n"
+    pruned = behind_daemon("image", "prune", "--unused", "0", "--json")
+    assert name in json.loads(pruned.stdout)
+    told = [json.loads(line) for line in behind_daemon("audit", "--kind", "image.").stdout.splitlines()]
+    assert [each["kind"] for each in told if each["outcome"] == "ok"][-4:] == [
+        "image.pulled",
+        "image.imported",
+        "image.removed",
+        "image.pruned",
+    ]
+
+
+def test_an_image_that_create_needs_is_fetched_and_told(behind_daemon: AgentKernel, running: RunningRegistry) -> None:
+    running.push("tests/created", "1", make_image(root_files()))
+    name = f"{running.address}/tests/created:1"
+    made = behind_daemon("create", "box", "--image", name)
+    assert (made.returncode, made.stdout) == (0, b"box\n")
+    assert f"fetching the image {name} ..." in made.stderr.decode()
+    assert json.loads(behind_daemon("info", "box", "--json").stdout)["image"] == name
+
+
+def test_who_is_interrupted_while_an_image_comes_leaves_no_sandbox(behind_daemon: AgentKernel) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # nobody ever answers there
+        process = behind_daemon.start("run", "--image", f"127.0.0.1:{silent.getsockname()[1]}/tests/slow:1", "true")
+        assert process.stderr is not None
+        assert b"fetching" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+        assert process.returncode == 130
+    assert behind_daemon("list", "--all", "-q").stdout == b""
+
+
+def test_a_builder_that_is_not_here_says_what_to_install(agentkernel: AgentKernel) -> None:
+    (agentkernel.directory / "Dockerfile").write_text("FROM scratch\n")
+    nowhere = agentkernel.directory / "bin"
+    nowhere.mkdir()
+    environment = agentkernel.environment | {"PATH": str(nowhere)}
+    done = subprocess.run(
+        [*agentkernel.argv, "image", "build", "-t", "app"], cwd=agentkernel.directory, env=environment, capture_output=True
+    )
+    assert (done.returncode, b"install buildah" in done.stderr) == (125, True), done.stderr
+
+
+def test_a_project_may_name_an_image(agentkernel: AgentKernel, running: RunningRegistry) -> None:
+    (agentkernel.directory / "agentkernel.toml").write_text(f'[sandbox]\nimage = "{running.address}/tests/app:1"\nentrypoint = []\n')
+    assert agentkernel("run", "-q", "sh", "-c", "echo $GREETING").stdout == b"hello\n"
+    Path(agentkernel.directory / "agentkernel.toml").write_text('[sandbox]\nimage = "/etc"\n')
+    assert b"agentkernel trust" in agentkernel("run", "-q", "true").stderr
