@@ -509,6 +509,28 @@ async def test_the_hosts_system_is_found_again_at_each_start(world: World) -> No
     assert (shown.root.files, shown.root.binds, shown.name, shown.storage) == ((), (), "one", StorageKind.DISK)
 
 
+async def test_a_link_that_took_the_place_of_what_was_shown_shows_nothing(world: World, tmp_path: Path) -> None:
+    engine = world.engine()
+    bundle, inner, other = tmp_path / "bundle.pem", tmp_path / "certificates" / "ca.pem", tmp_path / "other"
+    for path in (bundle, inner, other / "ca.pem"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("certificates")
+    usr = Bind(source="/usr", target="/usr")
+    shown = tuple(Bind(source=str(path), target=str(path)) for path in (bundle, inner))
+    world.root = replace(world.root, binds=(usr, *shown))
+    made = await _make(engine, world)
+    world.root = replace(world.root, binds=(usr,))
+    await engine.start(ANN, "one")
+    assert set(world.machines[made.sandbox_id].spec.root.binds) == {usr, *shown}
+    await engine.stop(ANN, "one")
+    bundle.unlink()
+    bundle.symlink_to("/etc/passwd")
+    inner.parent.rename(tmp_path / "away")
+    inner.parent.symlink_to(other)
+    await engine.start(ANN, "one")
+    assert world.machines[made.sandbox_id].spec.root.binds == (usr,)
+
+
 async def test_labels_and_names_and_times_can_be_changed(world: World) -> None:
     engine = world.engine()
     await _make(engine, world, labels=(("b", "2"), ("a", "1")), ttl_s=60.0)

@@ -25,7 +25,8 @@ def found_again(spec: SandboxSpec, parts: Parts) -> SandboxSpec:
     """The spec with the host's system as it is now; everything else stays as it was granted.
 
     It is looked for along the PATH that was granted and by the toolchains' variables that were, whoever starts it. What was shown for
-    a single command (the toolchain of a script given by its path) is still shown, as long as it is there.
+    a single command (the toolchain of a script given by its path) is still shown, as long as it is there. Its path was free of links when
+    it was judged: one that leads elsewhere now was put there since, perhaps by the sandbox itself, and shows nothing any more.
     """
     if spec.root.kind is not RootKind.HOST:
         return spec
@@ -43,6 +44,10 @@ def _with(now: tuple[Bind, ...], granted: tuple[Bind, ...]) -> tuple[Bind, ...]:
     more = [
         bind
         for bind in granted
-        if not any(bind.target == target or bind.target.startswith(target + "/") for target in shown) and os.path.exists(bind.source)
+        if not any(bind.target == target or bind.target.startswith(target + "/") for target in shown) and _is_as_judged(bind.source)
     ]
     return tuple(sorted((*now, *more), key=lambda bind: bind.target))
+
+
+def _is_as_judged(source: str) -> bool:
+    return os.path.realpath(source) == source and os.path.exists(source)
