@@ -10,6 +10,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from agentkernel.abc_store import Store as Store
+
 if TYPE_CHECKING:
     from agentkernel.model.command import Command, ExecResult, ExitStatus, TerminalSize
     from agentkernel.model.image import ImageProgress, ImageRecord, ImageWork
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
         LogEntry,
         SandboxFilter,
         SandboxInfo,
-        SandboxRecord,
     )
     from agentkernel.model.request import Grant, Notice, SandboxRequest
     from agentkernel.model.spec import SandboxSpec
@@ -280,62 +281,6 @@ class Backend(Protocol):
 
     async def sweep_owned(self, owner: str, keep: Collection[str]) -> int:
         """Removes every booted sandbox of that owner whose id is not to be kept; returns how many."""
-        ...
-
-
-class Store(Protocol):
-    """Sandboxes and events, durable; every call is one transaction and returns when a `kill -9` can no longer undo it.
-
-    Calls are quick (well under a millisecond) and made from the event loop. Raises StoreFailed when the disk does.
-    """
-
-    @property
-    def identity(self) -> str:
-        """32 hexadecimal digits, made with the store, for ever."""
-        ...
-
-    def insert(self, record: SandboxRecord, event: Event | None = None) -> None:
-        """Adds a sandbox; raises Conflict when its owner has one of that name."""
-        ...
-
-    def update(self, record: SandboxRecord, event: Event | None = None) -> None:
-        """Replaces a sandbox's row; raises NotFound, and Conflict for a name that is taken."""
-        ...
-
-    def delete(self, sandbox_id: str, event: Event | None = None) -> None:
-        """Removes the row; none there is fine."""
-        ...
-
-    def get(self, sandbox_id: str) -> SandboxRecord | None:
-        """By id."""
-        ...
-
-    def find(self, owner: str, name: str) -> SandboxRecord | None:
-        """By name."""
-        ...
-
-    def find_exec(self, exec_id: int) -> SandboxRecord | None:
-        """The ephemeral sandbox made for that command."""
-        ...
-
-    def sandboxes(self, owner: str = "", wanted: SandboxFilter | None = None) -> Sequence[SandboxRecord]:
-        """Those of an owner (of all, when empty) that match, by id; without a filter every one, ephemeral ones too."""
-        ...
-
-    def append(self, event: Event) -> Event:
-        """Adds an event and returns it with its id."""
-        ...
-
-    def events(self, wanted: EventFilter) -> Sequence[Event]:
-        """Those that match, oldest first."""
-        ...
-
-    def prune_events(self, before: float, keep: int) -> int:
-        """Drops events older than `before` and all but the newest `keep`, some at a time; returns how many, and 0 when none is left."""
-        ...
-
-    def close(self) -> None:
-        """Writes everything back."""
         ...
 
 
