@@ -29,6 +29,7 @@ from secret_world import (
 
 from agentkernel.egress.authority import Authority, make_authority
 from agentkernel.egress.gate import EgressGate
+from agentkernel.egress.tls_stream import TlsStream
 from agentkernel.model.network import EgressLimits, Secret, Verdict
 
 HOST, OTHER = "api.example.com", "other.example.com"
@@ -360,3 +361,37 @@ async def test_the_confined_process_does_all_of_this(tmp_path: Path) -> None:
             assert " 403 " in (await again.get(f"localhost:{server.port}", Authorization=PLACEHOLDER))[0]
         finally:
             await gate.close()
+
+
+async def test_who_sends_tiny_records_keeps_nobody_waiting(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        client = await here.client()
+        where = f"{HOST}:{here.one.port}"
+        await client.ask(f"POST / HTTP/1.1\r\nHost: {where}\r\nContent-Length: {_TEN_MIB}\r\n\r\n", bytes(_TEN_MIB))  # the window grows
+        turns, most = 0, 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        read, taken = TlsStream.receive, 0
+
+        async def counted(stream: TlsStream) -> bytes:
+            nonlocal turns, taken, most
+            data = await read(stream)
+            taken = taken + 1 if turns == 0 else 0
+            turns, most = 0, max(most, taken)
+            return data
+
+        task = asyncio.create_task(others())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(TlsStream, "receive", counted)
+            await client.tls.send(f"POST / HTTP/1.1\r\nHost: {where}\r\nContent-Length: 5000\r\n\r\n".encode())
+            for _ in range(5000):
+                client.tls._tls.write(b"x")
+            await client.tls._flush()
+            assert " 200 " in (await client.answer())[0]
+        task.cancel()
+        assert most < 100

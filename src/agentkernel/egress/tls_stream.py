@@ -15,6 +15,7 @@ from agentkernel.egress.upstream import Upstream
 HTTP_1: Final = ("http/1.1",)
 READ_BYTES: Final = 65_536
 _MAX_KEY_BYTES: Final = 65_536
+_RECORDS_A_TURN: Final = 32  # then others have theirs: thousands of tiny records may be there at once
 
 
 class Link(Protocol):
@@ -76,6 +77,7 @@ class TlsStream:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._flushing = asyncio.Lock()
+        self._records = 0  # that were received
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server_name is None, server_hostname=server_name)
 
     async def handshake(self) -> None:
@@ -106,6 +108,9 @@ class TlsStream:
             else:
                 if self._outgoing.pending:
                     await self._flush()
+                self._records += 1
+                if self._records % _RECORDS_A_TURN == 0:
+                    await asyncio.sleep(0)
                 return data
 
     def is_quiet(self) -> bool:
