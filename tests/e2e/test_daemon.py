@@ -145,6 +145,8 @@ async def test_the_daemon_is_nobody_s_child_and_has_little_of_the_environment(da
     assert int(fields[3]) == pid  # a session of its own
     assert os.readlink(proc / "cwd") == "/"
     assert {os.readlink(proc / "fd" / str(number)) for number in (0, 1)} == {"/dev/null"}
+    limits = (proc / "limits").read_text().splitlines()
+    assert next(line.split()[4:6] for line in limits if line.startswith("Max core file size")) == ["0", "0"]  # secrets are in its memory
 
 
 async def test_a_second_daemon_leaves_the_first_alone(daemons: Daemons) -> None:
