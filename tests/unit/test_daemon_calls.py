@@ -11,7 +11,9 @@ import pytest
 from door_client import DoorClient, World, daemon_in, request_for
 
 from agentkernel import __version__, errors
+from agentkernel.abc import Caller
 from agentkernel.channel.frames import FrameType
+from agentkernel.daemon.calls import Calls
 from agentkernel.model.codec import to_json
 
 KEY = "0123456789abcdef" * 2
@@ -109,6 +111,18 @@ async def test_events_are_waited_for(world: World, client: DoorClient) -> None:
     await world.box()
     assert (await waiting)[0]["event_id"] > last
     assert await client.call("events", wanted={"after": 10**9}, wait_s=0.01) == []
+
+
+@pytest.mark.parametrize("scope", ["full", "admin", "read-only", "run-only", "sandbox:box"])
+async def test_who_may_little_does_not_end_the_daemon(world: World, scope: str) -> None:
+    calls, caller = Calls(world.desk), Caller(principal="ann", scopes=frozenset({scope}))
+    may = scope in ("full", "admin")
+    assert json.loads(await calls.answer(caller, b'{"op": "hello", "version": "999.0"}'))["version"] == __version__
+    assert world.desk.is_ending == may
+    if not may:
+        with pytest.raises(errors.Refused):
+            await calls.answer(caller, b'{"op": "drain"}')
+        assert not world.desk.is_ending
 
 
 async def test_waiting_ends_with_the_daemon(world: World, client: DoorClient) -> None:

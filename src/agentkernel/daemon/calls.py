@@ -15,11 +15,12 @@ from agentkernel import __version__
 from agentkernel.abc import Caller
 from agentkernel.channel.wire import MAX_PAYLOAD
 from agentkernel.daemon.desk import Desk
-from agentkernel.errors import InvalidInput, OutputTooLarge, UnknownKey
+from agentkernel.errors import InvalidInput, OutputTooLarge, Refused, UnknownKey
 from agentkernel.model.codec import from_json, to_json
 from agentkernel.model.operation import OPERATIONS, Operation
 from agentkernel.model.record import KernelStatus
 
+_MAY_END: Final = frozenset({"full", "admin"})  # scopes that end the daemon, which is everybody's
 REMEMBERED: Final = 1024  # results of mutating calls that are kept for a repeat
 MAX_WAIT_S: Final = 60.0
 _PAGE_BYTES: Final = MAX_PAYLOAD - 1024
@@ -34,14 +35,14 @@ class Calls:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._done: OrderedDict[tuple[str, str], asyncio.Task[bytes]] = OrderedDict()
-        self._own: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {"hello": self._hello, "drain": self._drain}
+        self._own: Mapping[str, Callable[[Caller, Mapping[str, Any]], Any]] = {"hello": self._hello, "drain": self._drain}
 
     async def answer(self, caller: Caller, payload: bytes) -> bytes:
         """The payload of REPLY; raises what the operation raises."""
         said = _parse(payload)
         name = str(said.pop("op", ""))
         if name in self._own:
-            return json.dumps(self._own[name](said)).encode()
+            return json.dumps(self._own[name](caller, said)).encode()
         operation = OPERATIONS.get(name)
         if operation is None:
             raise UnknownKey(
@@ -104,14 +105,16 @@ class Calls:
                 task.cancel()
             await asyncio.gather(coming, ending, return_exceptions=True)
 
-    def _hello(self, said: Mapping[str, Any]) -> dict[str, Any]:
-        """A client of a later version has this daemon make way for one of its own."""
-        if _numbers(str(said.get("version", ""))) > _numbers(__version__):
+    def _hello(self, caller: Caller, said: Mapping[str, Any]) -> dict[str, Any]:
+        """A client of a later version has this daemon make way for one of its own, if it may end it."""
+        if caller.scopes & _MAY_END and _numbers(str(said.get("version", ""))) > _numbers(__version__):
             self._desk.end(f"a client has version {said['version']}, this is {__version__}")
         return {"version": __version__, "pid": os.getpid()}
 
-    def _drain(self, said: Mapping[str, Any]) -> dict[str, Any]:
+    def _drain(self, caller: Caller, said: Mapping[str, Any]) -> dict[str, Any]:
         """`daemon stop`."""
+        if not caller.scopes & _MAY_END:
+            raise Refused(f"{caller.principal} may not do this: drain", hint=f"it takes one of the scopes {', '.join(sorted(_MAY_END))}")
         self._desk.end("it was told to stop")
         return {"pid": os.getpid()}
 
