@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,18 @@ def test_a_stopped_sandbox_is_started_for_it_and_stopped_again(box: AgentKernel)
     assert box("cp", "-q", "box:/home/user/file", "back").returncode == 0
     assert (box.directory / "back").read_text() == "text"
     assert box("cp", "-q", "box:/home/user/missing", "back").returncode == 125
+    assert json.loads(box("info", "--json", "box").stdout)["status"] == "stopped"
+
+
+def test_copies_of_a_stopped_sandbox_do_not_stop_it_under_each_other(box: AgentKernel) -> None:
+    box("stop", "box")
+    many = box.directory / "many"
+    many.mkdir()
+    for number in range(200):
+        (many / str(number)).write_text("text")
+    with ThreadPoolExecutor(3) as threads:
+        done = list(threads.map(lambda number: box("cp", "many", f"box:/home/user/copy-{number}"), range(3)))
+    assert [each.returncode for each in done] == [0, 0, 0], [each.stderr for each in done]
     assert json.loads(box("info", "--json", "box").stdout)["status"] == "stopped"
 
 

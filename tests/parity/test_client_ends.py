@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from agentkernel import AsyncClient
+from agentkernel import AsyncClient, assembly
+from agentkernel.cli.verbs.cp import _running, _Visit
 from agentkernel.errors import Conflict
 
 
@@ -45,6 +47,20 @@ async def test_many_questions_at_once_are_all_answered(client: AsyncClient) -> N
     box = await client.create(start=False)
     assert {found.name for found in await asyncio.gather(*(client.get(box.id) for _ in range(600)))} == {box.name}
     await box.remove()
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_a_copy_stops_the_sandbox_that_it_started_unless_somebody_works_in_it(busy: bool, home: Path) -> None:
+    async with AsyncClient() as client:
+        box = await client.create(start=False)
+        kernel, visit = assembly.build_client(dict(os.environ)), _Visit(starts=True)
+        async with _running(kernel, box.id, visit) as files:
+            assert await files.list("/home/user") == []
+            if busy:
+                await box.spawn("sleep", "1000")
+        await kernel.close()
+        assert ((await box.info()).status, visit.is_left_running) == ("running" if busy else "stopped", busy)
+        await box.remove(force=True)
 
 
 async def test_logs_are_followed_until_the_sandbox_is_removed_whatever_it_is_called(client: AsyncClient) -> None:
