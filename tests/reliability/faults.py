@@ -18,7 +18,7 @@ _PARTS = {
 }
 # Once in a store's life, by the hour, of sandboxes of another kind, or of acts that never come to that step: tested elsewhere.
 _NOT_HERE = re.compile(
-    r"^store\.make|\.prune\.|^engine\.expire|^pool\.remove|^namespaces\.undo|\.boot\.left|\.boot\.undo\.(tree|range|records)"
+    r"^images\.|^store\.make|\.prune\.|^engine\.expire|^pool\.remove|^namespaces\.undo|\.boot\.left|\.boot\.undo\.(tree|range|records)"
     r"|^namespaces\.(stop|recover|sweep)\.(tree|range)|^namespaces\.stop\.records"
 )
 _POOLED = re.compile(r"^pool\.|^namespaces\.sweep|\.taken$")  # a pool's sandboxes have no rows, so a sweep finds those of the killed
@@ -135,7 +135,7 @@ def reachable(names: list[str], *, backend: str, pooled: bool, door: str) -> lis
         name
         for name in names
         if not _NOT_HERE.search(name)
-        and (not name.startswith(("namespaces.", "gvisor.", "memory.")) or name.startswith(f"{backend}."))
+        and (not name.startswith(("namespaces.", "gvisor.", "memory.", "containers.")) or name.startswith(f"{backend}."))
         and (pooled or not _POOLED.search(name))
         and (door != "engine" or not _DAEMON.search(name))
     ]

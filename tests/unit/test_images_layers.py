@@ -10,6 +10,7 @@ import shutil
 import stat
 import subprocess
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -249,9 +250,17 @@ def test_what_follows_a_layer_without_end_is_refused(destination: Path, monkeypa
     refuse(destination, "bytes follow the archive", gzip.compress(archive(("a", b"1")) + bytes(200_000)))
 
 
+@pytest.fixture
+def own_umask() -> Iterator[None]:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
 # -- the program ------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("own_umask")
 def test_the_program_compares_each_layer_with_its_digest(destination: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = [archive(("a", b"1")), archive(("b", b"2")) + bytes(40_000)]
     paths = []
@@ -267,6 +276,7 @@ def test_the_program_compares_each_layer_with_its_digest(destination: Path, tmp_
     assert "tells the digests of 1" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("own_umask")
 def test_the_program_copies_a_directory(destination: Path, tmp_path: Path) -> None:
     source = tmp_path / "in" / "source"
     (source / "d").mkdir(parents=True)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agentkernel.errors import ImageFailed
+from agentkernel.failpoints import failpoint
 from agentkernel.images.locks import held, try_hold
 from agentkernel.images.manifest import MAX_DOCUMENT_BYTES, Descriptor
 from agentkernel.images.threads import to_its_end
@@ -123,8 +124,10 @@ class Blobs:
         finally:
             if part.size == 0 and descriptor.size_bytes:
                 os.unlink(path + _PART)
+        failpoint("images.blob.come")
         await to_its_end(os.fsync, part.descriptor)
         os.rename(path + _PART, path)
+        failpoint("images.blob.whole")
 
     def free_bytes(self) -> int:
         """What the disk has left for blobs."""
@@ -233,6 +236,7 @@ async def _transfer(descriptor: Descriptor, part: _Part, fetch: Fetch, progress:
                     data, count = b"".join(waiting), 0
                     waiting.clear()
                     await to_its_end(part.add, data)
+                    failpoint("images.blob.piece")
         finally:
             part.add(b"".join(waiting))
 

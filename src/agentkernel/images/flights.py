@@ -42,7 +42,7 @@ class Flights:
             if not flight.listeners and not flight.task.done():
                 self._forget(key, flight)
                 flight.task.cancel()
-                await asyncio.wait({flight.task})
+                await asyncio.gather(flight.task, return_exceptions=True)
 
     async def _fly(self, key: Hashable, flight: _Flight, work: Callable[[Report], Awaitable[Image]]) -> Image:
         try:

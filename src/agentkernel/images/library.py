@@ -13,13 +13,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Protocol
 
 from agentkernel.abc_images import Report
 from agentkernel.errors import Conflict, ImageFailed, NotFound
+from agentkernel.failpoints import failpoint
 from agentkernel.images import platforms
 from agentkernel.images.archives import Archives
 from agentkernel.images.blobs import Blobs, digest_of
@@ -32,6 +33,7 @@ from agentkernel.images.records import Record, Records
 from agentkernel.images.reference import Reference, parse
 from agentkernel.images.roots import Roots, Unpack
 from agentkernel.images.source import Source
+from agentkernel.images.threads import to_its_end
 from agentkernel.images.unpack import layer_options
 from agentkernel.model.image import Image, ImageProgress, ImageRecord, ImageStage, PullPolicy
 from agentkernel.units import format_size
@@ -115,7 +117,7 @@ class Library:
             imported = await self._archives.take(path, name, report)
             if isinstance(imported, Fetched):
                 return await self._unpacked(name, imported, str(platforms.of_host()), report)
-            return self._named(imported)
+            return await self._named(imported)
 
     async def remove_image(self, reference: str) -> None:
         """See `abc_images.ImageKeeper.remove_image`."""
@@ -129,6 +131,7 @@ class Library:
         if is_last:
             await asyncio.to_thread(self._roots.remove, record.digest)
         self._records.remove(reference)
+        failpoint("images.remove.forgotten")
         await asyncio.to_thread(self._collect, in_use)
 
     async def prune_images(self, unused_for_s: float, in_use: Sequence[str]) -> Sequence[str]:
@@ -173,7 +176,7 @@ class Library:
             paths = [self._blobs.path(layer.digest) for layer in fetched.layers]
             options = layer_options(fetched.configuration.diff_ids)
             await self._roots.make(fetched.digest, options, paths, fetched.configuration.config)
-        return self._named(
+        return await self._named(
             Record(
                 reference=reference,
                 digest=fetched.digest,
@@ -184,15 +187,12 @@ class Library:
             )
         )
 
-    def _named(self, record: Record) -> Image:
+    async def _named(self, record: Record) -> Image:
         """Has the name stand for an image that is unpacked now."""
         image = self._roots.find(record.digest, record.reference)
         if image is None:
             raise ImageFailed(f"the image {record.reference} was removed while it came", hint="try again")
-        try:
-            self._records.put(replace(record, obtained_at=time.time()))
-        except OSError as error:
-            raise ImageFailed(f"cannot note the image in {self._directory}: {error.strerror}", hint="is the disk full?") from error
+        await to_its_end(self._records.put, replace(record, obtained_at=time.time()))
         return image
 
     def _from_blobs(self, record: Record) -> Fetched | None:
@@ -213,10 +213,15 @@ class Library:
             configuration=parse_configuration(configured),
         )
 
-    def _coming(self) -> AbstractAsyncContextManager[int]:
-        """While an image comes, nothing is removed that no name needs yet."""
-        os.makedirs(self._directory, mode=0o711, exist_ok=True)  # sandboxes' ids walk through it to their files
-        return held(f"{self._directory}/lock", shared=True)
+    @asynccontextmanager
+    async def _coming(self) -> AsyncIterator[None]:
+        """While an image comes, nothing is removed that no name needs yet. What the disk refuses is an error of ours."""
+        try:
+            os.makedirs(self._directory, mode=0o711, exist_ok=True)  # sandboxes' ids walk through it to their files
+            async with held(f"{self._directory}/lock", shared=True):
+                yield
+        except OSError as error:
+            raise ImageFailed(f"the store of images in {self._directory} fails: {error.strerror}", hint="is the disk full?") from error
 
     def _is_needed(self, record: Record, in_use: Collection[str]) -> bool:
         return record.digest in in_use or self._roots.directory(record.digest) in in_use
@@ -250,6 +255,7 @@ class Library:
                 if digest not in named and not {digest, self._roots.directory(digest)} & set(in_use):
                     self._roots.remove_unused(digest)
             self._roots.remove_rests()
+            self._records.remove_rests()
             return sum(self._blobs.remove(digest) for digest in self._blobs.names() if digest not in needed)
         finally:
             os.close(lock)

@@ -52,7 +52,7 @@ async def fetch(source: Source, first: Document, blobs: Blobs, platform: Platfor
     """
     documents, manifest = await _manifest(source, first, blobs, platform)
     require_runnable(manifest)
-    configuration = parse_configuration(await _configuration(source, manifest.config, blobs))
+    configuration = await asyncio.to_thread(parse_configuration, await _configuration(source, manifest.config, blobs))
     _require_fitting(configuration, manifest, platform)
     await _layers(source, manifest.layers, blobs, report)
     return Fetched(
@@ -66,11 +66,11 @@ async def fetch(source: Source, first: Document, blobs: Blobs, platform: Platfor
 
 async def _configuration(source: Source, descriptor: Descriptor, blobs: Blobs) -> bytes:
     await blobs.receive(descriptor, source.blob)
-    data = blobs.document(descriptor.digest)
+    data = await asyncio.to_thread(blobs.document, descriptor.digest)
     if data is None:  # it was here, and is damaged
         blobs.verified(descriptor)
         await blobs.receive(descriptor, source.blob)
-        data = blobs.document(descriptor.digest)
+        data = await asyncio.to_thread(blobs.document, descriptor.digest)
     return data or b""
 
 
@@ -78,7 +78,7 @@ async def _manifest(source: Source, first: Document, blobs: Blobs, platform: Pla
     """The digests of the documents on the way to the image's manifest, and that."""
     documents, document = [], first
     for _ in range(MAX_NESTED):
-        parsed = parse_document(document.data, document.media_type)
+        parsed = await asyncio.to_thread(parse_document, document.data, document.media_type)
         documents.append(await blobs.put(document.data))
         if isinstance(parsed, Manifest):
             return documents, parsed

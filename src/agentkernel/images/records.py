@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from agentkernel.failpoints import failpoint
 from agentkernel.model.image import ImageRecord
 
 MAX_BYTES = 1024 * 1024
@@ -65,6 +66,7 @@ class Records:
                 file.write(json.dumps(fields))
                 file.flush()
                 os.fsync(file.fileno())
+            failpoint("images.record.written")
             os.replace(fresh, path)
         except BaseException:
             with suppress(FileNotFoundError):
@@ -83,6 +85,13 @@ class Records:
         except FileNotFoundError:
             return False
         return True
+
+    def remove_rests(self) -> None:
+        """Removes what crashes left; the caller has seen to it that nobody is writing."""
+        with suppress(FileNotFoundError):
+            for name in os.listdir(self._directory):
+                if not name.endswith(".json"):
+                    os.unlink(f"{self._directory}/{name}")
 
     def all(self) -> Iterator[Record]:
         """All records, by name."""

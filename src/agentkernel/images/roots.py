@@ -21,6 +21,7 @@ from dataclasses import asdict
 from typing import Any
 
 from agentkernel.errors import Conflict
+from agentkernel.failpoints import failpoint
 from agentkernel.images.beneath import DIRECTORY, open_file
 from agentkernel.images.locks import held, try_hold
 from agentkernel.images.threads import to_its_end
@@ -136,21 +137,25 @@ class Roots:
             os.mkdir(f"{fresh}/rootfs", 0o755)
             if archives:
                 await self._unpack(options, archives, f"{fresh}/rootfs")
+            failpoint("images.root.unpacked")
         except BaseException:
             await self.discard(fresh)
             raise
         return fresh
 
     async def _settle(self, fresh: str, digest: str, config: ImageConfig) -> None:
-        _note(fresh, config)
+        await to_its_end(_note, fresh, config)
         await to_its_end(flush, fresh)  # or a power failure might leave files without content under a name that says they are whole
         if os.path.lexists(self._base(digest)):  # noqa: ASYNC240 - one look at a local disk
-            self._set_aside(digest)
+            await to_its_end(self._set_aside, digest)
+        failpoint("images.root.noted")
         os.rename(fresh, self._base(digest))
+        failpoint("images.root.settled")
 
     def _set_aside(self, digest: str) -> None:
         gone = f"{self._base(digest)}{_GONE}-{os.urandom(4).hex()}"
         os.rename(self._base(digest), gone)
+        failpoint("images.root.set_aside")
         shutil.rmtree(gone, ignore_errors=True)
 
     def _known(self, digest: str) -> tuple[ImageConfig, tuple[tuple[str, int, int], ...]] | None:

@@ -6,6 +6,7 @@ Certificates of a registry's own are where docker and podman have them: `ca.crt`
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import os
 import ssl
@@ -15,7 +16,7 @@ import httpx
 
 from agentkernel import __version__
 from agentkernel.errors import ImageFailed, InvalidInput
-from agentkernel.images.hostetc import certificates
+from agentkernel.images.hostetc import CERTIFICATE_VARIABLES, certificates
 
 TIMEOUT = httpx.Timeout(30.0, connect=15.0)  # seconds without a byte
 _CERTIFICATE_DIRECTORIES = ("/etc/docker/certs.d", "/etc/containers/certs.d")
@@ -54,7 +55,8 @@ class ByHost(httpx.AsyncBaseTransport):
         """Sends it; raises what httpx raises, and ImageFailed or InvalidInput where it cannot be tried."""
         key = request.url.scheme, request.url.netloc.decode("ascii", "replace")
         if key not in self._pools:
-            self._pools[key] = self._pool(request.url)
+            made = await asyncio.to_thread(self._pool, request.url)  # reading all certificates takes 20 ms
+            self._pools.setdefault(key, made)
         return await self._pools[key].handle_async_request(request)
 
     async def aclose(self) -> None:
@@ -77,7 +79,7 @@ class ByHost(httpx.AsyncBaseTransport):
     def _context(self, place: str) -> ssl.SSLContext:
         """The certificates of the user's host, and the registry's own."""
         try:
-            trusted = certificates(self._environment)
+            trusted = next(filter(None, map(self._environment.get, CERTIFICATE_VARIABLES)), "") or certificates({})
             context = ssl.create_default_context(cafile=trusted or None, capath=self._environment.get("SSL_CERT_DIR") or None)
             if not trusted and not context.get_ca_certs():
                 context = httpx.create_ssl_context(trust_env=False)  # a host without certificates: those that the library carries
