@@ -60,6 +60,7 @@ def _run(own: Path, guest: Path, wanted: tuple[str, ...], deadline_s: float, bef
         "AGENTKERNEL_GUEST": str(guest),
         "PYTHONPATH": os.pathsep.join([str(own / "package"), *_libraries()]),
         "PYTHONDONTWRITEBYTECODE": "1",
+        **{name: os.environ[name] for name in ("AGENTKERNEL_CAPABILITIES",) if name in os.environ},
     }
     arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={temporary}/pytest", *wanted]
     argv = [*before, _interpreter(), *arguments]

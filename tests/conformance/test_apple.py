@@ -6,6 +6,8 @@ do is the agent's, and tried with the other backends.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +27,7 @@ from agentkernel.model.spec import RootFilesystem, RootKind, SandboxSpec
 from agentkernel.testing.base import shell
 from agentkernel.testing.declared import DeclarationConformance
 from agentkernel.testing.exec import InputConformance, OutputConformance
+from agentkernel.testing.host import HostSnapshot, host_processes
 from agentkernel.testing.isolation import NetworkConformance, RootConformance
 from agentkernel.testing.lasting import Engine, LastingConformance, new_id
 from agentkernel.testing.lifecycle import LifecycleConformance
@@ -81,6 +84,21 @@ class TestApple(
         assert await engine.is_gone(sandbox_id)
         again = await engine.boot(sandbox_id)
         assert (await again.exec(Command(argv=shell("cat kept")))).stdout == b"kept\n"
+
+    async def test_a_read_only_root_cannot_be_written(self, backend: Backend, fingerprint: Fingerprint) -> None:
+        """With the image's own programs: nothing can be put into it."""
+        async with self.running(backend, read_only_root=True) as sandbox:
+            tried = await sandbox.exec(Command(argv=shell("cd /; touch /x /etc/x /var/tmp/x ~/x /workspace/x; touch /tmp/x && echo tmp")))
+        assert tried.stdout == b"tmp\n"
+        assert tried.stderr.count(b"Read-only file system") == 5, tried.stderr
+
+    async def _nothing_is_left(self, before: HostSnapshot) -> bool:
+        """The program's own processes, whose engine was killed, are the first process's to reap: for these tests that is this one."""
+        for process in host_processes().values():
+            if process.state == "Z" and process.name == "nsenter":
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(process.pid, 0)
+        return await super()._nothing_is_left(before)
 
     def _arguments(self) -> tuple[Path, str]:
         return self._state / "own", str(self._program.program)

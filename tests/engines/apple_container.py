@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # every call is a process: it imports no more than it needs
     from typing import Any
 
 VERSION = "1.2.2"
-REPEATED = {"--label", "--cap-add", "--cap-drop", "--network", "--mount", "--masked-path", "--read-only-path", "--ulimit"}
+REPEATED = {"--label", "--cap-add", "--cap-drop", "--network", "--mount", "--ulimit"}
 VALUES = {
     "create": {"--name", "--entrypoint", "--uid", "--gid", "--workdir", "--cpus", "--memory", "--shm-size", *REPEATED},
     "start": set(),
@@ -225,9 +225,6 @@ def do_create(state: Path, options: Options) -> int:
     networks = options.all("--network")
     if "none" in networks and len(networks) > 1:
         raise Refused("Error: unsupported: no other networks may be created along with network none")
-    for flag in ("--masked-path", "--read-only-path"):
-        if any(not path.startswith("/") for path in options.all(flag)):
-            raise Refused(f'Error: invalidArgument: "{flag} must be absolute"')
     record = {
         "image": image,
         "argv": [options.one("--entrypoint"), *words],
@@ -239,8 +236,6 @@ def do_create(state: Path, options: Options) -> int:
         "networks": networks,
         "read_only": "--read-only" in options.flags,
         "mounts": [_mount(text) for text in options.all("--mount")],
-        "masked": options.all("--masked-path"),
-        "sealed": options.all("--read-only-path"),
         "shm": _mebibytes(options.one("--shm-size", "64M")),
     }
     place = state / "machines" / name

@@ -55,11 +55,8 @@ def build(root: str, record: dict) -> None:
             mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV | (MS_RDONLY if each["readonly"] else 0), data)
         else:
             bind(each["source"], target, writable=not each["readonly"])
-    for path in (*MASKED, *record["masked"]):
+    for path in MASKED:
         mask(root + path)
-    for path in record["sealed"]:
-        if os.path.exists(root + path):
-            bind(root + path, root + path, writable=False)
 
 
 def devices(root: str, shm_mebibytes: int) -> None:

@@ -16,7 +16,7 @@ from agentkernel import assembly
 from agentkernel.cli import host
 from agentkernel.cli.main import main
 from agentkernel.errors import BackendUnavailable
-from agentkernel.model.isolation import Feature
+from agentkernel.model.isolation import Feature, IsolationLevel, Runtime
 
 Call = Callable[..., tuple[int, str]]
 
@@ -73,13 +73,22 @@ def test_backends_are_an_aligned_table(call: Call) -> None:
     assert out.splitlines() == [
         "NAME        READY  ISOLATION  REASON",
         "namespaces  yes    container",
-        "docker      no     container  no docker socket",
+        "docker      no     -          no docker socket",
     ]
 
 
 def test_backends_as_json(call: Call) -> None:
     found = json.loads(call("backends", "--json")[1])
-    assert found[1] == {"name": "docker", "ready": False, "isolation": "container", "reason": "no docker socket", "remedy": "start dockerd"}
+    expected = {"name": "docker", "ready": False, "isolation": "container", "reason": "no docker socket", "remedy": "start dockerd"}
+    assert found[1] == {**expected, "runtimes": []}
+
+
+def test_what_runtime_may_name_is_told_with_how_much_it_isolates(kernel: ScriptedKernel, call: Call) -> None:
+    runtimes = (Runtime(name="runc", level=IsolationLevel.CONTAINER), Runtime(name="kata", level=IsolationLevel.VM))
+    kernel.fingerprints_found = [replace(FINGERPRINTS[0], runtimes=runtimes)]
+    assert "  runtimes: runc (container), kata (vm)\n" in call("doctor")[1]
+    for (record,) in (json.loads(call("backends", "--json")[1]), json.loads(call("doctor", "--json")[1])["backends"]):
+        assert record["runtimes"] == [{"name": "runc", "isolation": "container"}, {"name": "kata", "isolation": "vm"}]
 
 
 def test_setup_says_that_there_is_nothing_to_install(call: Call) -> None:

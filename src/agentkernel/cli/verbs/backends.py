@@ -10,9 +10,12 @@ from argparse import ArgumentParser, Namespace
 from agentkernel.cli.caller import local_caller
 from agentkernel.cli.context import Context
 from agentkernel.cli.output import table
+from agentkernel.model.isolation import Fingerprint
+from agentkernel.text.style import printable
 
 HELP = """\
-List the isolation backends of this installation: ready or not, how strongly each isolates, and why one is not ready.
+List the isolation backends of this installation in the order of the choice: ready or not, how strongly each isolates, and why one is
+not ready. Each that may be here is tried anew.
 
   agentkernel backends
   agentkernel backends --json
@@ -31,12 +34,20 @@ def main(args: Namespace, context: Context) -> int:
     """Probes every backend and lists them."""
     found = asyncio.run(context.kernel().fingerprints(local_caller()))
     if args.json:
-        records = [
-            {"name": one.backend, "ready": one.ready, "isolation": one.level.label, "reason": one.reason, "remedy": one.remedy}
-            for one in found
-        ]
+        records = [_record(one) for one in found]
         sys.stdout.write(json.dumps(records, indent=2) + "\n")
         return 0
-    rows = [[one.backend, "yes" if one.ready else "no", one.level.label, one.reason] for one in found]
+    rows = [[one.backend, "yes" if one.ready else "no", one.level.label if one.ready else "-", printable(one.reason)] for one in found]
     sys.stdout.write(table(("NAME", "READY", "ISOLATION", "REASON"), rows))
     return 0
+
+
+def _record(found: Fingerprint) -> dict[str, object]:
+    return {
+        "name": found.backend,
+        "ready": found.ready,
+        "isolation": found.level.label,
+        "reason": found.reason,
+        "remedy": found.remedy,
+        "runtimes": [{"name": each.name, "isolation": each.level.label} for each in found.runtimes],
+    }

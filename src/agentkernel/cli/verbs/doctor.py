@@ -68,7 +68,7 @@ def _host(host: Sequence[Fact], colours: bool) -> list[str]:
 
 def _backend(found: Fingerprint, colours: bool) -> list[str]:
     state = paint("ready", GREEN, colours) if found.ready else paint("not ready", RED, colours)
-    lines = [f"{paint('Backend ' + found.backend, BOLD, colours)}: {state}, isolation {found.level.label}"]
+    lines = [f"{paint('Backend ' + found.backend, BOLD, colours)}: {state}{f', isolation {found.level.label}' if found.ready else ''}"]
     if not found.ready:
         lines.append(f"  {printable(found.reason)}")
         lines += [f"  {paint('to do: ' + printable(found.remedy), DIM, colours)}"] if found.remedy else []
@@ -81,6 +81,8 @@ def _backend(found: Fingerprint, colours: bool) -> list[str]:
         lines.append(f"  {feature.value.ljust(width)}  {support}{reason}".rstrip())
         if provision.remedy and provision.support is not Support.NATIVE:
             lines.append(f"  {' ' * width}            {paint('to do: ' + printable(provision.remedy), DIM, colours)}")
+    if found.runtimes:
+        lines.append(f"  runtimes: {', '.join(f'{printable(each.name)} ({each.level.label})' for each in found.runtimes)}")
     lines += [f"  {name}: {printable(value)}" for name, value in found.details.items()]
     return lines
 
@@ -100,5 +102,6 @@ def _record(found: Fingerprint) -> dict[str, object]:
         "reason": found.reason,
         "remedy": found.remedy,
         "features": {feature.value: asdict(provision) for feature, provision in found.features.items()},
+        "runtimes": [{"name": each.name, "isolation": each.level.label} for each in found.runtimes],
         "details": found.details,
     }

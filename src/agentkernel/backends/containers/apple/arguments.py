@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-import posixpath
 from collections.abc import Iterable
 from typing import Final
 
 from agentkernel.backends.containers.plan import AGENT_FILES, GUEST, GUEST_DIRECTORY, RUN_DIRECTORY, ContainerPlan, Tmpfs
-from agentkernel.backends.containers.shown import Mount
 
 _MIB: Final = 1024 * 1024
 SOCKET: Final = f"{RUN_DIRECTORY}/agent.sock"
 _ROOT: Final = ("--uid", "0", "--gid", "0")
 
 
-def create_arguments(plan: ContainerPlan, guest_directory: str, directories: tuple[Mount, ...]) -> tuple[str, ...]:
-    """Everything after `container`; `directories` are those of the plan's mounts that are shown as they are."""
+def create_arguments(plan: ContainerPlan, guest_directory: str) -> tuple[str, ...]:
+    """Everything after `container`. Nothing of the host is shown but the guest; see `furnish` for the plan's mounts."""
     entrypoint, *words = plan.argv
     return (
         "create",
@@ -27,9 +25,7 @@ def create_arguments(plan: ContainerPlan, guest_directory: str, directories: tup
         *("--cap-drop", "ALL", *_pairs("--cap-add", (f"CAP_{name}" for name in plan.capabilities))),
         *("--network", "none", "--no-dns"),
         *(("--read-only",) if plan.read_only_root else ()),
-        *_pairs("--mount", (_own(guest_directory), _memory(_RUN), *map(_memory, plan.tmpfs), *map(_shown, directories))),
-        *_pairs("--masked-path", (path for path in plan.masked if not path.startswith(("/proc/", "/sys/")))),
-        *_pairs("--read-only-path", (posixpath.join(each.target, path) for each in directories for path in each.protected)),
+        *_pairs("--mount", (_own(guest_directory), *map(_memory, (_RUN, *plan.tmpfs)))),
         plan.image,
         *words,
     )
@@ -52,10 +48,6 @@ def _limits(plan: ContainerPlan) -> tuple[str, ...]:
 
 def _own(guest_directory: str) -> str:
     return f"type=bind,source={guest_directory},target={GUEST_DIRECTORY},readonly"
-
-
-def _shown(mount: Mount) -> str:
-    return f"type=bind,source={mount.source},target={mount.target}{'' if mount.writable else ',readonly'}"
 
 
 def _memory(tmpfs: Tmpfs) -> str:

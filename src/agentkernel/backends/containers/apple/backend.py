@@ -73,7 +73,7 @@ class AppleBackend:
             version = await self._program.version()
             if version < OLDEST:
                 said = ".".join(map(str, version)) or "an unknown version"
-                return fingerprint.not_ready(f"`container` is {said}; 1.2 is the oldest that will do", "install a newer release of it")
+                return fingerprint.not_ready(f"`container` is {said}; 1.0 is the oldest that will do", "install a newer release of it")
             sandbox = await self.create(await self._probe_spec())
             try:
                 await sandbox.statistics()
@@ -198,7 +198,7 @@ class AppleBackend:
         parts = parts_of(plan, spec)
         plan = _named(plan, spec, parts)
         guest = await asyncio.to_thread(self._places.guest_directory, self._guest())
-        return plan, parts, create_arguments(plan, str(guest), parts.directories)
+        return plan, parts, create_arguments(plan, str(guest))
 
     def _guest(self) -> Path:
         """The guest, if it is one for the machines' architecture; raises BackendUnavailable, LaunchFailed."""

@@ -24,7 +24,6 @@ _ALWAYS = (
 )
 _EMULATED = {
     Feature.WORKSPACE_COPY_ON_WRITE: "the directory is copied in when the sandbox starts",
-    Feature.MOUNTS: "directories are shared, single files are copied in when the sandbox starts",
     Feature.CPU_LIMIT: "a machine has whole processors",
     Feature.PIDS_LIMIT: "RLIMIT_NPROC of the sandbox's user, which does not hold for root inside",
     Feature.DISK_LIMIT: "each file and each place in memory has the limit, not their sum",
@@ -34,6 +33,10 @@ _REFUSED = {
     Feature.HOST_ROOT: ("the host is no Linux", "give an image with --image"),
     Feature.IMAGE_DIRECTORY: ("it takes images by name and OCI archives only", "import it with `agentkernel image import`"),
     Feature.IMAGE_TAR: ("it takes images by name and OCI archives only", "import it with `agentkernel image import`"),
+    Feature.MOUNTS: (
+        "whose the files of a shared directory would be in a machine is not known",
+        "copy them in and out with `agentkernel cp`",
+    ),
     Feature.NETWORK_HOST: ("a machine of its own has a network of its own", "let it reach what it needs with --allow-host"),
     Feature.TRANSPARENT_NETWORK: ("it takes rights that the machine's agent does not have", "use programs that know proxies"),
     Feature.LANDLOCK: ("the machine's kernel is not asked for it: the machine is the wall", ""),

@@ -1,4 +1,4 @@
-"""What a machine gets through its agent, because the program cannot show it: single files, private copies, directories of the workload's.
+"""What a machine gets through its agent: single files, private copies of directories, directories of the workload's.
 
 Everything is written by builtins as somebody inside, before the sandbox is handed out; whatever the image holds can mislead them within its
 own machine only.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from agentkernel.backends.containers.plan import ContainerPlan, Entry, Tmpfs
-from agentkernel.backends.containers.shown import Mount, Showing
+from agentkernel.backends.containers.shown import Mount
 from agentkernel.channel.files import GuestFiles
 from agentkernel.channel.sandbox import GuestSandbox
 from agentkernel.errors import FileOperationFailed, LaunchFailed
@@ -31,7 +31,6 @@ _ROOT: Final = User(uid=0, gid=0, name="root", home="/root")
 class Parts:
     """A plan's mounts, by how they come into a machine."""
 
-    directories: tuple[Mount, ...]  # shown by the program
     files: tuple[Mount, ...]  # written
     copies: tuple[Mount, ...]  # copied
     memory: tuple[Tmpfs, ...]  # where the copies are, unless they are kept
@@ -39,7 +38,6 @@ class Parts:
 
 def parts_of(plan: ContainerPlan, spec: SandboxSpec) -> Parts:
     """Looks at what each source is; raises LaunchFailed for one that is not there."""
-    directories: list[Mount] = []
     files: list[Mount] = []
     copies: list[Mount] = []
     for mount in plan.mounts:
@@ -47,11 +45,10 @@ def parts_of(plan: ContainerPlan, spec: SandboxSpec) -> Parts:
             mode = os.stat(mount.source).st_mode
         except OSError as error:
             raise LaunchFailed(f"{mount.source} cannot be shown: {error.strerror}", hint="correct the path") from error
-        where = files if not stat.S_ISDIR(mode) else copies if mount.showing is Showing.PRIVATE else directories
-        where.append(mount)
+        (copies if stat.S_ISDIR(mode) else files).append(mount)
     size, user = spec.resources.disk_bytes, spec.user
     memory = () if _is_kept(spec) else tuple(Tmpfs(target=each.target, size_bytes=size, uid=user.uid or 1) for each in copies)
-    return Parts(directories=tuple(directories), files=tuple(files), copies=tuple(copies), memory=memory)
+    return Parts(files=tuple(files), copies=tuple(copies), memory=memory)
 
 
 async def furnish(sandbox: GuestSandbox, plan: ContainerPlan, parts: Parts, *, again: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from agentkernel.errors import BackendUnavailable, SandboxFailed
 
-OLDEST: Final = (1, 2)  # the first with --masked-path and --read-only-path
+OLDEST: Final = (1, 0)  # the first with --ulimit and --shm-size
 SLOW_S: Final = 300.0  # unpacking an image, booting a machine for the first time
 _QUICK_S = 30.0
 _WORDS_BYTES = 2000
