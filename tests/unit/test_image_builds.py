@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from engines.docker import DockerHost, docker_host
+from engines.podman import podman_host
 
 from agentkernel.engine.parts import BuildPlace
 from agentkernel.errors import AgentKernelError, BackendUnavailable, ImageFailed, InvalidInput, NotFound
@@ -295,23 +296,21 @@ async def test_a_real_build(engine: DockerHost, real: Workshop) -> None:
         await real.build(target="absent")
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "*\n!a/keep",
-        "a/**",
-        "**/*.log\n!a/b/x.log",
-        "a\n!a/b\na/b/x.log",
-        "/a/*",
-        "*/b",
-        "?.txt",
-        "!a\n*.txt\n",
-        "a**\n",
-        "[ac]",
-        "a/b/**/deep",
-        "d*e",
-    ],
-)
+async def test_a_real_build_by_podman(tmp_path: Path) -> None:
+    with podman_host() as host:
+        environment = {name: value for name, value in host.environment.items() if name != "CONTAINER_HOST"}
+        found = Workshop(tmp_path, environment)
+        found.project.mkdir()
+        (found.project / "file").write_text("x")
+        (found.project / "Containerfile").write_text("FROM scratch\nARG A\nLABEL a=$A\nCOPY . /context/\n")
+        (found.project / ".containerignore").write_text("Containerfile\n")
+        image = await found.build(builder="podman", arguments=(("A", "mine"),))
+        assert "manifest.json" in found.shelf.files[image.reference]
+        assert host.run("image", "inspect", "--format", "{{.Labels.a}}", REFERENCE) == "mine\n"
+        assert await found.build(builder="podman", arguments=(("A", "mine"),)) is image
+
+
+@pytest.mark.parametrize("text", ["*\n!a/keep", "**/*.log\n!a/b/x.log", "a\n!a/b\na/b/x.log", "/a/*\nd*e", "a**\n?.txt", "[ac]\n*/b"])
 async def test_what_is_left_out_is_what_docker_leaves_out(text: str, engine: DockerHost, real: Workshop) -> None:
     paths = ["a/keep", "a/b/x.log", "a/b/c/deep", "a/y.txt", "b.txt", "c/b/z", "x.log", "de/f", "dxe"]
     for path in paths:

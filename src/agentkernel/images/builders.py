@@ -17,6 +17,7 @@ from agentkernel.model.image import ImageWork
 NAMES: Final = ("docker", "podman", "buildah")
 MAX_LINE: Final = 2000  # characters of a builder's line that are passed on
 _ASK_S: Final = 30.0
+_BOTH_VERSIONS: Final = "/sys/fs/cgroup/unified"  # of cgroups (cgroups(7)): version 2 stands there beside version 1
 _CHUNK_BYTES: Final = 65536
 _PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
 _PASSED: Final = frozenset(
@@ -53,8 +54,11 @@ class Builder:
     async def build(self, work: ImageWork, reference: str, dockerfile: str, id_file: str, told: Callable[[str], None]) -> str:
         """Builds it and names it; returns its id. `told` gets every line. Raises ImageFailed."""
         words, values = _arguments(work.arguments, self.environment)
+        runtime = await self._runtime()
         argv = [
+            *(runtime if self.name == "podman" else ()),
             "build",
+            *(runtime if self.name == "buildah" else ()),
             *("--file", dockerfile, "--tag", reference, "--iidfile", id_file),
             *(f"{flag}={value}" for flag, value in (("--target", work.target), ("--platform", work.platform)) if value),
             *(("--no-cache",) if work.fresh else ()),
@@ -76,6 +80,14 @@ class Builder:
         last = await self._run(argv, {}, lambda _: None)
         if last is not None:
             raise ImageFailed(f"{self.name} could not hand over the image: {last}", hint="is the disk full?")
+
+    async def _runtime(self) -> tuple[str, ...]:
+        """What runs the steps, where the builder's own choice cannot: crun refuses cgroups of both versions at once."""
+        if self.name == "docker" or not os.path.isdir(_BOTH_VERSIONS):  # noqa: ASYNC240 - of the kernel's own file system
+            return ()
+        wanted = "{{.Host.OCIRuntime.Name}}" if self.name == "podman" else "{{.host.OCIRuntime}}"
+        path = shutil.which("runc", path=f"{_absolute(self.environment.get('PATH', os.defpath))}:/usr/sbin:/sbin")
+        return ("--runtime", path) if path is not None and "crun" in await self._asked("info", "--format", wanted) else ()
 
     async def _asked(self, *words: str) -> str:
         """The first line of an answer; empty where there is none."""
