@@ -36,7 +36,11 @@ PROC_MASKED: Final = (
     "acpi", "asound", "interrupts", "iomem", "ioports", "kallsyms", "kcore", "keys", "kmsg", "latency_stats", "modules", "sched_debug",
     "scsi", "timer_list", "timer_stats", "vmallocinfo",
 )  # fmt: skip
-SYS_MASKED: Final = ("firmware", "devices/virtual/powercap", "kernel/debug", "kernel/security", "kernel/tracing", "fs/bpf", "fs/pstore")
+# All but the processors, the NUMA nodes and the control groups, by which programs size themselves.
+SYS_MASKED: Final = (
+    "block", "bus", "class", "dev", "devices/platform", "devices/virtual", "firmware", "fs/bpf", "fs/btrfs", "fs/ext4", "fs/fuse",
+    "fs/pstore", "fs/xfs", "hypervisor", "kernel", "module", "power",
+)  # fmt: skip
 PROC_READ_ONLY: Final = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 
 
