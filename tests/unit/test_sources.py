@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -55,10 +56,11 @@ def test_a_named_file_is_where_its_link_leads_but_never_out_of_its_directory(pro
     }
 
 
-def test_what_the_hosts_root_is_made_of_is_resolved(project: Path):
-    (project / "lib64").symlink_to("sub")
-    root = RootFilesystem(kind=RootKind.HOST, binds=(Bind(source=str(project / "lib64"), target="/lib64"),))
-    assert resolved_sources(spec(root=root)) == {str(project / "lib64"): str(project / "sub")}
+def test_links_of_the_system_are_followed_and_none_that_somebody_else_may_have_made(project: Path):
+    (project / "ca.pem").symlink_to("sub")
+    system, bundle = "/usr/bin/../bin/env", str(project / "ca.pem")
+    root = RootFilesystem(kind=RootKind.HOST, binds=(Bind(source=system, target="/x"), Bind(source=bundle, target=bundle)))
+    assert resolved_sources(spec(root=root)) == {system: os.path.realpath(system), bundle: bundle}
 
 
 def test_credentials_are_hidden_where_they_really_are(tmp_path: Path):

@@ -1,8 +1,9 @@
 """Where the host paths of a spec really are; all that the launch needs to ask the host's file system about them.
 
 Policy has judged the paths that a user shows as they are. Who can write beside one could put a link in its place meanwhile; so no link is
-followed any more, neither here nor by the launcher, but two kinds: in the paths that the host's root is made of, which are the
-administrator's, and at a named file, whose target must lie beneath the same directory.
+followed any more, neither here nor by the launcher, but two kinds: in the system's directories that the host's root is made of, which are
+the administrator's, and at a named file, whose target must lie beneath the same directory. What else the host's root shows (toolchains,
+certificates that the user trusts) was free of links when it was found.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from agentkernel.policy.deny import is_within
 
 _MAX_LINKS = 40  # as the kernel's
 _ROOT_HOLDS_S = 1.0
+_SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/usr", "/etc", "/opt", "/nix", "/gnu", "/var/lib/ca-certificates")
+_BENEATH_SYSTEM = tuple(f"{directory}/" for directory in _SYSTEM)
 
 
 def resolved_sources(spec: SandboxSpec) -> dict[str, str]:
@@ -33,8 +36,12 @@ def resolved_sources(spec: SandboxSpec) -> dict[str, str]:
 
 @lru_cache(maxsize=16)
 def _places_of_root(binds: tuple[Bind, ...], moment: int) -> dict[str, str]:
-    """Of the paths that the host's root is made of; they are the administrator's, so within one `moment` they are asked for once."""
-    return {bind.source: os.path.realpath(bind.source) for bind in binds}
+    """Of the paths that the host's root is made of. Those of the system do not change often, and are asked for once in a `moment`."""
+    return {bind.source: os.path.realpath(bind.source) if _is_systems(bind.source) else bind.source for bind in binds}
+
+
+def _is_systems(path: str) -> bool:
+    return path in _SYSTEM or path.startswith(_BENEATH_SYSTEM)
 
 
 def owners(spec: SandboxSpec) -> dict[str, int]:
