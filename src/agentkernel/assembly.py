@@ -45,7 +45,13 @@ def build_engine(environment: Mapping[str, str], *, backends: tuple[str, ...] | 
 
     Its sandboxes end with it.
     """
-    parts = _parts(environment, backends, open_store=_late("agentkernel.store.memory:MemoryStore"))
+    stored = import_module("pathlib").Path(_directories().store_directory(environment, os.geteuid()))
+    parts = _parts(
+        environment,
+        backends,
+        open_store=_late("agentkernel.store.memory:MemoryStore"),
+        images_stored=lambda: _load("agentkernel.store.needed:images_needed")(stored),
+    )
     return cast("Kernel", _load("agentkernel.engine.engine:Engine")(parts))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -44,6 +44,7 @@ class Shelf:
     logins: Logins | None = None
     in_use: Any = None
     closed: bool = False
+    kept: set[str] = field(default_factory=set)
     broken: AgentKernelError | None = None
 
     async def obtain(self, reference: str, policy: PullPolicy, report: Report, *, platform: str = "") -> Image:
@@ -100,6 +101,9 @@ class Shelf:
 
     def use_logins(self, logins: Logins) -> None:
         self.logins = logins
+
+    def keep(self, digests: Collection[str]) -> None:
+        self.kept |= set(digests)
 
     def close(self) -> None:
         self.closed = True

@@ -369,6 +369,28 @@ async def test_without_a_store_images_by_name_are_unsupported(tmp_path: Path) ->
     await world.end()
 
 
+async def test_the_next_engine_keeps_what_the_sandboxes_of_its_store_need(images: Images) -> None:
+    images.registry.add("app")
+    engine = images.world.engine()
+    await engine.create(ANN, images.request(), CreateOptions(name="box"))
+    again = images.world.engine()
+    await again.recover()
+    assert images.store.kept == {images.registry.images[APP].digest}
+
+
+async def test_an_engine_in_process_leaves_what_the_durable_store_needs(images: Images) -> None:
+    images.registry.add("app")
+    needed: set[str] = set()
+    engine = images.world.engine(Engine, images_stored=lambda: needed)
+    async with engine.sandbox(ANN, images.request()) as (sandbox, _):
+        needed.add(sandbox.spec.root.digest)
+    with pytest.raises(Conflict):
+        await engine.image_remove(ANN, "app")
+    assert await engine.image_prune(ANN, 0.0) == ()
+    needed.clear()
+    assert await engine.image_prune(ANN, 0.0) == (APP,)
+
+
 # -- jobs
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -206,11 +207,12 @@ class Core:
         return None if self.pools is None else self.pools.take(backend, spec)
 
     async def images_in_use(self) -> Collection[str]:
-        """The directories and digests of images that sandboxes of this engine need, running or not."""
+        """The directories and digests of images that sandboxes of this engine, and of the user's durable store, need; running or not."""
         specs = [record.spec for record in self.store.sandboxes()] if self.has_store or self.durable else []
         specs += [live.record.spec for live in self.blocks]
         specs += [] if self.pools is None else self.pools.specs()
-        return {each for spec in specs for each in (spec.root.directory, spec.root.digest) if each}
+        elsewhere = () if self.durable else await asyncio.to_thread(self.parts.images_stored)
+        return {*elsewhere, *(each for spec in specs for each in (spec.root.directory, spec.root.digest) if each)}
 
     async def take_passing(self) -> None:
         """Takes what engines in process have told into the durable store's trail; what it has no room for stays where it is."""

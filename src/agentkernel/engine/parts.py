@@ -75,6 +75,10 @@ class Unpack(Protocol):
 class OwnImages(ImageKeeper, Protocol):
     """Agentkernel's own store of images, which several processes share."""
 
+    def keep(self, digests: Collection[str]) -> None:
+        """Sandboxes of this process need these: until `close` no other process removes them."""
+        ...
+
     def close(self) -> None:
         """No sandbox of this process needs an image any more."""
         ...
@@ -155,6 +159,7 @@ class Parts:
     data_directory: str  # logs of sandboxes that live on, leases of engines in process
     runtime_directory: str  # logs of sandboxes that do not
     limits: Limits = field(default_factory=Limits)
+    images_stored: Callable[[], Collection[str]] = frozenset  # directories and digests that sandboxes of the user's durable store need
     egress: Callable[[], Egress] | None = None  # called once, when a sandbox first connects to something; None: all of that is refused
     make_authority: MakeAuthority = lambda _hosts: ("", {})  # see `egress.authority`
     pool: PoolSettings | None = None  # None: no sandbox is made before it is asked for

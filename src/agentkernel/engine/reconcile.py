@@ -17,6 +17,7 @@ from agentkernel.engine.registry import Live
 from agentkernel.errors import AgentKernelError
 from agentkernel.failpoints import failpoint
 from agentkernel.model.record import SandboxRecord
+from agentkernel.model.spec import RootKind
 from agentkernel.model.status import SETTLES_AS, Status
 
 AT_ONCE = 16
@@ -34,10 +35,16 @@ class Reconciler:
     def take_stock(self) -> None:
         """Reads all rows of a store that was just opened; all but those at rest are unsettled from now on."""
         self._core.knows_rows = True
+        needed = set()
         for record in self._core.store.sandboxes():
             self._core.census.put(record)
+            if record.spec.root.kind is RootKind.DIRECTORY and record.spec.root.digest:
+                needed.add(record.spec.root.digest)
             if record.status is not Status.STOPPED or record.ephemeral:
                 self._core.unsettled.add(record.sandbox_id)
+
+        if needed and self._core.parts.images.library is not None:
+            self._core.granting.images.store.keep(needed)
 
     async def settle_all(self) -> None:
         """Settles what is unsettled, some at a time; what cannot be settled now stays so."""

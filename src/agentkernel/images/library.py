@@ -30,7 +30,7 @@ from agentkernel.images.locks import held, try_hold
 from agentkernel.images.manifest import Manifest, parse_configuration, parse_document
 from agentkernel.images.pull import Fetched, fetch
 from agentkernel.images.records import Record, Records
-from agentkernel.images.reference import Reference, parse
+from agentkernel.images.reference import Reference, is_digest, parse
 from agentkernel.images.roots import Roots, Unpack
 from agentkernel.images.source import Source
 from agentkernel.images.threads import to_its_end
@@ -85,6 +85,11 @@ class Library:
     def close(self) -> None:
         """Says that no sandbox of this process uses an image any more."""
         self._roots.close()
+
+    def keep(self, digests: Collection[str]) -> None:
+        """Says that sandboxes of this process need the images of those digests: until `close` no other process removes them."""
+        for digest in filter(is_digest, digests):
+            self._roots.find(digest, "")
 
     async def obtain(self, reference: str, policy: PullPolicy, report: Report, *, platform: str = "") -> Image:
         """See `abc_images.ImageKeeper.obtain`. One name stands for one platform at a time: another one is another pull."""
