@@ -12,10 +12,11 @@ import os
 import pickle
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentkernel.backends.namespaces.backend import NamespacesBackend
+from agentkernel.abc import Backend
 from agentkernel.errors import AgentKernelError
 from agentkernel.model.command import Command
 from agentkernel.model.spec import SandboxSpec
@@ -28,7 +29,9 @@ ACTS = ("boot", "boot-again", "boot-over-rest", "stop", "discard", "discard-stop
 class Order:
     """What to do, and where to fail (0: nowhere)."""
 
+    make: Callable[[Path], Backend]
     state: Path
+    lasting: Path  # where booted sandboxes are recorded
     act: str
     sandbox_id: str
     owner: str
@@ -58,7 +61,7 @@ class Saboteur:
 
 
 async def act(order: Order, saboteur: Saboteur) -> None:
-    backend = NamespacesBackend(order.state)
+    backend = order.make(order.state)
     boot = (order.sandbox_id, order.spec, order.owner)
     if order.act == "boot":
         saboteur.armed = True
@@ -66,13 +69,13 @@ async def act(order: Order, saboteur: Saboteur) -> None:
         return
     sandbox = await backend.boot(*boot)
     await sandbox.exec(Command(argv=(b"sh", b"-c", b"echo kept > kept; echo gone > /tmp/gone; chmod 700 .")))
-    again = NamespacesBackend(order.state)  # knows nothing yet
+    again = order.make(order.state)  # knows nothing yet
     if order.act in ("boot-again", "discard-stopped"):
         await sandbox.stop()
     elif order.act != "stop":
         await sandbox.close()
     if order.act in ("boot-over-rest", "recover-dead"):
-        pid = int((order.state / "lasting" / order.sandbox_id / "pid").read_text().split()[0])
+        pid = int((order.lasting / order.sandbox_id / "pid").read_text().split()[0])
         os.kill(pid, signal.SIGKILL)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     saboteur.armed = True
