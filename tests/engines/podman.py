@@ -49,7 +49,7 @@ def podman_host() -> Iterator[PodmanHost]:
     home.mkdir()
     storage, settings = directory / "storage.conf", directory / "containers.conf"
     storage.write_text(f'[storage]\ndriver = "overlay"\ngraphroot = "{directory}/root"\nrunroot = "{runtime}/run"\n')
-    settings.write_text(f'[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\n{_temporary(runtime)}')
+    settings.write_text(f'[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\nexit_command_delay = 1\n{_temporary(runtime)}')
     environment = {
         "HOME": str(home),
         "XDG_RUNTIME_DIR": str(runtime),

@@ -1,7 +1,7 @@
 """`python reaper.py PROGRAM ARGS...`: runs a service and adopts whatever it leaves, so that nothing of it becomes the tests' own child.
 
 Container engines start a monitor for each container which its parent leaves at once; a test process that adopts orphans to count them
-would count these. Ends the program at SIGTERM, and then what it adopted and still runs.
+would count these. Ends the program at SIGTERM (with SIGKILL, should it not end by itself), and then what it adopted and still runs.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
+PATIENCE_S = 10
 PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG = 36, 1
 
 
@@ -35,7 +36,13 @@ def main() -> int:
     child = os.fork()
     if child == 0:
         os.execvp(sys.argv[1], sys.argv[1:])
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
+
+    def end(number: int, _frame: object) -> None:
+        os.kill(child, signal.SIGTERM if number == signal.SIGTERM else signal.SIGKILL)
+        signal.alarm(PATIENCE_S)
+
+    for number in (signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, end)
     status = 0
     while True:
         pid, ended = os.wait()

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import resource
+import shlex
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ from agentkernel.backends.containers.profile import profile
 from agentkernel.backends.containers.runtimes import level_of, runtimes_of
 from agentkernel.config.directories import data_directory, runtime_directory
 from agentkernel.errors import BackendUnavailable
+from agentkernel.model.isolation import IsolationLevel
 from agentkernel.model.spec import SandboxSpec
 
 # The names under which Podman knows runtimes (containers.conf(5), engine.runtimes), and their programs.
@@ -38,6 +40,8 @@ _CDI_DIRECTORIES = ("/etc/cdi", "/var/run/cdi")
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 _PROCESSES = 65_536
 _PROBE_S = 30.0
+_PYTHON = sys.executable
+_USER = 1000
 _HERE = ("-u", "CONTAINER_HOST", "-u", "CONTAINER_CONNECTION")  # with one of them Podman's command line is a client, which unshares nothing
 
 
@@ -123,7 +127,9 @@ class PodmanDialect:
             open_files=min(AGENT_FILES, facts.open_files or AGENT_FILES),
             processes=_most_processes(),
         )
-        await self._maker(plan.runtime or way.runtime).call("POST", "/libpod/containers/create", body=specification(plan, binds, way))
+        await self._maker(self._program_of(plan.runtime or way.runtime, plan)).call(
+            "POST", "/libpod/containers/create", body=specification(plan, binds, way)
+        )
 
     def mounter(self, facts: EngineFacts) -> tuple[str, ...] | None:
         """See `Dialect.mounter`: rootless containers get their mounts from the namespaces of `podman unshare`."""
@@ -131,8 +137,8 @@ class PodmanDialect:
             return None
         if facts.rootless:
             program = find_program("podman")
-            return ("env", *_HERE, program, "unshare", sys.executable) if program else None
-        return (sys.executable,) if os.geteuid() == 0 else None
+            return ("env", *_HERE, program, "unshare", _PYTHON) if program else None
+        return (_PYTHON,) if os.geteuid() == 0 else None
 
     def exchanges_owners(self, facts: EngineFacts) -> bool:
         """See `Dialect.exchanges_owners`: a rootless container's id map makes the caller the sandbox's user."""
@@ -153,16 +159,25 @@ class PodmanDialect:
             return (), ()
         maps = _section(_section(await self.api.call("GET", "/libpod/info"), "host"), "idMappings")
         uids, gids = (_ranges(maps.get(name)) for name in ("uidmap", "gidmap"))
-        return caller_as(spec.user.uid, uids), caller_as(spec.user.gid, gids)
+        # A workload that is root is not the caller: it shall not get to the directory that the agent listens in, which is the caller's.
+        return caller_as(spec.user.uid or _USER, uids), caller_as(spec.user.gid or _USER, gids)
 
-    def _kept(self, kind: str, content: bytes) -> str:
+    def _program_of(self, runtime: str, plan: ContainerPlan) -> str:
+        """gVisor by a script of ours, for Podman passes no options on: it must not make a network stack of its own in what is none."""
+        if level_of(runtime) is not IsolationLevel.USER_KERNEL:
+            return runtime
+        network = "host" if plan.host_network else "none"
+        content = f'#!/bin/sh\nexec {shlex.quote(find_program(runtime))} --network={network} "$@"\n'
+        return self._kept(f"gvisor-{network}", content.encode(), mode=0o755)
+
+    def _kept(self, kind: str, content: bytes, *, mode: int = 0o644) -> str:
         """A small file for Podman to read, named by its content: containers that are stopped need it again."""
         path = self._files / f"{kind}-{hashlib.sha256(content).hexdigest()[:16]}"
         if not path.exists():
             self._files.mkdir(mode=0o755, parents=True, exist_ok=True)
             temporary = path.with_name(f"{path.name}.{os.getpid()}")
             temporary.write_bytes(content)
-            temporary.chmod(0o644)
+            temporary.chmod(mode)
             temporary.replace(path)
         return str(path)
 

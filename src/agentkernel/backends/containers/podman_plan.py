@@ -12,10 +12,13 @@ from typing import Any, Final
 
 from agentkernel.backends.containers.dialect import EngineBind
 from agentkernel.backends.containers.plan import GUEST_DIRECTORY, RUN_DIRECTORY, ContainerPlan, Stream, Tmpfs
+from agentkernel.backends.containers.runtimes import level_of
 from agentkernel.backends.containers.shown import parents_of
+from agentkernel.model.isolation import IsolationLevel
 
 CPU_PERIOD_US: Final = 100_000
 _RESOLVER = "/etc/resolv.conf"
+_EVERYBODYS = 0o1777
 _CDI_KIND = "nvidia.com/gpu"  # as nvidia-ctk(1) names GPUs in the Container Device Interface
 
 
@@ -79,7 +82,8 @@ def _program(plan: ContainerPlan) -> dict[str, Any]:
 
 
 def _file_systems(plan: ContainerPlan, binds: Sequence[EngineBind], way: Way) -> dict[str, Any]:
-    mounts = [_tmpfs(each) for each in plan.tmpfs]
+    joined = level_of(plan.runtime or way.runtime) is IsolationLevel.CONTAINER
+    mounts = [_tmpfs(each, joined=joined) for each in plan.tmpfs]
     mounts += [mount for bind in binds for mount in _binds(bind)]
     if plan.stream is Stream.SOCKET:
         mounts.append(_bind(plan.run_directory, RUN_DIRECTORY, "rw", "noexec"))
@@ -95,10 +99,12 @@ def _file_systems(plan: ContainerPlan, binds: Sequence[EngineBind], way: Way) ->
     }
 
 
-def _tmpfs(tmpfs: Tmpfs) -> dict[str, Any]:
-    # Podman knows no option for the owner, but passes on what follows the mode, and the runtime joins all with commas for mount(2).
+def _tmpfs(tmpfs: Tmpfs, *, joined: bool) -> dict[str, Any]:
+    """Podman knows no option for the owner, but passes on what follows the mode, and runtimes of the kernel's own containers join all
+    with commas for mount(2): `joined`. Else the owner's directories are everybody's."""
+    mode = f"mode={tmpfs.mode:o}" if joined or not tmpfs.uid else f"mode={_EVERYBODYS:o}"
     inodes = max(1024, tmpfs.size_bytes // 4096)
-    how = f"mode={tmpfs.mode:o},uid={tmpfs.uid},gid={tmpfs.gid},nr_inodes={inodes}"
+    how = f"{mode},uid={tmpfs.uid},gid={tmpfs.gid},nr_inodes={inodes}" if joined else mode
     options = [f"size={tmpfs.size_bytes}", how, "nosuid", "nodev", "rw" if tmpfs.writable else "ro", "notmpcopyup"]
     return {"destination": tmpfs.target, "type": "tmpfs", "source": "tmpfs", "options": options}
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Mapping
@@ -22,6 +22,7 @@ from agentkernel.backends.containers.endpoint import Endpoint, Transport
 IDLE_S: Final = 120
 _START_S = 30.0
 _PAUSE_S = 0.02
+_FROM_THE_ROOT = ("/bin/sh", "-c", 'cd / && exec "$@"', "sh")  # it shall hold nobody's directory
 _LOG_BYTES = 65_536
 # What Podman itself reads; nothing else of the caller's environment is a service's that outlives it (nor is its TMPDIR).
 _PASSED = (
@@ -39,7 +40,7 @@ class PodmanService(Endpoint):
     __slots__ = ("_directory", "_environment", "_program", "_runtime")
 
     def __init__(self, program: str, directory: Path, environment: Mapping[str, str], runtime: str = "") -> None:
-        own = directory / (runtime or "default")
+        own = directory / (runtime.strip("/").replace("/", "-")[-40:] or "default")
         super().__init__(transport=Transport.UNIX, address=str(own / "podman.sock"), source="a service of agentkernel's own")
         object.__setattr__(self, "_program", program)
         object.__setattr__(self, "_directory", own)
@@ -69,23 +70,37 @@ class PodmanService(Endpoint):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.address)
         chosen = ("--runtime", self._runtime) if self._runtime else ()
-        argv = (self._program, *chosen, "system", "service", f"--time={IDLE_S}", str(self))
-        with open(self._directory / "log", "wb") as log:
-            started = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", env=self._environment, start_new_session=True
-            )
-        write_file(str(self._directory / "pid"), str(started.pid))
-        threading.Thread(target=started.wait, name="podman-service", daemon=True).start()  # so that no zombie stays
+        pid = self._spawn((*_FROM_THE_ROOT, self._program, *chosen, "system", "service", f"--time={IDLE_S}", str(self)))
+        write_file(str(self._directory / "pid"), str(pid))
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline:
             with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
-                return super().open(timeout_s)
-            if started.returncode is not None:
-                raise ConnectionError(f"`podman system service` ended with status {started.returncode}: {self._last_words()}")
+                connection = super().open(timeout_s)
+                threading.Thread(target=_reap, args=(pid,), name="podman-service", daemon=True).start()
+                return connection
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                raise ConnectionError(f"`podman system service` ends at once: {self._last_words()}")
             time.sleep(_PAUSE_S)
-        started.kill()
+        os.kill(pid, signal.SIGKILL)
+        _reap(pid)
         raise TimeoutError("`podman system service` does not listen")
+
+    def _spawn(self, argv: tuple[str, ...]) -> int:
+        """In a session of its own, with a log in place of its streams; nobody's `Popen`, for it outlives this process as a rule."""
+        log = str(self._directory / "log")
+        streams = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ]
+        return os.posix_spawn(argv[0], argv, self._environment, file_actions=streams, setsid=True)
 
     def _last_words(self) -> str:
         lines = (self._directory / "log").read_bytes()[-_LOG_BYTES:].decode("utf-8", "replace").strip().splitlines()
         return lines[-1] if lines else "it said nothing"
+
+
+def _reap(pid: int) -> None:
+    """Waits for its end, so that no zombie stays."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)

@@ -1,0 +1,106 @@
+"""Podman where it shares neither sockets nor directories with this host, and with another runtime than its own: over its sessions."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from engines.docker import image_of_tests
+from engines.images import REFERENCE
+from engines.podman import PodmanHost, podman_host, with_image_of_tests
+
+from agentkernel.abc import Backend, Sandbox
+from agentkernel.backends.containers.backend import ContainersBackend
+from agentkernel.backends.containers.dialect import EngineFacts
+from agentkernel.backends.containers.podman import PodmanBackend, PodmanDialect
+from agentkernel.errors import Unsupported
+from agentkernel.model.command import Command
+from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Support
+from agentkernel.model.spec import RootFilesystem, RootKind, SandboxSpec
+from agentkernel.testing.base import shell
+from agentkernel.testing.exec import InputConformance
+from agentkernel.testing.lasting import LastingConformance
+
+
+class Elsewhere(PodmanDialect):
+    """A Podman that is not on this host, as far as anybody asks."""
+
+    async def facts(self) -> EngineFacts:
+        return replace(await super().facts(), local=False)
+
+
+class BackendElsewhere(ContainersBackend):
+    def __init__(self, state_directory: Path) -> None:
+        super().__init__(Elsewhere(data=state_directory / "data"), state_directory)
+
+
+@pytest.fixture(scope="module")
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PodmanHost, str]]:
+    with podman_host() as host:
+        yield host, with_image_of_tests(host, image_of_tests(tmp_path_factory.getbasetemp(), None))
+
+
+@pytest.fixture
+def named(podman: tuple[PodmanHost, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The tests' image, of a Podman that this process's environment names."""
+    host, image = podman
+    for name, value in host.environment.items():
+        monkeypatch.setenv(name, value)
+    return image
+
+
+def spec_of(image: str) -> SandboxSpec:
+    root = RootFilesystem(kind=RootKind.IMAGE, reference=REFERENCE, digest=image, label=REFERENCE)
+    return SandboxSpec(name="elsewhere", profile="moderate", root=root, environment=(("PATH", "/usr/bin:/bin"), ("LANG", "C.UTF-8")))
+
+
+class TestPodmanElsewhere(InputConformance, LastingConformance):
+    @pytest.fixture
+    def backend(self, named: str, state_directory: Path) -> Backend:
+        self._image, self._state = named, state_directory
+        return BackendElsewhere(state_directory)
+
+    def base_spec(self) -> SandboxSpec:
+        return spec_of(self._image)
+
+    def watched_directories(self) -> Sequence[Path]:
+        own = self._state / "podman"
+        return (own / "sandboxes", own / "lasting", self._state / "data" / "podman")
+
+    def backend_in_another_process(self) -> tuple[Callable[..., Backend], tuple[object, ...]]:
+        return BackendElsewhere, (self._state,)
+
+    async def test_what_needs_this_hosts_directories_is_said(self, fingerprint: Fingerprint) -> None:
+        assert fingerprint.support(Feature.MOUNTS) is Support.REFUSED
+        assert fingerprint.support(Feature.WORKSPACE_COPY_ON_WRITE) is Support.EMULATED
+
+
+@asynccontextmanager
+async def running(backend: Backend, spec: SandboxSpec) -> AsyncIterator[Sandbox]:
+    sandbox = await backend.create(spec)
+    try:
+        yield sandbox
+    finally:
+        await sandbox.destroy()
+
+
+async def test_gvisor_as_podmans_runtime_isolates_more(named: str, state_directory: Path) -> None:
+    if shutil.which("runsc") is None:
+        pytest.skip("needs runsc")
+    backend = PodmanBackend(state_directory)
+    fingerprint = await backend.probe()
+    assert {runtime.name: runtime.level for runtime in fingerprint.runtimes}["runsc"] is IsolationLevel.USER_KERNEL
+    async with running(backend, replace(spec_of(named), runtime="runsc")) as sandbox:
+        assert sandbox.spec.level is IsolationLevel.USER_KERNEL
+        result = await sandbox.exec(Command(argv=shell("id -u; dmesg 2>/dev/null | head -1; cat"), stdin=True), stdin=b"through")
+        assert (result.stdout.split(b"\n")[0], result.stdout.endswith(b"through")) == (b"1000", True)
+
+
+async def test_a_runtime_that_podman_lacks_is_refused_before_anything_is_done(named: str, state_directory: Path) -> None:
+    with pytest.raises(Unsupported, match="no runtime 'kata'") as refused:
+        await PodmanBackend(state_directory).create(replace(spec_of(named), runtime="kata"))
+    assert "katacontainers" in refused.value.hint
