@@ -48,6 +48,11 @@ class Entry:
     descriptor: Descriptor | None = None  # of a layout
     saved: tuple[str, tuple[str, ...]] = ("", ())  # of docker save: paths of the configuration and of the layers
 
+    @property
+    def digest(self) -> str:
+        """Of its first document; empty for what docker saved."""
+        return self.descriptor.digest if self.descriptor is not None else ""
+
 
 class Layout:
     """A directory that holds images. Implements `images.source.Source`."""
@@ -168,9 +173,10 @@ def _chosen(entries: Sequence[Entry], reference: str) -> Sequence[Entry]:
     found = [each for each in entries if reference in each.names] or list(entries)
     if not found:
         raise InvalidInput("there is no image in it")
-    apart = len({each.names for each in found}) > 1 or (
-        len(found) > 1 and any(each.descriptor is None or each.descriptor.platform is None for each in found)
-    )
+    if found[0].digest and len({each.digest for each in found}) == 1:
+        return found[:1]  # one image, by several names
+    has_platforms = all(each.descriptor is not None and each.descriptor.platform is not None for each in found)
+    apart = len(found) > 1 and (len({each.names for each in found}) > 1 or not has_platforms)
     if apart:
         names = sorted(name for each in found for name in each.names)
         raise InvalidInput(
