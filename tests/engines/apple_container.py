@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # every call is a process: it imports no more than it needs
 VERSION = "1.2.2"
 REPEATED = {"--label", "--cap-add", "--cap-drop", "--network", "--mount", "--ulimit"}
 VALUES = {
-    "create": {"--name", "--entrypoint", "--uid", "--gid", "--workdir", "--cpus", "--memory", "--shm-size", *REPEATED},
+    "create": {"--name", "--entrypoint", "--uid", "--gid", "--workdir", "--cpus", "--memory", "--shm-size", "--dns", *REPEATED},
     "start": set(),
     "exec": {"--uid", "--gid", "--workdir"},
     "stop": {"--signal", "--time"},
@@ -234,6 +234,7 @@ def do_create(state: Path, options: Options) -> int:
         "memory": _mebibytes(options.one("--memory", "1024M")),
         "capabilities": _capabilities(options.all("--cap-add"), options.all("--cap-drop")),
         "networks": networks,
+        "resolver": options.one("--dns"),
         "read_only": "--read-only" in options.flags,
         "mounts": [_mount(text) for text in options.all("--mount")],
         "shm": _mebibytes(options.one("--shm-size", "64M")),

@@ -55,6 +55,11 @@ def build(root: str, record: dict) -> None:
             mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV | (MS_RDONLY if each["readonly"] else 0), data)
         else:
             bind(each["source"], target, writable=not each["readonly"])
+    if record["resolver"]:
+        with open(f"{root}/etc/resolv.conf", "w") as file:
+            file.write(f"nameserver {record['resolver']}\n")
+    with open(f"{root}/etc/hosts", "w") as file:
+        file.write(f"127.0.0.1 localhost {record['hostname']}\n")
     for path in MASKED:
         mask(root + path)
 
@@ -101,7 +106,7 @@ def loopback() -> None:
 
 def main(place: str, failed: int) -> None:
     with open(f"{place}/record.json") as file:
-        record = json.load(file)
+        record = json.load(file) | {"hostname": os.path.basename(place)}
     os.set_inheritable(failed, False)
     try:
         loopback()

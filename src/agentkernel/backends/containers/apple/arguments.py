@@ -23,7 +23,7 @@ def create_arguments(plan: ContainerPlan, guest_directory: str) -> tuple[str, ..
         *("--entrypoint", entrypoint, *_ROOT, "--workdir", "/"),
         *_limits(plan),
         *("--cap-drop", "ALL", *_pairs("--cap-add", (f"CAP_{name}" for name in plan.capabilities))),
-        *("--network", "none", "--no-dns"),
+        *("--network", "none", *(("--dns", plan.resolver) if plan.resolver else ("--no-dns",))),
         *(("--read-only",) if plan.read_only_root else ()),
         *_pairs("--mount", (_own(guest_directory), *map(_memory, (_RUN, *plan.tmpfs)))),
         plan.image,
