@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import stat
 import tarfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -219,6 +220,16 @@ class TestKeeping:
         layer = tar_of("nix/store/", ("nix/store/passwd", content), link("etc/passwd", "/nix/store/passwd"))
         registry.push("nix", "1", make_image(layer))
         assert (await obtain(world.library, world, f"{registry.address}/nix:1")).users == (("web", 33, 44), ("\ufffd", 1, 2))
+
+    async def test_sandboxes_may_walk_to_their_files_whatever_the_umask_is(self, world: World, registry: RunningRegistry) -> None:
+        before = os.umask(0o077)
+        try:
+            image = await obtain(world.library, world, f"{registry.address}/one:1")
+        finally:
+            os.umask(before)
+        root = Path(image.directory)
+        assert [stat.S_IMODE(each.stat().st_mode) for each in (root, *root.parents[:3])] == [0o755, 0o711, 0o711, 0o711]
+        assert stat.S_IMODE((world.directory / "blobs/sha256").stat().st_mode) == 0o700
 
     async def test_an_image_without_layers_is_empty(self, world: World, registry: RunningRegistry) -> None:
         registry.push("scratch", "1", make_image(config={"Cmd": ["/x"]}))

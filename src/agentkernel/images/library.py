@@ -31,7 +31,7 @@ from agentkernel.images.manifest import Manifest, parse_configuration, parse_doc
 from agentkernel.images.pull import Fetched, fetch
 from agentkernel.images.records import Record, Records
 from agentkernel.images.reference import Reference, is_digest, parse
-from agentkernel.images.roots import Roots, Unpack
+from agentkernel.images.roots import Roots, Unpack, make_passable
 from agentkernel.images.source import Source
 from agentkernel.images.threads import to_its_end
 from agentkernel.images.unpack import layer_options
@@ -222,7 +222,7 @@ class Library:
     async def _coming(self) -> AsyncIterator[None]:
         """While an image comes, nothing is removed that no name needs yet. What the disk refuses is an error of ours."""
         try:
-            os.makedirs(self._directory, mode=0o711, exist_ok=True)  # sandboxes' ids walk through it to their files
+            make_passable(self._directory)
             async with held(f"{self._directory}/lock", shared=True):
                 yield
         except OSError as error:
@@ -249,7 +249,7 @@ class Library:
 
     def _collect(self, in_use: Collection[str]) -> int:
         """Removes what no name needs, unless an image is coming just now; returns how many bytes of blobs that frees."""
-        os.makedirs(self._directory, mode=0o711, exist_ok=True)
+        make_passable(self._directory)
         lock = try_hold(f"{self._directory}/lock")
         if lock is None:
             return 0  # the next time then

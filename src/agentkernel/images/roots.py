@@ -13,6 +13,7 @@ import ctypes
 import json
 import os
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -132,9 +133,10 @@ class Roots:
     async def _staged(self, name: str, options: Sequence[str], archives: Sequence[str]) -> str:
         fresh = f"{self._base(name)}.new"
         await self.discard(fresh)  # of a crash: under the lock nobody else uses it
-        os.mkdir(fresh, 0o711)
+        make_passable(fresh)
         try:
-            os.mkdir(f"{fresh}/rootfs", 0o755)
+            os.mkdir(f"{fresh}/rootfs")
+            os.chmod(f"{fresh}/rootfs", 0o755)  # noqa: S103 - a root directory; what is around it is closed
             if archives:
                 await self._unpack(options, archives, f"{fresh}/rootfs")
             failpoint("images.root.unpacked")
@@ -168,7 +170,7 @@ class Roots:
             return None
 
     def _prepare(self) -> None:
-        os.makedirs(self._directory, mode=0o711, exist_ok=True)  # sandboxes' ids walk through it to their files
+        make_passable(self._directory)
 
     def _hold(self, digest: str) -> bool:
         if digest in self._held:
@@ -206,6 +208,13 @@ def _config(fields: dict[str, Any]) -> ImageConfig:
         entrypoint=tuple(map(str, fields["entrypoint"])),
         command=tuple(map(str, fields["command"])),
     )
+
+
+def make_passable(directory: str) -> None:
+    """Makes a directory that nobody else may look into, and that sandboxes' ids walk through to their files, whatever the umask is."""
+    os.makedirs(directory, mode=0o711, exist_ok=True)
+    if stat.S_IMODE(os.stat(directory).st_mode) != 0o711:
+        os.chmod(directory, 0o711)  # noqa: S103 - to walk through, not to list
 
 
 def flush(directory: str) -> None:
