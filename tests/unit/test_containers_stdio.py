@@ -61,7 +61,7 @@ class Attached:
         self.api.close()
 
     async def stop(self) -> None:
-        raise NotImplementedError
+        self.api.close()
 
     async def destroy(self) -> None:
         self.api.close()

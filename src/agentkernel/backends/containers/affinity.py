@@ -11,7 +11,13 @@ from agentkernel.backends.containers.dialect import EngineFacts
 from agentkernel.backends.containers.host import Host
 from agentkernel.errors import LaunchFailed
 
-_PROGRAM: Final = "import os, sys; os.sched_setaffinity(int(sys.argv[1]), set(map(int, sys.argv[2:])))"
+_PROGRAM: Final = """
+import os, sys
+try:
+    os.sched_setaffinity(int(sys.argv[1]), set(map(int, sys.argv[2:])))
+except ProcessLookupError:
+    pass  # it has ended: whoever attaches to it learns why
+"""
 _PATIENCE_S: Final = 30.0
 
 

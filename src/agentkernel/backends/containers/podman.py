@@ -42,6 +42,8 @@ _PROCESSES = 65_536
 _PROBE_S = 30.0
 _PYTHON = sys.executable
 _USER = 1000
+_NO_IDS = "this user has no subordinate ids, so a container would have one id for agent and workload"
+_NO_IDS_HINT = "as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 NAME; then: podman system migrate"
 _HERE = ("-u", "CONTAINER_HOST", "-u", "CONTAINER_CONNECTION")  # with one of them Podman's command line is a client, which unshares nothing
 
 
@@ -88,6 +90,8 @@ class PodmanDialect:
         found = await self.api.call("GET", "/libpod/info", deadline_s=_PROBE_S)
         host, security = _section(found, "host"), _section(_section(found, "host"), "security")
         rootless = security.get("rootless") is True
+        if rootless and sum(count for _, count in _ranges(_section(host, "idMappings").get("uidmap"))) < 2:
+            raise BackendUnavailable(_NO_IDS, hint=_NO_IDS_HINT)
         runtime = str(_section(host, "ociRuntime").get("name") or "")
         self._default_runtime = runtime
         local = self.api.endpoint.is_socket and host.get("kernel") == platform.release() and host.get("hostname") == socket.gethostname()
