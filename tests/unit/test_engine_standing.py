@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from unit.pool_world import spec_of
 
-from agentkernel.engine.standing import standing_of
+from agentkernel.engine.standing import is_poolable, standing_of
 from agentkernel.model.spec import Bind, RootFilesystem, RootKind, SandboxSpec, Workspace, WorkspaceMode
+from agentkernel.policy.inside import CERTIFICATES
 
 
 @pytest.fixture
@@ -71,9 +72,22 @@ def test_an_image_is_looked_at_too(tmp_path: Path) -> None:
     assert standing_of(spec) != before
 
 
+def test_whom_the_host_trusts_is_the_one_mount_that_is_looked_at(tmp_path: Path) -> None:
+    bundle = tmp_path / "certificates.pem"
+    bundle.write_text("old")
+    spec = spec_of(mounts=(Bind(source=str(bundle), target=CERTIFICATES),))
+    assert is_poolable(spec)
+    before = standing_of(spec)
+    (tmp_path / "new").write_text("new")
+    (tmp_path / "new").rename(bundle)
+    assert standing_of(spec) != before
+    assert not is_poolable(spec_of(mounts=(*spec.mounts, Bind(source="/srv", target="/data"))))
+    assert not is_poolable(spec_of(gpus="all"))
+
+
 MOUNTING = """
 import os, pickle, subprocess, sys
-from agentkernel.engine.standing import standing_of
+from agentkernel.engine.standing import is_poolable, standing_of
 spec = pickle.loads(bytes.fromhex(sys.argv[1]))
 def mount(path):
     subprocess.run(["mount", "-t", "tmpfs", "none", path], check=True)

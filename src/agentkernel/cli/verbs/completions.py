@@ -14,6 +14,7 @@ from agentkernel.cli.shells.bash import bash
 from agentkernel.cli.shells.fish import fish
 from agentkernel.cli.shells.zsh import zsh
 from agentkernel.cli.verbs import VERBS, load
+from agentkernel.model.image import PullPolicy
 from agentkernel.model.isolation import IsolationLevel
 from agentkernel.model.spec import StorageKind
 from agentkernel.policy.profiles import PROFILES
@@ -79,6 +80,8 @@ def _values(names: Sequence[str]) -> tuple[str, ...]:
         return tuple(assembly.BACKENDS)
     if "--min-isolation" in names:
         return tuple(level.label for level in IsolationLevel)
+    if "--pull" in names:
+        return tuple(policy.value for policy in PullPolicy)
     if "--storage" in names:
         return tuple(kind.value for kind in StorageKind)
     return ()
