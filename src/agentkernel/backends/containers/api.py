@@ -8,12 +8,12 @@ engines refuse old ones, and old ones new ones.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
 from typing import Any, Final, TypeVar
 from urllib.parse import urlencode
 
@@ -69,7 +69,7 @@ class Api:
         """One header of the answer to HEAD; empty where it has none."""
 
         def ask() -> str:
-            with self._failures(), closing(self._connect()) as connection:
+            with self._failures(), self._connected() as connection:
                 return self._begin(connection, "HEAD", self._target(path, query), None, DEADLINE_S, {}).getheader(header) or ""
 
         return await self._in_thread(ask)
@@ -96,15 +96,14 @@ class Api:
         try:
             target = self._target(path, query)
             answer = await self._in_thread(lambda: self._begin(connection, method, target, body, DEADLINE_S, headers or {}))
-            if connection.sock is not None:
-                connection.sock.settimeout(silence_s)
+            connection.stream.settimeout(silence_s)
             while line := await self._interruptible(answer.readline, connection):
                 if line.strip():
                     yield json.loads(line)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise self._unreachable(error) from error
         finally:
-            connection.close()
+            connection.hang_up()
 
     async def download(self, path: str, *, query: Query | None = None) -> AsyncIterator[bytes]:
         """The answer's bytes in chunks."""
@@ -116,7 +115,7 @@ class Api:
         except (OSError, http.client.HTTPException) as error:
             raise self._unreachable(error) from error
         finally:
-            connection.close()
+            connection.hang_up()
 
     async def version(self) -> tuple[int, int]:
         """The newest version of its interface that the engine speaks, at most ours."""
@@ -143,14 +142,13 @@ class Api:
                 under_way.exception()  # it is nobody's any more
             raise
 
-    async def _interruptible(self, work: Callable[[], Result], connection: http.client.HTTPConnection) -> Result:
+    async def _interruptible(self, work: Callable[[], Result], connection: _Connection) -> Result:
         """Reading: a cancelled one is cut off at once."""
         under_way = asyncio.get_running_loop().run_in_executor(self._threads, work)
         try:
             return await asyncio.shield(under_way)
         except asyncio.CancelledError:
-            if connection.sock is not None:
-                connection.sock.shutdown(socket.SHUT_RDWR)
+            connection.cut()
             await asyncio.wait([under_way])
             under_way.exception()
             raise
@@ -158,7 +156,7 @@ class Api:
     # -- in threads
 
     def _call(self, method: str, target: Callable[[], str], body: object, deadline_s: float) -> Any:
-        with self._failures(), closing(self._connect()) as connection:
+        with self._failures(), self._connected() as connection:
             answer = self._begin(connection, method, target, body, deadline_s, {})
             content = answer.read(MAX_ANSWER_BYTES)
             if not content:
@@ -168,7 +166,7 @@ class Api:
 
     def _begin(
         self,
-        connection: http.client.HTTPConnection,
+        connection: _Connection,
         method: str,
         target: Callable[[], str],
         body: object,
@@ -178,8 +176,7 @@ class Api:
         """Sends the request and reads the head of its answer; raises EngineRefused for an error's."""
         with self._failures():
             path = target()
-            if connection.sock is not None:
-                connection.sock.settimeout(deadline_s)
+            connection.stream.settimeout(deadline_s)
             content, described = _encoded(body, method)
             named = {"Host": "engine", "Connection": "close", **described, **headers}
             connection.request(method, path, content, named, encode_chunked="Transfer-Encoding" in named)
@@ -188,9 +185,17 @@ class Api:
                 raise EngineRefused(answer.status, _message(answer))
             return answer
 
-    def _connect(self) -> http.client.HTTPConnection:
+    def _connect(self) -> _Connection:
         with self._failures():
             return _Connection(self.endpoint)
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[_Connection]:
+        connection = self._connect()
+        try:
+            yield connection
+        finally:
+            connection.hang_up()
 
     def _target(self, path: str, query: Query | None) -> Callable[[], str]:
         text = urlencode({name: _text(value) for name, value in (query or {}).items()})
@@ -203,7 +208,7 @@ class Api:
         return made
 
     def _negotiate(self) -> None:
-        with self._failures(), closing(self._connect()) as connection:
+        with self._failures(), self._connected() as connection:
             answer = self._begin(connection, "GET", lambda: "/_ping", None, CONNECT_S, {})
             said = answer.getheader("Api-Version") or "1.40"
             major, _, minor = said.partition(".")
@@ -211,7 +216,7 @@ class Api:
                 raise http.client.HTTPException(f"it says that it speaks version {said!r}")
             self._version = "/v{}.{}".format(*min((int(major), int(minor)), NEWEST))
 
-    @contextmanager
+    @contextlib.contextmanager
     def _failures(self) -> Iterator[None]:
         """For the block, an engine that does not answer is BackendUnavailable."""
         try:
@@ -237,7 +242,25 @@ class _Connection(http.client.HTTPConnection):
 
     def __init__(self, endpoint: Endpoint) -> None:
         super().__init__("engine")
-        self.sock = endpoint.open(CONNECT_S)
+        self.sock = self.stream = endpoint.open(CONNECT_S)  # `sock` is gone as soon as the answer's head says that it is the last one
+        self.answer: http.client.HTTPResponse | None = None
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        """As of any connection; the answer is closed with it."""
+        self.answer = super().getresponse()
+        return self.answer
+
+    def hang_up(self) -> None:
+        """Closes the stream and the answer."""
+        if self.answer is not None:
+            self.answer.close()
+        self.close()
+        self.stream.close()
+
+    def cut(self) -> None:
+        """Ends whoever reads."""
+        with contextlib.suppress(OSError):
+            self.stream.shutdown(socket.SHUT_RDWR)
 
     def connect(self) -> None:
         """Never called: it is connected, and there is no second request."""
