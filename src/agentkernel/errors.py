@@ -10,6 +10,7 @@
       NotFound                       not_found        125
       Conflict                       conflict         125
       Busy                           busy             125   too much at once; nothing was done, try again
+      ImageFailed                    image_failed     125   an image cannot be had, or is not what its digests say
       StoreFailed                    store_failed     125   the disk or database of agentkernel's own state failed
       DaemonUnavailable              daemon_unavailable  125  no daemon answers and none can be started
       SandboxFailed                  sandbox_failed   125   the sandbox, not the command, failed
