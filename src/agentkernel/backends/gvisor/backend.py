@@ -6,19 +6,21 @@ import asyncio
 import os
 from pathlib import Path
 
+from agentkernel.abc import Sandbox
 from agentkernel.backends._linux.backend import LinuxBackend
 from agentkernel.backends._linux.holdings import Holdings
 from agentkernel.backends._linux.host import Host
 from agentkernel.backends._linux.state import create_state
 from agentkernel.backends.gvisor import fingerprint
 from agentkernel.backends.gvisor.build import GvisorMaker
-from agentkernel.backends.gvisor.refusal import NAME, NEEDS_ROOT, ROOT_HINT
+from agentkernel.backends.gvisor.refusal import NAME, NEEDS_ROOT, ROOT_HINT, require
 from agentkernel.backends.gvisor.runtime import PLATFORMS
 from agentkernel.channel.mux import Deadlines
 from agentkernel.errors import AgentKernelError, BackendUnavailable
 from agentkernel.model.isolation import Fingerprint
 from agentkernel.model.spec import NetworkMode, SandboxSpec
 
+PLATFORM_HINT = "run `runsc --debug --alsologtostderr do true` to see what this host refuses"
 PROBE_S = 10.0  # a platform that does not work hangs as a rule
 
 
@@ -30,7 +32,25 @@ class GvisorBackend(LinuxBackend):
     def __init__(self, state_directory: Path | None = None) -> None:
         """`state_directory` overrides where sandboxes are recorded and keep their files (tests); the default is per user."""
         self._gvisor = GvisorMaker(Host(self.name, state_directory))
+        self._settling = asyncio.Lock()
         super().__init__(self._gvisor)
+
+    async def create(self, spec: SandboxSpec) -> Sandbox:
+        """As `LinuxBackend.create`; raises also BackendUnavailable."""
+        await self._be_settled(spec)
+        return await super().create(spec)
+
+    async def boot(self, sandbox_id: str, spec: SandboxSpec, owner: str) -> Sandbox:
+        """As `LinuxBackend.boot`; raises also BackendUnavailable."""
+        await self._be_settled(spec)
+        return await super().boot(sandbox_id, spec, owner)
+
+    async def _be_settled(self, spec: SandboxSpec) -> None:
+        """The platform is known, as a rule from an earlier probe; what is remembered of that may have been made by another engine."""
+        require(spec, self._host.facts)
+        async with self._settling:
+            if not self._gvisor.runtime.platform and (obstacle := await self._settle()):
+                raise BackendUnavailable(f"gVisor runs on no platform here: {obstacle}", hint=PLATFORM_HINT)
 
     async def probe(self) -> Fingerprint:
         """Makes a whole sandbox on each platform, the best first, until one has answered; see `abc.Backend.probe`."""
@@ -43,7 +63,7 @@ class GvisorBackend(LinuxBackend):
             return fingerprint.not_ready(missing.message, missing.hint)
         runtime = self._gvisor.runtime
         if obstacle:
-            return fingerprint.not_ready(obstacle, "run `runsc --debug --alsologtostderr do true` to see what this host refuses")
+            return fingerprint.not_ready(obstacle, PLATFORM_HINT)
         try:
             await self._prove(runtime.platform, fingerprint.probe_spec(NetworkMode.HOST))
         except AgentKernelError as failure:

@@ -27,11 +27,10 @@ from agentkernel.backends.gvisor.bundle import config
 from agentkernel.backends.gvisor.configuration import configuration_of
 from agentkernel.backends.gvisor.layout import BUNDLE, ROOT, STATE, build_plan
 from agentkernel.backends.gvisor.memory import MemoryGauge, group_limits, storage_bytes
-from agentkernel.backends.gvisor.refusal import require
 from agentkernel.backends.gvisor.runtime import Runtime, find_runtime, with_platform
 from agentkernel.channel.mux import Deadlines
 from agentkernel.channel.sandbox import GuestSandbox, open_sandbox
-from agentkernel.errors import BackendUnavailable, LaunchFailed, SandboxFailed
+from agentkernel.errors import LaunchFailed, SandboxFailed
 from agentkernel.failpoints import failpoint
 from agentkernel.model.spec import NetworkMode, SandboxSpec, StorageKind, Workspace
 
@@ -69,17 +68,13 @@ class GvisorMaker:
 
     async def build(self, spec: SandboxSpec, holdings: Holdings, state: SandboxState) -> GuestSandbox:
         """See `Maker.build`."""
-        platform = self.runtime.platform
-        if not platform:
-            raise BackendUnavailable("it is not known yet on which platform gVisor runs here", hint="run `agentkernel doctor`")
-        return await self.build_on(platform, spec, holdings, state)
+        return await self.build_on(self.runtime.platform, spec, holdings, state)
 
     async def build_on(
         self, platform: str, spec: SandboxSpec, holdings: Holdings, state: SandboxState, deadlines: Deadlines = _DEADLINES
     ) -> GuestSandbox:
         """The same on a platform that may not work; `deadlines`: how long it has for its first answers."""
         host = self.host
-        require(spec, host.facts)
         with contextlib.closing(listen(state.path)) as listener, _log(state) as log:
             launcher = Launcher(guest_binary(), listener.fileno(), log)
         try:
