@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -88,6 +90,7 @@ async def running(backend: Backend, spec: SandboxSpec) -> AsyncIterator[Sandbox]
         await sandbox.destroy()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="a plain user's runsc needs more than this host gives")
 async def test_gvisor_as_podmans_runtime_isolates_more(named: str, state_directory: Path) -> None:
     if shutil.which("runsc") is None:
         pytest.skip("needs runsc")
@@ -104,3 +107,20 @@ async def test_a_runtime_that_podman_lacks_is_refused_before_anything_is_done(na
     with pytest.raises(Unsupported, match="no runtime 'kata'") as refused:
         await PodmanBackend(state_directory).create(replace(spec_of(named), runtime="kata"))
     assert "katacontainers" in refused.value.hint
+
+
+async def test_where_nobody_serves_a_service_is_started_and_may_be_killed(
+    named: str, state_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if Path("/run/podman/podman.sock").exists():
+        pytest.skip("root's own Podman is served on this host")
+    monkeypatch.delenv("CONTAINER_HOST")
+    backend = PodmanBackend(state_directory)
+    async with running(backend, spec_of(named)) as sandbox:
+        records = list(Path(os.environ["AGENTKERNEL_HOME"], "run", "podman").glob("*/pid"))
+        assert records
+        for record in records:
+            os.kill(int(record.read_text()), signal.SIGKILL)
+        assert (await sandbox.exec(Command(argv=shell("echo alive")))).stdout == b"alive\n"
+        async with running(backend, spec_of(named)) as another:
+            assert (await another.exec(Command(argv=shell("echo more")))).stdout == b"more\n"

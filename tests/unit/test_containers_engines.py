@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agentkernel.backends.containers.contexts import docker_endpoint, podman_endpoint
+from agentkernel.backends.containers.dialect import EngineBind
 from agentkernel.backends.containers.endpoint import Transport, parse_endpoint
-from agentkernel.backends.containers.podman_plan import IdMap, caller_as, cdi_names
+from agentkernel.backends.containers.plan import Naming, Stream, plan_of
+from agentkernel.backends.containers.podman_plan import IdMap, Way, caller_as, cdi_names, specification
 from agentkernel.backends.containers.runtimes import default_of_docker, level_of, of_docker, require_runtime, runtimes_of, shares_sockets
 from agentkernel.errors import BackendUnavailable, Unsupported
 from agentkernel.model.isolation import IsolationLevel
+from agentkernel.model.spec import NetworkMode, RootFilesystem, RootKind, SandboxSpec
 
 CONTAINER, USER_KERNEL, VM = IsolationLevel.CONTAINER, IsolationLevel.USER_KERNEL, IsolationLevel.VM
 
@@ -219,3 +223,52 @@ def test_gpus_have_names() -> None:
     assert cdi_names("2") == ["nvidia.com/gpu=0", "nvidia.com/gpu=1"]
     assert cdi_names("GPU-1,GPU-2") == ["nvidia.com/gpu=GPU-1", "nvidia.com/gpu=GPU-2"]
     assert cdi_names("") == []
+
+
+def made_of(**changes: Any) -> dict[str, Any]:
+    """What libpod is asked for, of a spec with changes."""
+    root = RootFilesystem(kind=RootKind.IMAGE, reference="localhost/x:1", digest="sha256:" + "0" * 64)
+    way = changes.pop("way", Way(seccomp_file="/seccomp", limits=frozenset(("memory", "pids", "cpu"))))
+    stream = changes.pop("stream", Stream.SOCKET)
+    binds = changes.pop("binds", ())
+    naming = Naming(sandbox_id="0" * 16, owner="o", version="1", guest_volume="guest", stream=stream, run_directory="/host/run")
+    return specification(plan_of(SandboxSpec(name="x", profile="moderate", root=root, **changes), naming), binds, way)
+
+
+def test_podman_is_asked_for_every_wall() -> None:
+    spec = made_of()
+    assert (spec["cap_drop"], spec["no_new_privileges"], spec["privileged"]) == (["ALL"], True, False)
+    assert set(spec["cap_add"]) == {"CAP_CHOWN", "CAP_KILL", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID"}
+    assert spec["seccomp_profile_path"] == "/seccomp"
+    assert spec["netns"] == {"nsmode": "none"}
+    assert spec["image"].startswith("sha256:") and spec["entrypoint"] == ["/.agentkernel/bin/agentkernel-guest"]
+    assert spec["log_configuration"] == {"driver": "none"} and spec["healthconfig"] == {"Test": ["NONE"]}
+    assert spec["resource_limits"]["memory"]["limit"] == spec["resource_limits"]["memory"]["swap"]
+    assert not spec["httpproxy"] and not spec["env_host"], "nothing of the host's environment comes in"
+    assert {"core", "nofile"} >= {each["type"] for each in spec["r_limits"]}
+
+
+def test_podman_is_told_of_mounts_owners_and_names() -> None:
+    binds = (
+        EngineBind(source="/a", target="/x", writable=True, protected=(".git/hooks",)),
+        EngineBind(source="/b", target="/y", writable=False, executable=False),
+    )
+    spec = made_of(
+        binds=binds,
+        network=NetworkMode.FILTERED,
+        way=Way(seccomp_file="", resolver_file="/r", uid_map=caller_as(1000, [(0, 1), (1, 65536)])),
+    )
+    mounts = {mount["destination"]: mount for mount in spec["mounts"]}
+    assert "rw" in mounts["/x"]["options"] and "ro" in mounts["/x/.git/hooks"]["options"] and "rw" in mounts["/x/.git"]["options"]
+    assert {"ro", "noexec"} <= set(mounts["/y"]["options"])
+    assert mounts["/home/user"]["options"][1].startswith("mode=755,uid=1000,gid=1000,")
+    assert mounts["/etc/resolv.conf"]["source"] == "/r" and mounts["/.agentkernel/run"]["source"] == "/host/run"
+    assert spec["userns"] == {"nsmode": "private"} and spec["idmappings"]["UIDMap"][1] == {"container_id": 1000, "host_id": 0, "size": 1}
+    assert "seccomp_profile_path" not in spec and "CAP_NET_BIND_SERVICE" in spec["cap_add"]
+
+
+def test_a_stream_inside_binds_nothing_of_the_host() -> None:
+    spec = made_of(stream=Stream.SESSION, runtime="runsc")
+    assert spec["command"] == ["agent", "--listen", "/.agentkernel/agent.sock"]
+    assert [mount for mount in spec["mounts"] if mount["type"] == "bind"] == []
+    assert {mount["destination"]: mount["options"][1] for mount in spec["mounts"]}["/home/user"] == "mode=1777"
