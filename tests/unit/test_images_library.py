@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import stat
+import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -16,6 +18,7 @@ import pytest
 from registry_world import INDEX, MANIFEST, MadeImage, RunningRegistry, digest_of, make_image, make_index, running_registry, tar_of
 from unit.images_world import World, needs_registry, tree
 
+import agentkernel
 from agentkernel.errors import Conflict, InvalidInput, NotFound
 from agentkernel.images import roots
 from agentkernel.images.library import Library
@@ -235,6 +238,12 @@ class TestKeeping:
         registry.push("scratch", "1", make_image(config={"Cmd": ["/x"]}))
         image = await obtain(world.library, world, f"{registry.address}/scratch:1")
         assert (tree(image.directory), image.config.command) == ({}, ("/x",))
+
+
+def test_nothing_of_http_is_imported_before_a_registry_is_asked() -> None:
+    code = "import sys, agentkernel.images.library; assert not {'httpx', 'h11', 'anyio'} & sys.modules.keys()"
+    source = Path(agentkernel.__file__).parents[1]
+    subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(source)}, check=True)
 
 
 def link(name: str, target: str) -> tarfile.TarInfo:

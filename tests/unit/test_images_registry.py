@@ -202,6 +202,30 @@ async def test_a_registry_that_nobody_runs_cannot_be_reached(world: World) -> No
         await pull(world, "127.0.0.1:9/app:1")
 
 
+async def test_a_registry_that_takes_its_time_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentkernel.images.registry.DOCUMENT_TIMEOUT_S", 0.3)
+    ended = asyncio.Event()
+
+    async def drip(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nEndless: ")
+        try:
+            while True:
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+        except OSError:
+            ended.set()  # the client has gone
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(ImageFailed, match=r"does not answer in 0\.3 s"):
+            await pull(world, f"127.0.0.1:{port}/app:1")
+        await ended.wait()
+
+
 # -- networks that break ----------------------------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ Importing this takes as long as httpx does; nothing else of the package imports 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -30,7 +31,9 @@ from agentkernel.images.transport import is_loopback, open_client
 HUB_HOST = "registry-1.docker.io"
 MAX_REDIRECTS = 5
 MAX_TOKEN_BYTES = 64 * 1024
+DOCUMENT_TIMEOUT_S = 60.0  # for a manifest with all that is asked before it, however slowly its bytes come
 _CLIENT_ID = "agentkernel"
+_ACCEPT = {"Accept": ", ".join(ACCEPTED)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +67,7 @@ class Registry:
 
     async def digest(self, asked: str) -> str:
         """The digest that a tag stands for now, if the registry tells it without sending the manifest; else empty."""
-        async with self._answer("HEAD", f"manifests/{asked}", {"Accept": ", ".join(ACCEPTED)}) as response:
+        async with self._in_time(), self._answer("HEAD", f"manifests/{asked}", _ACCEPT) as response:
             if response.status_code != 200:
                 return ""
             said = response.headers.get("docker-content-digest", "")
@@ -77,7 +80,7 @@ class Registry:
             NotFound, Refused: the registry does not have it, or not for this login.
             ImageFailed: it cannot be reached, or sends something else.
         """
-        async with self._answer("GET", f"manifests/{asked}", {"Accept": ", ".join(ACCEPTED)}) as response:
+        async with self._in_time(), self._answer("GET", f"manifests/{asked}", _ACCEPT) as response:
             await self._require_ok(response, (200,))
             data = await body(response, MAX_DOCUMENT_BYTES)
             said = response.headers.get("docker-content-digest", "")
@@ -107,6 +110,14 @@ class Registry:
                 yield Transfer(offset=offset_of(response, offset), chunks=stream(response))
         except Unreachable as error:
             raise BrokenTransfer(error.message) from None
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(DOCUMENT_TIMEOUT_S):
+                yield
+        except TimeoutError:
+            raise Unreachable(f"{self._reference.registry} does not answer in {DOCUMENT_TIMEOUT_S:g} s", hint="try again later") from None
 
     @asynccontextmanager
     async def _answer(self, method: str, path: str, headers: Mapping[str, str]) -> AsyncIterator[httpx.Response]:
