@@ -23,8 +23,14 @@ def test_the_daemon_gets_little_of_the_environment() -> None:
 
 
 def test_the_daemon_asks_the_engines_that_its_first_client_would() -> None:
-    given = {"DOCKER_HOST": "unix:///d", "DOCKER_CONTEXT": "c", "CONTAINER_HOST": "unix:///p", "DOCKER_AUTH_CONFIG": "secret"}
-    expected = {"DOCKER_HOST": "unix:///d", "DOCKER_CONTEXT": "c", "CONTAINER_HOST": "unix:///p"}
+    given = {
+        "DOCKER_HOST": "unix:///d",
+        "DOCKER_CONTEXT": "c",
+        "CONTAINER_HOST": "unix:///p",
+        "CONTAINERS_CONF": "/c",
+        "DOCKER_AUTH_CONFIG": "secret",
+    }
+    expected = {"DOCKER_HOST": "unix:///d", "DOCKER_CONTEXT": "c", "CONTAINER_HOST": "unix:///p", "CONTAINERS_CONF": "/c"}
     assert daemon_process.daemon_environment(given) == expected
 
 

@@ -24,7 +24,13 @@ ERRORS = "daemon.stderr"
 WAIT_S = 15.0
 _PASSED = frozenset({"PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE"})
 # Where this user's container engines listen: the daemon asks those that the first client would.
-_PASSED_ENGINES = frozenset({"DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "CONTAINER_HOST"})
+_PASSED_ENGINES = frozenset(
+    {
+        *("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"),
+        *("CONTAINER_HOST", "CONTAINER_SSHKEY", "CONTAINER_CONNECTION"),
+        *("CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "CONTAINERS_REGISTRIES_CONF"),  # where Podman's own settings are
+    }
+)
 # What reaching a registry takes here; none of it is ever shown to a sandbox.
 _PASSED_REGISTRIES = frozenset(
     {
