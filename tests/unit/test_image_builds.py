@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines.docker import DockerHost, docker_host
+from engines.docker import DockerHost
 from engines.podman import podman_host
 
 from agentkernel.engine.parts import BuildPlace
@@ -251,9 +251,10 @@ async def test_what_a_builder_names_an_image_must_be_an_id(workshop: Workshop) -
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[DockerHost]:
-    with docker_host() as host:
-        yield host
+def engine(dockerd: DockerHost) -> Iterator[DockerHost]:
+    yield dockerd
+    dockerd.run("image", "rm", "--force", REFERENCE)
+    dockerd.run("image", "prune", "--force")
 
 
 @pytest.fixture
