@@ -25,7 +25,7 @@ def create_arguments(plan: ContainerPlan, guest_directory: str) -> tuple[str, ..
         *("--cap-drop", "ALL", *_pairs("--cap-add", (f"CAP_{name}" for name in plan.capabilities))),
         *("--network", "none", *(("--dns", plan.resolver) if plan.resolver else ("--no-dns",))),
         *(("--read-only",) if plan.read_only_root else ()),
-        *_pairs("--mount", (_own(guest_directory), *map(_memory, (_RUN, *plan.tmpfs)))),
+        *_pairs("--mount", _mounts(plan, guest_directory)),
         plan.image,
         *words,
     )
@@ -46,8 +46,11 @@ def _limits(plan: ContainerPlan) -> tuple[str, ...]:
     return (*memory, *cpus, "--shm-size", f"{max(1, plan.shm_bytes // _MIB)}M", "--ulimit", f"nofile={AGENT_FILES}:{AGENT_FILES}")
 
 
-def _own(guest_directory: str) -> str:
-    return f"type=bind,source={guest_directory},target={GUEST_DIRECTORY},readonly"
+def _mounts(plan: ContainerPlan, guest_directory: str) -> list[str]:
+    """Outer places before those in them."""
+    places = {each.target: _memory(each) for each in (_RUN, *plan.tmpfs)}
+    places[GUEST_DIRECTORY] = f"type=bind,source={guest_directory},target={GUEST_DIRECTORY},readonly"
+    return [places[target] for target in sorted(places, key=lambda target: (target.count("/"), target))]
 
 
 def _memory(tmpfs: Tmpfs) -> str:
