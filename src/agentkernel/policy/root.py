@@ -54,7 +54,8 @@ def roots(request: SandboxRequest, surroundings: Surroundings, fingerprints: Seq
         return (_picked(request, surroundings, picked, _without_host(picked)),)
     if not request.argv:
         raise Unsupported("this host offers no root file system of its own", hint=_HINT)
-    raise CommandNotFound(f"there is no command {os.fsdecode(request.argv[0])!r} on this host", hint=f"check the name; or where an image has it, {_HINT}")
+    name = os.fsdecode(request.argv[0])
+    raise CommandNotFound(f"there is no command {name!r} on this host", hint=f"check the name; or where an image has it, {_HINT}")
 
 
 def _asked(request: SandboxRequest, surroundings: Surroundings) -> Root:
