@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +22,9 @@ from agentkernel.backends.containers.podman import PodmanBackend, PodmanDialect
 from agentkernel.errors import Unsupported
 from agentkernel.model.command import Command
 from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Support
-from agentkernel.model.spec import RootFilesystem, RootKind, SandboxSpec
-from agentkernel.testing.base import shell
+from agentkernel.model.spec import RootFilesystem, RootKind, SandboxSpec, StorageKind
+from agentkernel.testing.base import eventually, shell
 from agentkernel.testing.exec import InputConformance
-from agentkernel.testing.lasting import LastingConformance
 
 
 class Elsewhere(PodmanDialect):
@@ -60,7 +59,7 @@ def spec_of(image: str) -> SandboxSpec:
     return SandboxSpec(name="elsewhere", profile="moderate", root=root, environment=(("PATH", "/usr/bin:/bin"), ("LANG", "C.UTF-8")))
 
 
-class TestPodmanElsewhere(InputConformance, LastingConformance):
+class TestPodmanElsewhere(InputConformance):
     @pytest.fixture
     def backend(self, named: str, state_directory: Path) -> Backend:
         self._image, self._state = named, state_directory
@@ -69,16 +68,24 @@ class TestPodmanElsewhere(InputConformance, LastingConformance):
     def base_spec(self) -> SandboxSpec:
         return spec_of(self._image)
 
-    def watched_directories(self) -> Sequence[Path]:
-        own = self._state / "podman"
-        return (own / "sandboxes", own / "lasting", self._state / "data" / "podman")
-
-    def backend_in_another_process(self) -> tuple[Callable[..., Backend], tuple[object, ...]]:
-        return BackendElsewhere, (self._state,)
-
     async def test_what_needs_this_hosts_directories_is_said(self, fingerprint: Fingerprint) -> None:
         assert fingerprint.support(Feature.MOUNTS) is Support.REFUSED
         assert fingerprint.support(Feature.WORKSPACE_COPY_ON_WRITE) is Support.EMULATED
+
+    async def test_it_goes_on_without_its_engine_and_keeps_its_files(self, backend: Backend, fingerprint: Fingerprint) -> None:
+        spec, sandbox_id, owner = self.spec(storage=StorageKind.DISK), os.urandom(8).hex(), os.urandom(16).hex()
+        first = await backend.boot(sandbox_id, spec, owner)
+        process = await first.start(Command(argv=shell("echo kept > kept; sleep 0.5; echo done"), detached=True))
+        await first.close()
+        again = await BackendElsewhere(self._state).recover(sandbox_id, spec, owner)
+        assert again is not None
+        taken = await again.attach(process.exec_id)
+        assert b"".join([data async for _, data in taken.output()]) == b"done\n"
+        await again.stop()
+        booted = await backend.boot(sandbox_id, spec, owner)
+        assert (await booted.exec(Command(argv=shell("cat kept")))).stdout == b"kept\n"
+        await booted.destroy()
+        assert await backend.sweep_owned(owner, ()) == 0
 
 
 @asynccontextmanager
@@ -119,8 +126,14 @@ async def test_where_nobody_serves_a_service_is_started_and_may_be_killed(
     async with running(backend, spec_of(named)) as sandbox:
         records = list(Path(os.environ["AGENTKERNEL_HOME"], "run", "podman").glob("*/pid"))
         assert records
-        for record in records:
-            os.kill(int(record.read_text()), signal.SIGKILL)
+        services = [int(record.read_text()) for record in records]
+        for pid in services:
+            os.kill(pid, signal.SIGKILL)
+
+        async def gone() -> bool:
+            return not any(Path(f"/proc/{pid}").exists() for pid in services)
+
+        assert await eventually(gone)
         assert (await sandbox.exec(Command(argv=shell("echo alive")))).stdout == b"alive\n"
         async with running(backend, spec_of(named)) as another:
             assert (await another.exec(Command(argv=shell("echo more")))).stdout == b"more\n"
