@@ -34,8 +34,8 @@ async def fetched(
 ) -> SandboxRequest:
     """The request, once its image is here: who makes a sandbox of it waits for nothing that nobody sees.
 
-    `watching` gets the image's name, where one is fetched. Where policy says no, nothing is fetched and nothing raised: whoever asks for the
-    sandbox is told.
+    `watching` gets the image's name, where one is fetched. Where policy says no, nothing is fetched and nothing raised: whoever asks for
+    the sandbox is told.
     """
     if request.image is not None and request.image.startswith("/"):
         return request
