@@ -63,7 +63,7 @@ def podman_host() -> Iterator[PodmanHost]:
     environment["CONTAINER_HOST"] = f"unix://{socket}"
     with open(directory / "log", "wb") as log:
         argv = [sys.executable, "-IS", str(REAPER), podman, "system", "service", "--time=0", f"unix://{socket}"]
-        service = subprocess.Popen(argv, env=local, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        service = subprocess.Popen(argv, env=local, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory, start_new_session=True)
     try:
         _await_socket(socket, service, directory / "log")
         yield PodmanHost(socket=socket, environment=environment)
@@ -72,9 +72,10 @@ def podman_host() -> Iterator[PodmanHost]:
         _end_services(runtime)
         service.send_signal(signal.SIGTERM)
         service.wait(30)
-        _end_pause(runtime)
         _remove_tree(podman, local, directory)
-        _remove_tree(podman, local, runtime)
+        _remove_tree(podman, local, runtime / "run")
+        _end_pause(runtime)  # the last `podman unshare` has started one again
+        shutil.rmtree(runtime, ignore_errors=True)
 
 
 def with_image_of_tests(host: PodmanHost, archive: Path) -> str:

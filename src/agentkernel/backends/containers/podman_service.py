@@ -22,7 +22,8 @@ from agentkernel.backends.containers.endpoint import Endpoint, Transport
 IDLE_S: Final = 120
 _START_S = 30.0
 _PAUSE_S = 0.02
-_FROM_THE_ROOT = ("/bin/sh", "-c", 'cd / && exec "$@"', "sh")  # it shall hold nobody's directory
+# It shall hold nobody's directory; and what conmon writes where it stands (a file `oom`) lies among its own files.
+_IN_ITS_DIRECTORY = ("/bin/sh", "-c", 'cd "$1" && shift && exec "$@"', "sh")
 _LOG_BYTES = 65_536
 # What Podman itself reads; nothing else of the caller's environment is a service's that outlives it (nor is its TMPDIR).
 _PASSED = (
@@ -70,7 +71,9 @@ class PodmanService(Endpoint):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.address)
         chosen = ("--runtime", self._runtime) if self._runtime else ()
-        pid = self._spawn((*_FROM_THE_ROOT, self._program, *chosen, "system", "service", f"--time={IDLE_S}", str(self)))
+        pid = self._spawn(
+            (*_IN_ITS_DIRECTORY, str(self._directory), self._program, *chosen, "system", "service", f"--time={IDLE_S}", str(self))
+        )
         write_file(str(self._directory / "pid"), str(pid))
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline:
