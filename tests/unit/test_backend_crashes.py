@@ -102,7 +102,11 @@ async def settle(kind: Kind, state: Path, act: str, sandbox_id: str) -> None:
 
 def own_leftovers(before: HostSnapshot, after: HostSnapshot, state: Path, sandbox_id: str) -> list[str]:
     """Others have groups, files and mounts, too; processes and namespaces below this process are ours."""
-    return [fact for fact in before.new_in(after) if not fact.startswith(("cgroups", "files", "mounts")) or sandbox_id in fact or str(state) in fact]
+    return [
+        fact
+        for fact in before.new_in(after)
+        if not fact.startswith(("cgroups", "files", "mounts")) or sandbox_id in fact or str(state) in fact
+    ]
 
 
 async def nothing_is_left(before: HostSnapshot, watched: list[Path], state: Path, sandbox_id: str) -> None:
