@@ -12,15 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conformance.directories import own_temporary_directory
 from conformance.roots import ENVIRONMENT
 from engines.docker import DockerHost, docker_host
 from engines.images import REFERENCE, python_image
 from security.catalogue import Program, programs
-from security.inside import Attack
+from security.inside_suite import Suite
 from security.network_suite import NetworkAttacks
-from security.oracle import Oracle
-from security.outside import HOST_TOKEN
 from security.planted import Planted
 
 from agentkernel.abc import Backend
@@ -62,39 +59,16 @@ def dockerd(limits_missing: str, planted: Planted, tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture
-def state_directory(limits_missing: str, planted: Planted) -> Iterator[Path]:
-    """The backend's own state, and the only temporary files of the test."""
-    with own_temporary_directory() as directory:
-        state = directory / "s"
-        state.mkdir(mode=0o711)
-        yield state
-
-
-@pytest.fixture
-async def backend(dockerd: DockerHost, state_directory: Path, guest: Path) -> Backend:
+async def backend(dockerd: DockerHost, suite: Suite) -> Backend:
     """With everything made that it makes once."""
-    made = DockerBackend(state_directory, dockerd.environment)
+    made = DockerBackend(suite.state_directory, dockerd.environment)
     await (await made.create(BASE)).destroy()
     return made
 
 
 @pytest.mark.parametrize("program", wanted(), ids=lambda program: program.name)
-async def test_in_a_container(
-    program: Program,
-    backend: Backend,
-    planted: Planted,
-    guest: Path,
-    state_directory: Path,
-    limits_missing: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    if program.bomb and limits_missing:
-        pytest.skip(f"bombs need limits of the test's own: {limits_missing}")
-    monkeypatch.setenv(HOST_TOKEN, planted.secret)
-    oracle = Oracle(planted=planted, guest=guest, directories=[state_directory / "docker" / name for name in ("sandboxes", "lasting")])
-    attack = Attack(program=program, planted=planted, backend=backend, base=BASE, oracle=oracle)
-    found = await attack.run()
-    assert found == [], f"{program.claim}: {program.path.name} said {attack.output[-800:]!r}"
+async def test_in_a_container(program: Program, backend: Backend, suite: Suite) -> None:
+    await suite.holds(program, backend, BASE, "docker/sandboxes", "docker/lasting")
 
 
 @pytest.mark.skipif(not ALL, reason="the egress process and the channel are the same as of other backends; AGENTKERNEL_SECURITY=all")

@@ -7,17 +7,11 @@ AGENTKERNEL_SECURITY=all adds the others. Of these two claims do not hold as the
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from conformance.directories import own_temporary_directory
 from conformance.roots import ENVIRONMENT, host_root
 from security.catalogue import Program, programs
-from security.inside import Attack
-from security.oracle import Oracle
-from security.outside import HOST_TOKEN
-from security.planted import Planted
+from security.inside_suite import Suite
 
 from agentkernel.abc import Backend
 from agentkernel.backends.gvisor.backend import GvisorBackend
@@ -33,20 +27,11 @@ BASE = SandboxSpec(name="security", profile="moderate", root=host_root(), enviro
 
 
 @pytest.fixture
-def state_directory(limits_missing: str, planted: Planted) -> Iterator[Path]:
-    """The backend's own state, and the only temporary files of the test."""
-    with own_temporary_directory() as directory:
-        state = directory / "s"
-        state.mkdir(mode=0o711)
-        yield state
-
-
-@pytest.fixture
-async def backend(state_directory: Path, guest: Path, monkeypatch: pytest.MonkeyPatch) -> Backend:
+async def backend(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> Backend:
     """Ready, with everything made that it makes once."""
     if "AGENTKERNEL_TEST_RUNSC" in os.environ:
         monkeypatch.setenv("AGENTKERNEL_RUNSC", os.environ["AGENTKERNEL_TEST_RUNSC"])
-    made = GvisorBackend(state_directory)
+    made = GvisorBackend(suite.state_directory)
     fingerprint = await made.probe()
     if not fingerprint.ready:
         pytest.skip(f"the gVisor backend is not ready on this host: {fingerprint.reason}")
@@ -58,20 +43,5 @@ def wanted() -> list[Program]:
 
 
 @pytest.mark.parametrize("program", wanted(), ids=lambda program: program.name)
-async def test_in_gvisor(
-    program: Program,
-    backend: Backend,
-    planted: Planted,
-    guest: Path,
-    state_directory: Path,
-    limits_missing: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    if program.bomb and limits_missing:
-        pytest.skip(f"bombs need limits of the test's own: {limits_missing}")
-    monkeypatch.setenv(HOST_TOKEN, planted.secret)
-    own = [state_directory / "gvisor" / "sandboxes", state_directory / "ranges", state_directory / "mount"]
-    oracle = Oracle(planted=planted, guest=guest, directories=own)
-    attack = Attack(program=program, planted=planted, backend=backend, base=BASE, oracle=oracle)
-    found = await attack.run()
-    assert found == [], f"{program.claim}: {program.path.name} said {attack.output[-800:]!r}"
+async def test_in_gvisor(program: Program, backend: Backend, suite: Suite) -> None:
+    await suite.holds(program, backend, BASE, "gvisor/sandboxes", "ranges", "mount")
