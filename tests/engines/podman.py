@@ -19,6 +19,7 @@ from engines.images import REFERENCE
 
 REAPER = Path(__file__).with_name("reaper.py")
 START_S = 60.0
+CONTAINERS_GROUP = "libpod_parent"  # beneath which root's Podman makes the control groups of containers, where it makes them itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
