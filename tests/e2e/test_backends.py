@@ -32,10 +32,10 @@ def user(world: Several, tmp_path: Path) -> Iterator[Several]:
     directory, environment = world.directory, world.environment
     world.directory, world.environment = tmp_path, dict(environment)
     yield world
+    world.directory, world.environment = directory, environment
     if names := world.ok("list", "--all", "--quiet").split():
         world.ok("remove", "--force", *names)
     wait_until(lambda: not world.left())
-    world.directory, world.environment = directory, environment
 
 
 @pytest.mark.parametrize("backend", ENGINES)
