@@ -64,9 +64,9 @@ class Several(AgentKernel):
     def left(self) -> list[str]:
         """What is there of sandboxes, on this host and in the engines."""
         found = [str(path) for place in _PLACES for path in self.home.glob(place)]
-        for engine in filter(None, (self.docker, self.podman)):
-            found += engine.run("ps", "--all", "--quiet", "--filter", "label=agentkernel.sandbox").split()
-            found += [each for each in engine.run("volume", "ls", "--quiet").split() if not each.startswith(_GUEST_VOLUME)]
+        for ask in [engine.run for engine in (self.docker, self.podman) if engine is not None]:
+            found += ask("ps", "--all", "--quiet", "--filter", "label=agentkernel.sandbox").split()
+            found += [each for each in ask("volume", "ls", "--quiet").split() if not each.startswith(_GUEST_VOLUME)]
         return found
 
 
