@@ -78,6 +78,7 @@ def ground_of(backend: str, directory: Path) -> Iterator[Ground]:
         with podman_host() as podman:
             with_image_of_tests(podman, python_image(directory))
             named = {name: value for name, value in podman.environment.items() if name != "AGENTKERNEL_HOME"}
+            named["AGENTKERNEL_PODMAN"] = shutil.which("podman") or ""
             yield _of_engine(backend, own, named, "podman", "--remote", "--url", named["CONTAINER_HOST"])
 
 
