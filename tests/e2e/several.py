@@ -90,9 +90,10 @@ def several_backends(request: pytest.FixtureRequest, environment: dict[str, str]
         found = json.loads(made.ok("backends", "--json"))
         made.ready = {each["name"]: "" if each["ready"] else each["reason"] or "it is not ready" for each in found}
         stack.callback(made, "daemon", "stop")
+        before = Host(made.home / "run").present()
         yield made
         wait_until(lambda: not made.left())
-        assert Host(made.home / "run").leftovers() == []
+        assert Host(made.home / "run").leftovers(before) == []
 
 
 def _where_it_is(find: Callable[[], Any]) -> Any:

@@ -33,7 +33,7 @@ def user(world: Several, tmp_path: Path) -> Iterator[Several]:
     world.directory, world.environment = tmp_path, dict(environment)
     yield world
     world.directory, world.environment = directory, environment
-    if names := world.ok("list", "--all", "--quiet").split():
+    if names := world.ok("list", "--quiet").split():  # those of a `run` go by themselves
         world.ok("remove", "--force", *names)
     wait_until(lambda: not world.left())
 
