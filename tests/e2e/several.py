@@ -19,7 +19,7 @@ from e2e.conftest import DEADLINE_S, AgentKernel
 from e2e.host import Host, wait_until
 from engines.docker import DockerHost
 from engines.images import python_image
-from engines.podman import PodmanHost, podman_host
+from engines.podman import PodmanHost, end_services, podman_host
 from registry_world import make_image, running_registry
 
 CONFIG = {
@@ -89,6 +89,7 @@ def several_backends(request: pytest.FixtureRequest, environment: dict[str, str]
         made = Several(directory=directory, environment=own, image=f"{registry.address}/tests/python:1", docker=docker, podman=podman)
         found = json.loads(made.ok("backends", "--json"))
         made.ready = {each["name"]: "" if each["ready"] else each["reason"] or "it is not ready" for each in found}
+        stack.callback(end_services, made.home)
         stack.callback(made, "daemon", "stop")
         before = Host(made.home / "run").present()
         yield made

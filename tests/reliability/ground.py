@@ -75,7 +75,7 @@ def ground_of(backend: str, directory: Path) -> Iterator[Ground]:
             named = {name: docker.environment[name] for name in ("DOCKER_HOST", "DOCKER_CONFIG")}
             yield _of_engine(backend, own, named, "docker")
     else:
-        with podman_host() as podman:
+        with podman_host(runtime_of_containers="runc" if shutil.which("runc") else "") as podman:
             with_image_of_tests(podman, python_image(directory))
             named = {name: value for name, value in podman.environment.items() if name != "AGENTKERNEL_HOME"}
             named["AGENTKERNEL_PODMAN"] = shutil.which("podman") or ""
