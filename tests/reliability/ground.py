@@ -14,6 +14,8 @@ from engines.docker import docker_host
 from engines.images import REFERENCE, python_image
 from engines.podman import podman_host, with_image_of_tests
 
+from agentkernel.backends.containers.plan import NAME_PREFIX
+
 BACKENDS = ("namespaces", "gvisor", "docker", "podman")
 _ENGINES_S = 5.0  # within which an engine ends containers, for each second that a process of the host's takes
 
@@ -44,7 +46,8 @@ class Ground:
         """Ids of the sandboxes that the engine has containers of."""
         if not self.program:
             return set()
-        return set(self._engine("ps", "--all", "--filter", "label=agentkernel.sandbox", "--format", '{{.Label "agentkernel.sandbox"}}'))
+        names = self._engine("ps", "--all", "--filter", "label=agentkernel.sandbox", "--format", "{{.Names}}")
+        return {name.removeprefix(NAME_PREFIX) for name in names}
 
     def clear(self) -> None:
         """Removes all containers of sandboxes."""
