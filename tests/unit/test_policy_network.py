@@ -13,6 +13,7 @@ from agentkernel.model.isolation import Feature, IsolationLevel
 from agentkernel.model.network import NOTHING, Base, PortRule, Rule
 from agentkernel.model.spec import Bind, NetworkMode, RootFile, RootFilesystem, RootKind, SandboxSpec
 from agentkernel.policy.inside import CERTIFICATES, files
+from agentkernel.policy.inside import variables as own_variables
 from agentkernel.policy.network import MAX_PORTS, MAX_RULES
 
 ONE, OTHER = Rule(host="example.com"), Rule(host="*.example.org", ports=(22,))
@@ -21,6 +22,11 @@ PROXY = "http://127.0.0.1:3128"
 NONE, FILTERED, HOST = NetworkMode.NONE, NetworkMode.FILTERED, NetworkMode.HOST
 UNFILTERED = fingerprint("namespaces", lacks=[Feature.NETWORK_FILTERED, Feature.TRANSPARENT_NETWORK])
 OPAQUE = fingerprint("namespaces", lacks=[Feature.TRANSPARENT_NETWORK])
+SSH_SETTINGS = b"""\
+Host * !localhost !127.0.0.1 !::1
+    ProxyCommand /etc/agentkernel/bin/agentkernel-guest connect %h %p
+Host *
+"""
 
 
 @pytest.mark.parametrize(
@@ -187,10 +193,25 @@ def test_names_are_looked_up_at_the_agents_resolver_in_either_root() -> None:
     )
     assert files(host) == host.root.files
     filtered = {file.path: file.content for file in files(replace(host, network=FILTERED))}
-    assert filtered == {"/a": b"", "/etc/resolv.conf": b"nameserver 127.0.0.1\n"}
+    assert filtered == {"/a": b"", "/etc/resolv.conf": b"nameserver 127.0.0.1\n", "/etc/ssh/ssh_config": SSH_SETTINGS}
     image = replace(host, network=FILTERED, root=RootFilesystem(kind=RootKind.DIRECTORY, directory="/srv/debian"))
     found = {file.path: file.content for file in files(image)}
-    assert found == {"/etc/resolv.conf": b"nameserver 127.0.0.1\n", "/etc/hosts": b"127.0.0.1 localhost sandbox\n::1 localhost\n"}
+    assert found == {
+        "/etc/resolv.conf": b"nameserver 127.0.0.1\n",
+        "/etc/hosts": b"127.0.0.1 localhost sandbox\n::1 localhost\n",
+        "/etc/ssh/ssh_config.d/agentkernel.conf": SSH_SETTINGS,
+    }
+
+
+def test_ssh_is_told_of_the_tunnel_only_where_nothing_is_redirected() -> None:
+    surroundings = replace(SURROUNDINGS, image_directory="/srv/debian")
+    through = "ProxyCommand /etc/agentkernel/bin/agentkernel-guest connect %h %p"
+    for redirected in (False, True):
+        spec = replace(granted(surroundings, image="/srv/debian").spec, transparent_network=redirected)
+        assert any(through.encode() in file.content for file in files(spec)) is not redirected
+        assert (own_variables(spec, certificates="").get("GIT_SSH_COMMAND") == f"ssh -o '{through}'") is not redirected
+    on_host = replace(granted(SURROUNDINGS).spec, transparent_network=False)
+    assert "GIT_SSH_COMMAND" not in own_variables(on_host, certificates="")  # its ssh reads the file, and what git's own settings say counts
 
 
 def test_apt_as_root_of_an_image_is_told_of_the_proxy_and_fetches_as_root() -> None:

@@ -55,6 +55,9 @@ class EgressLimits:
     bytes_total: int | None = None  # both directions together, since the sandbox started
 
 
+USUAL: Final = EgressLimits()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EgressChange:
     """What `network allow` and `network deny` do to a sandbox's rules: rules to add, and rules to drop wherever they stand."""
