@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import threading
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
 from egress_world import Agent, InProcess, loopback_rules, names
@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from agentkernel.egress import names as synthetic
 from agentkernel.egress import resolving, telling
 from agentkernel.egress.messages import MAX_MESSAGE_BYTES, read
-from agentkernel.egress.own import OwnAddresses
-from agentkernel.egress.reach import names_port, parse_proxy
+from agentkernel.egress.own import OwnAddresses, addresses_of, network_of
+from agentkernel.egress.proxied import parse_proxy
+from agentkernel.egress.reach import names_port
 from agentkernel.egress.resolving import Resolver, UnresolvedError
 from agentkernel.egress.telling import Teller
 from agentkernel.errors import ProtocolViolation
@@ -154,6 +155,36 @@ def test_this_host_has_its_loopback_addresses_and_the_one_that_it_connects_from(
         except OSError:
             return  # no route anywhere
         assert ip_address(probe.getsockname()[0]) in own
+
+
+def test_of_a_point_to_point_link_only_this_end_is_the_hosts() -> None:
+    one, other, all_of_them = (ip_address(f"203.0.113.{last}").packed for last in (5, 6, 255))
+    assert set(addresses_of({1: other, 2: one})) == {ip_address("203.0.113.5")}
+    assert set(addresses_of({1: one, 4: all_of_them})) == {ip_address("203.0.113.5"), ip_address("203.0.113.255")}
+
+
+@pytest.mark.parametrize(
+    ("address", "length", "network"),
+    [
+        ("203.0.113.5", 24, "203.0.113.0/24"),
+        ("203.0.113.5", 31, "203.0.113.4/31"),
+        ("203.0.113.5", 32, ""),
+        ("203.0.113.5", 8, "203.0.0.0/8"),
+        ("203.0.113.5", 7, ""),
+        ("203.0.113.5", 0, ""),
+        ("2001:db8:1:2::5", 64, "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::5", 128, ""),
+        ("2001:db8::", 16, "2001::/16"),
+        ("2000::", 3, ""),
+    ],
+)
+def test_a_network_is_more_than_one_address_and_less_than_the_internet(address: str, length: int, network: str) -> None:
+    assert [str(each) for each in network_of(ip_address(address).packed, length)] == ([network] if network else [])
+    assert list(network_of(None, length)) == []
+
+
+def test_this_host_is_in_the_network_of_its_loopback_interface() -> None:
+    assert ip_network("127.0.0.0/8") in OwnAddresses()()
 
 
 def test_a_port_is_named_by_the_rule_that_allowed() -> None:

@@ -10,7 +10,7 @@ from policy_examples import ROOT, SURROUNDINGS, codes, fingerprint, granted
 
 from agentkernel.errors import InvalidInput, Refused, Unsupported
 from agentkernel.model.isolation import Feature, IsolationLevel
-from agentkernel.model.network import NOTHING, Base, PortRule, Rule
+from agentkernel.model.network import NOTHING, Base, EgressLimits, PortRule, Rule
 from agentkernel.model.spec import Bind, NetworkMode, RootFile, RootFilesystem, RootKind, SandboxSpec
 from agentkernel.policy.inside import CERTIFICATES, files
 from agentkernel.policy.inside import variables as own_variables
@@ -203,6 +203,22 @@ def test_names_are_looked_up_at_the_agents_resolver_in_either_root() -> None:
     }
 
 
+def test_limits_go_with_a_filtered_network_and_narrow_an_open_one() -> None:
+    limits = EgressLimits(connections=3, lookups_per_s=4, bytes_total=5)
+    for profile in ("moderate", "permissive"):
+        spec = granted(profile=profile, egress_limits=limits).spec
+        assert (spec.network, spec.egress_limits) == (FILTERED, limits)
+    assert granted(network=False, egress_limits=limits).spec.egress_limits == EgressLimits()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"connections": 0}, {"connections": 1025}, {"lookups_per_s": 0}, {"lookups_per_s": 10**9}, {"bytes_total": 0}]
+)
+def test_limits_that_are_none_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(InvalidInput, match="out of range"):
+        granted(egress_limits=EgressLimits(**wrong))
+
+
 def test_ssh_is_told_of_the_tunnel_only_where_nothing_is_redirected() -> None:
     surroundings = replace(SURROUNDINGS, image_directory="/srv/debian")
     through = "ProxyCommand /etc/agentkernel/bin/agentkernel-guest connect %h %p"
@@ -211,7 +227,9 @@ def test_ssh_is_told_of_the_tunnel_only_where_nothing_is_redirected() -> None:
         assert any(through.encode() in file.content for file in files(spec)) is not redirected
         assert (own_variables(spec, certificates="").get("GIT_SSH_COMMAND") == f"ssh -o '{through}'") is not redirected
     on_host = replace(granted(SURROUNDINGS).spec, transparent_network=False)
-    assert "GIT_SSH_COMMAND" not in own_variables(on_host, certificates="")  # its ssh reads the file, and what git's own settings say counts
+    assert "GIT_SSH_COMMAND" not in own_variables(
+        on_host, certificates=""
+    )  # its ssh reads the file, and what git's own settings say counts
 
 
 def test_apt_as_root_of_an_image_is_told_of_the_proxy_and_fetches_as_root() -> None:

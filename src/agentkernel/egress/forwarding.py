@@ -10,9 +10,10 @@ from agentkernel.egress.attempt import Attempt, RefusedError
 from agentkernel.egress.http import Request, RequestReader
 from agentkernel.egress.http_body import Kind
 from agentkernel.egress.http_fields import BadMessage
-from agentkernel.egress.http_refusal import CONNECTED, ask_for, render_refusal
+from agentkernel.egress.http_refusal import CONNECTED, ask_for, ask_for_address, render_refusal
 from agentkernel.egress.http_response import Response, ResponseReader
 from agentkernel.egress.opening import pass_through
+from agentkernel.egress.proxied import asks_by_url, check_answer, render_by_url
 from agentkernel.egress.reach import judge, named
 from agentkernel.egress.relay import Body, BrokenFlowError, Inflow, Outflow, relay
 from agentkernel.egress.tunnel import Tunnel
@@ -42,7 +43,7 @@ class _Conversation:
         self._sandbox = sandbox
         self._tunnel = tunnel
         self._upstream: Upstream | None = None
-        self._where: tuple[str, int] = ("", 0)  # it leads there
+        self._where = ("", 0, False)  # it leads there; whether an upstream proxy reads the requests
         self._is_fresh = False  # nothing was asked on it yet
 
     async def serve(self) -> None:
@@ -107,28 +108,31 @@ class _Conversation:
     # -- requests by URL
 
     async def _forward(self, request: Request, attempt: Attempt) -> bool:
-        upstream = await self._server(attempt)
-        head = request.render()
+        proxy = self._sandbox.around.proxy if asks_by_url(self._sandbox.around.proxy, request) else None
+        upstream = await self._server(attempt, by_url=proxy is not None)
+        head = request.render() if proxy is None else render_by_url(proxy, request)
         out = await self._ask(upstream, request, head)
         response = await self._answer(upstream, request, out)
         if response is None and not self._is_fresh and request.framing.kind is Kind.NONE and request.method in ("GET", "HEAD", "OPTIONS"):
             self.close()  # a kept connection that the server closed just then: once again on a new one
-            upstream = await self._server(attempt)
+            upstream = await self._server(attempt, by_url=proxy is not None)
             out = await self._ask(upstream, request, head)
             response = await self._answer(upstream, request, out)
         if response is None:
             raise BadMessage("the server closed the connection without an answer")
+        if proxy is not None:
+            check_answer(response)
         self._is_fresh = False
         return await self._pass_back(upstream, request, response, out)
 
-    async def _server(self, attempt: Attempt) -> Upstream:
+    async def _server(self, attempt: Attempt, *, by_url: bool) -> Upstream:
         """A connection to where a request goes: the one that is there, or a new one."""
-        where = (attempt.host, attempt.port)
+        where = (attempt.host, attempt.port, by_url)
         if self._upstream is not None and where == self._where and not self._upstream.is_stale():
             attempt.rule = judge(self._sandbox.site, attempt).rule
             return self._upstream
         self.close()
-        self._upstream = await self._sandbox.reach(self._tunnel, attempt)
+        self._upstream = await self._sandbox.reach(self._tunnel, attempt, by_url=by_url)
         self._where, self._is_fresh = where, True
         attempt.allow()
         return self._upstream
@@ -216,11 +220,12 @@ async def _more(upstream: Upstream) -> bool:
 
 
 def _refusal(refused: RefusedError, attempt: Attempt, method: str) -> bytes:
-    """The answer that teaches."""
+    """The answer that teaches, but not what a name leads to."""
+    rule, reason = refused.told
     if refused.number in _LIMITED:
-        return render_refusal(429, "egress_limited", refused.reason, rule=refused.rule, method=method)
+        return render_refusal(429, "egress_limited", reason, rule=rule, method=method)
     if refused.is_denial:
-        hint = refused.hint or ask_for(attempt.address or attempt.host, attempt.port, denied_by=refused.rule)
-        return render_refusal(403, refused.code or "egress_denied", refused.reason, rule=refused.rule, hint=hint, method=method)
+        hint = refused.hint or (ask_for_address() if refused.is_guarded else ask_for(attempt.host, attempt.port, denied_by=rule))
+        return render_refusal(403, refused.code or "egress_denied", reason, rule=rule, hint=hint, method=method)
     status = 504 if refused.number == errno.ETIMEDOUT else 502
-    return render_refusal(status, "egress_failed", refused.reason, rule=refused.rule, method=method)
+    return render_refusal(status, "egress_failed", reason, rule=rule, method=method)

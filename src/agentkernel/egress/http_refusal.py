@@ -30,7 +30,6 @@ def render_refusal(status: int, code: str, message: str, *, rule: str = "", hint
         "Content-Type: application/json",
         f"Content-Length: {len(body)}",
         "Cache-Control: no-store",
-        *(['Proxy-Authenticate: Basic realm="agentkernel"'] if status == 407 else []),
         "Connection: close",
     ]
     return "\r\n".join((*head, "", "")).encode("ascii") + (b"" if method == "HEAD" else body)
@@ -40,7 +39,7 @@ def ask_for(host: str, port: int, sandbox: str = "NAME", *, denied_by: str = "")
     """The hint of a denial: what somebody outside can type.
 
     Args:
-        host: the name, or the address that it leads to where that is what is refused.
+        host: as the sandbox named it.
         denied_by: the rule; one that denies wins over every permission, so it has to go.
     """
     verb, _, rule = denied_by.partition(" ")
@@ -48,6 +47,11 @@ def ask_for(host: str, port: int, sandbox: str = "NAME", *, denied_by: str = "")
         return f"ask for: agentkernel network forget {sandbox} '{rule}'"
     shown = f"[{host}]" if ":" in host else host
     return f"ask for: agentkernel network allow {sandbox} {shown}:{port}"
+
+
+def ask_for_address(sandbox: str = "NAME") -> str:
+    """The hint where the address is refused that a name leads to: which it is only the host may see."""
+    return f"ask for the address range that it leads to, which `agentkernel network log {sandbox}` shows outside"
 
 
 def _one_line(text: str) -> str:

@@ -48,7 +48,7 @@ NOTHING: Final = EgressRules(base=Base.NONE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EgressLimits:
-    """What one sandbox may use of the egress proxy."""
+    """What one sandbox may use of the egress proxy; `policy.network` holds it to what follows."""
 
     connections: int = 512  # at a time
     lookups_per_s: int = 100  # distinct names, averaged over ten seconds
@@ -56,6 +56,8 @@ class EgressLimits:
 
 
 USUAL: Final = EgressLimits()
+MAX_CONNECTIONS: Final = 1024  # an agent has no more tunnels (docs/guest-protocol.md, section 5)
+MAX_LOOKUPS_PER_S: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
