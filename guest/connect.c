@@ -7,6 +7,7 @@
 #define HEAD_MAX 8192u
 #define TOLD_MAX 4096u /* of a refusal's body */
 
+/* Returns 1: the code of what did not work; words that are none are one more. */
 static int fail(const char *what, size_t n)
 {
     static const char before[] = "agentkernel-guest connect: ";
@@ -80,10 +81,10 @@ int connect_main(int argc, char **argv, char *const *envp)
     sysret connection;
     int code;
     if (argc != 2)
-        return (void)FAIL("wants HOST and PORT"), 2;
+        return FAIL("wants HOST and PORT") + 1;
     length = proxy_request(request, argv[0], argv[1]);
     if (!length)
-        return (void)FAIL("HOST is a name or an address without brackets, PORT a number from 1 to 65535"), 2;
+        return FAIL("HOST is a name or an address without brackets, PORT a number from 1 to 65535") + 1;
     connection = connect_loopback(proxy_port(envp));
     if (connection < 0)
         return FAIL("the sandbox's proxy does not answer: is its network filtered?");

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
 import socket
+import subprocess
+import sys
 import threading
 from ipaddress import IPv4Address, ip_address, ip_network
 
@@ -181,6 +185,34 @@ def test_of_a_point_to_point_link_only_this_end_is_the_hosts() -> None:
 def test_a_network_is_more_than_one_address_and_less_than_the_internet(address: str, length: int, network: str) -> None:
     assert [str(each) for each in network_of(ip_address(address).packed, length)] == ([network] if network else [])
     assert list(network_of(None, length)) == []
+
+
+NETWORKS = """
+from agentkernel.egress.own import OwnAddresses
+print(*sorted(str(each) for each in OwnAddresses()() if "/" in str(each)))
+"""
+INTERFACES = """
+ip link add d0 type dummy && ip link set d0 up || exit 77
+ip address add 203.0.113.5/24 dev d0
+ip address add 198.51.100.9/32 dev d0
+ip -6 address add 2001:db8:7::5/64 dev d0 nodad
+ip -6 route add 2001:db8:8::/64 dev d0 proto ra
+ip -6 route add 2001:db8:9::/64 dev d0 proto static
+ip -6 route add 2001:db8:a::/64 via 2001:db8:7::1 dev d0 proto ra
+ip -6 route add default dev d0 proto ra
+exec "$@"
+"""
+
+
+def test_the_networks_of_interfaces_are_known_and_those_behind_routers_are_not() -> None:
+    if shutil.which("unshare") is None or shutil.which("ip") is None:
+        pytest.skip("this host has no unshare, or no ip")
+    argv = ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", INTERFACES, "sh", sys.executable, "-c", NETWORKS]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip(f"this host makes no network for a test: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["2001:db8:7::/64", "2001:db8:8::/64", "203.0.113.0/24", "fe80::/64"], done.stderr
 
 
 def test_this_host_is_in_the_network_of_its_loopback_interface() -> None:

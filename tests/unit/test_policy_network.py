@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from agentkernel.errors import InvalidInput, Refused, Unsupported
 from agentkernel.model.isolation import Feature, IsolationLevel
 from agentkernel.model.network import NOTHING, Base, EgressLimits, PortRule, Rule
 from agentkernel.model.spec import Bind, NetworkMode, RootFile, RootFilesystem, RootKind, SandboxSpec
-from agentkernel.policy.inside import CERTIFICATES, files
+from agentkernel.policy.inside import CERTIFICATES, PROXY_PORT, files
 from agentkernel.policy.inside import variables as own_variables
 from agentkernel.policy.network import MAX_PORTS, MAX_RULES
 
@@ -201,6 +202,11 @@ def test_names_are_looked_up_at_the_agents_resolver_in_either_root() -> None:
         "/etc/hosts": b"127.0.0.1 localhost sandbox\n::1 localhost\n",
         "/etc/ssh/ssh_config.d/agentkernel.conf": SSH_SETTINGS,
     }
+
+
+def test_the_guest_asks_at_the_port_that_the_agent_listens_on() -> None:
+    header = (Path(__file__).parents[2] / "guest" / "proxy.h").read_text()
+    assert f"#define PROXY_PORT {PROXY_PORT}u" in header
 
 
 def test_limits_go_with_a_filtered_network_and_narrow_an_open_one() -> None:

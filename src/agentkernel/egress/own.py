@@ -5,6 +5,7 @@ A sandbox must not reach its host by a public address of it, nor who is beside i
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 import time
@@ -16,7 +17,9 @@ _HEADER: Final = struct.Struct("=IHHII")
 _ADDRESS: Final = struct.Struct("=BBBBI")
 _ROUTE: Final = struct.Struct("=BBBBBBBBI")
 _ATTRIBUTE: Final = struct.Struct("=HH")
-_DONE, _NEW_ADDRESS, _GET_ADDRESS, _NEW_ROUTE, _GET_ROUTE = 3, 20, 22, 24, 26
+_NUMBER: Final = struct.Struct("=i")
+_NO_SUCH_FAMILY: Final = frozenset({errno.EOPNOTSUPP, errno.EAFNOSUPPORT})
+_ERROR, _DONE, _NEW_ADDRESS, _GET_ADDRESS, _NEW_ROUTE, _GET_ROUTE = 2, 3, 20, 22, 24, 26
 _REQUEST_DUMP: Final = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
 _ADDRESS_OR_PEER, _LOCAL, _BROADCAST = 1, 2, 4  # linux/if_addr.h
 _DESTINATION, _GATEWAY, _MULTIPATH, _VIA = 1, 5, 9, 18  # linux/rtnetlink.h
@@ -60,9 +63,9 @@ def _interfaces() -> Iterator[Address | Network]:
 def _routes() -> Iterator[Network]:
     """IPv6 networks whose addresses come without them: DHCPv6 gives a single one, and a router advertises what is on its link."""
     for body in _dump(_GET_ROUTE, _NEW_ROUTE, _ROUTE.pack(socket.AF_INET6, 0, 0, 0, 0, 0, 0, 0, 0)):
-        _, length, _, _, _, protocol, _, kind, _ = _ROUTE.unpack_from(body)
-        found = _attributes(body[_ROUTE.size :])
-        if kind == _UNICAST and protocol in _MADE_BY and not found.keys() & {_GATEWAY, _MULTIPATH, _VIA}:
+        family, length, _, _, _, protocol, _, kind, _ = _ROUTE.unpack_from(body)
+        found = _attributes(body[_ROUTE.size :])  # a kernel without IPv6 lists those of other families
+        if family == socket.AF_INET6 and kind == _UNICAST and protocol in _MADE_BY and not found.keys() & {_GATEWAY, _MULTIPATH, _VIA}:
             yield from network_of(found.get(_DESTINATION), length)
 
 
@@ -92,6 +95,8 @@ def _dump(wanted: int, answered: int, body: bytes) -> Iterator[bytes]:
                 length, kind, *_ = _HEADER.unpack_from(answer, position)
                 if kind != answered:
                     if kind == _DONE:
+                        return
+                    if kind == _ERROR and -_NUMBER.unpack_from(answer, position + _HEADER.size)[0] in _NO_SUCH_FAMILY:
                         return
                     raise OSError(f"the kernel answers with a message of type {kind}")
                 yield answer[position + _HEADER.size : position + length]
