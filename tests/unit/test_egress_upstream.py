@@ -165,6 +165,22 @@ async def test_all_else_goes_by_connect_and_port_80_then_as_the_company_allows()
         assert [head.split(b" ")[0] for head in company.heads] == [b"CONNECT"] * 2
 
 
+async def test_nobody_inside_hears_where_a_proxy_is_that_cannot_be_reached() -> None:
+    async with serving(origin) as port:
+        pass  # nobody listens there any more
+    proxy = InProcess(names(proxy_corp_test="127.0.0.1"), upstream=f"http://proxy.corp.test:{port}")
+    try:
+        agent = Agent()
+        proxy.join(agent, RULES)
+        program = agent.connect()
+        assert (await asked(program, "web.example")).startswith(b"HTTP/1.1 502 ")
+        answer = await program.read_all()
+        assert b"cannot be reached" in answer and b"127.0.0.1" not in answer and b"corp" not in answer
+        assert "127.0.0.1" in (await agent.decision(Verdict.FAILED)).reason
+    finally:
+        proxy.close()
+
+
 @pytest.mark.parametrize("port", [80, 8080])
 async def test_a_websocket_goes_by_connect(port: int) -> None:
     async with behind() as (agent, company):

@@ -20,6 +20,7 @@ from agentkernel.egress.http_response import Response, ResponseReader
 from agentkernel.egress.resolving import Resolver, UnresolvedError
 from agentkernel.egress.upstream import Desk, Upstream
 from agentkernel.model.hosts import is_address, normal_host
+from agentkernel.policy.egress import Told
 
 _UNAUTHORIZED: Final = 407
 
@@ -60,7 +61,8 @@ async def through(proxy: Proxy, desk: Desk, resolver: Resolver, attempt: Attempt
         addresses = [ip_address(proxy.host)] if is_address(proxy.host) else await resolver.addresses(proxy.host, asyncio.Semaphore(1))
         upstream = Upstream(await connect(desk, addresses[0], proxy.port), desk)
     except (OSError, UnresolvedError) as error:
-        raise failed(f"the upstream proxy cannot be reached: {error}", rule=attempt.rule) from None
+        told = Told(attempt.rule, "the upstream proxy cannot be reached")  # the error's text names its address
+        raise failed(f"{told.reason}: {error}", rule=attempt.rule).guarded(told) from None
     if by_url:
         return upstream
     try:
