@@ -79,7 +79,7 @@ async def test_a_refusal_says_which_rule_and_what_to_ask_for(proxy: InProcess) -
     answer = await program.read_all()
     assert answer.startswith(b"HTTP/1.1 403 ")
     assert b'"code": "egress_denied"' in answer
-    assert b"agentkernel network allow" in answer
+    assert b'"rule": "private address"' in answer and b"agentkernel network log" in answer
     decision = await agent.decision(Verdict.DENIED, host="inner.test")
     assert (decision.address, decision.rule) == ("10.1.2.3", "private address")
 

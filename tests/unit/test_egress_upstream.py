@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 
 import pytest
 from egress_world import Agent, InProcess, Program, names, serving
 
+from agentkernel.egress.names import SYNTHETIC
 from agentkernel.model.network import EgressRules, Verdict
 from agentkernel.model.rules import parse_rule
 
@@ -117,6 +120,15 @@ async def test_plain_http_is_asked_for_by_url_one_request_after_another() -> Non
         assert company.connections == 1
         told = await agent.decision(Verdict.ALLOWED, host="web.example")
         assert (told.protocol, told.port, told.address, told.rule) == ("http", 80, "", "public")
+
+
+async def test_an_address_that_stands_for_a_name_is_asked_for_as_that_name() -> None:
+    async with behind() as (agent, company):
+        question = struct.pack(">HHHHHH", 1, 0x100, 1, 0, 0, 0) + b"\3web\7example\0" + struct.pack(">HH", 1, 1)
+        address = str(IPv4Address((await agent.ask(question))[-4:]))
+        head = await asked(agent.connect(), address, "/one")
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n") and IPv4Address(address) in SYNTHETIC
+        assert company.heads[0].startswith(b"GET http://web.example/one HTTP/1.1\r\nHost: web.example\r\n")
 
 
 async def test_a_body_goes_with_its_request() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import errno
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -83,9 +84,9 @@ def asks_by_url(proxy: Proxy | None, request: Request) -> bool:
     return proxy is not None and not request.upgrade
 
 
-def render_by_url(proxy: Proxy, request: Request) -> bytes:
-    """The request's head for the proxy, with who asks."""
-    return request.render(absolute=True, more=proxy.fields)
+def render_by_url(proxy: Proxy, request: Request, host: str) -> bytes:
+    """The request's head for the proxy, with who asks. `host`: the one that was judged; it may have been named by what stands for it."""
+    return replace(request, host=host).render(absolute=True, more=proxy.fields)
 
 
 def check_answer(response: Response) -> None:
