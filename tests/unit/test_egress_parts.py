@@ -192,7 +192,8 @@ from agentkernel.egress.own import OwnAddresses
 print(*sorted(str(each) for each in OwnAddresses()() if "/" in str(each)))
 """
 INTERFACES = """
-ip link add d0 type dummy && ip link set d0 up || exit 77
+ip link add d0 type dummy 2>/dev/null || { ip link add d0 type veth peer name d1 && ip link set d1 up; } || exit 77
+ip link set d0 up
 ip address add 203.0.113.5/24 dev d0
 ip address add 198.51.100.9/32 dev d0
 ip -6 address add 2001:db8:7::5/64 dev d0 nodad
