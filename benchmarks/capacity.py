@@ -8,11 +8,12 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from agentkernel.abc import Kernel
+from agentkernel.benchmark.timing import distribution
 from agentkernel.model.command import Command
 from agentkernel.model.record import CreateOptions
 from agentkernel.model.request import SandboxRequest
 from benchmarks.contenders import CALLER, UnmeasurableError, cold, kernel, sandbox
-from benchmarks.figures import Figure, distribution
+from benchmarks.figures import Figure
 from benchmarks.host import first_processes, proportional_kib, reset_peak, resident_kib
 from benchmarks.served import NO_POOLS, served
 from benchmarks.starting import TRUE

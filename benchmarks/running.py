@@ -6,8 +6,10 @@ import asyncio
 from pathlib import Path
 
 from agentkernel import AsyncClient, AsyncSandbox, Client, Sandbox
-from benchmarks.contenders import Contender, UnmeasurableError, cold, program, take_turns
-from benchmarks.figures import Distribution, Figure, distribution
+from agentkernel.benchmark.program import program
+from agentkernel.benchmark.timing import Contender, Distribution, distribution, take_turns
+from benchmarks.contenders import UnmeasurableError, cold
+from benchmarks.figures import Figure
 from benchmarks.served import NO_POOLS, Served, served
 from benchmarks.starting import TRUE
 from benchmarks.yardstick import SPAWN_MS, slowness

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from agentkernel.abc import Kernel
 from agentkernel.assembly import build_client
+from agentkernel.benchmark.timing import Contender
 from agentkernel.channel.dialect import OfDoor
 from agentkernel.channel.door import encode_once
 from agentkernel.channel.messages import Start
@@ -26,7 +27,7 @@ from agentkernel.client.connection import Connection, Daemon
 from agentkernel.model.codec import to_json
 from agentkernel.model.command import Command
 from agentkernel.model.record import KernelStatus, PoolState
-from benchmarks.contenders import CALLER, Contender, UnmeasurableError, as_bytes, request_for
+from benchmarks.contenders import CALLER, UnmeasurableError, as_bytes, request_for
 from benchmarks.host import Leaks, Standing
 
 PATIENCE_S = 30.0
