@@ -12,8 +12,8 @@ from pathlib import Path
 from agentkernel.abc import Caller, Kernel, Sandbox
 from agentkernel.assembly import build_engine
 from agentkernel.benchmark.program import program
+from agentkernel.benchmark.subject import succeed
 from agentkernel.benchmark.timing import Contender
-from agentkernel.model.command import Command
 from agentkernel.model.request import Grant, SandboxRequest
 
 DOCKER_IMAGE = "alpine:3.20"
@@ -53,24 +53,18 @@ def sandbox(door: Kernel, argv: tuple[str, ...], cwd: Path) -> AbstractAsyncCont
     return door.sandbox(CALLER, request_for(argv, cwd))
 
 
-def request_for(argv: tuple[str, ...], cwd: Path) -> SandboxRequest:
-    """What a user asks for who says nothing but the command."""
-    return SandboxRequest(argv=as_bytes(argv), cwd=str(cwd), backend="namespaces", host_environment=dict(os.environ))
+def request_for(argv: tuple[str, ...], cwd: Path, backend: str = "namespaces", image: str | None = None) -> SandboxRequest:
+    """What a user asks for who says nothing but the command, the backend and perhaps the image."""
+    return SandboxRequest(argv=as_bytes(argv), cwd=str(cwd), backend=backend, image=image, host_environment=dict(os.environ))
 
 
-async def succeed(target: Sandbox, argv: tuple[str, ...]) -> None:
-    """Runs a command that must succeed."""
-    result = await target.exec(Command(argv=as_bytes(argv)))
-    if result.exit_code != 0:
-        raise UnmeasurableError(f"{' '.join(argv)} ended with {result.exit_code} in the sandbox: {result.stderr[:200]!r}")
-
-
-def cold(door: Kernel, argv: tuple[str, ...], cwd: Path) -> Contender:
+def cold(door: Kernel, argv: tuple[str, ...], cwd: Path, backend: str = "namespaces", image: str | None = None) -> Contender:
     """Create, run, destroy."""
+    request = request_for(argv, cwd, backend, image)
 
     async def run() -> None:
-        async with sandbox(door, argv, cwd) as (made, _):
-            await succeed(made, argv)
+        async with door.sandbox(CALLER, request) as (made, _):
+            await succeed(made, *argv)
 
     return run
 

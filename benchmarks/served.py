@@ -31,6 +31,8 @@ from benchmarks.contenders import CALLER, UnmeasurableError, as_bytes, request_f
 from benchmarks.host import Leaks, Standing
 
 PATIENCE_S = 30.0
+PAUSE_S = 0.05  # between commands as people and agents give them
+_POLL_S = 0.01
 _NOTHING = Start(argv=())
 POOL_IDLE_S = 2.0  # so that what is left after a load is soon counted without the pools
 NO_POOLS = "[pool]\nenabled = false\n"
@@ -71,7 +73,7 @@ class Served:
         while not holds((await self.status()).pools):
             if time.monotonic() > deadline:
                 raise UnmeasurableError(otherwise)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(_POLL_S)
 
     @asynccontextmanager
     async def runs(self, argv: tuple[str, ...], cwd: Path) -> AsyncIterator[Contender]:
