@@ -10,7 +10,7 @@ import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,4 +139,14 @@ def own_home(settings: str = "") -> Iterator[tuple[Path, dict[str, str]]]:
         file.write_text(settings)
         environment = {key: value for key, value in os.environ.items() if key != "AGENTKERNEL_SOCKET"}
         own = {"AGENTKERNEL_HOME": str(home / "ak"), "XDG_CONFIG_HOME": str(home / "config"), "AGENTKERNEL_BACKEND": "namespaces"}
-        yield home, environment | own
+        try:
+            yield home, environment | own
+        finally:
+            _end_services(home)
+
+
+def _end_services(home: Path) -> None:
+    """Ends Podman's services that sandboxes there were made by; by themselves they would end some time after their last use."""
+    for record in (home / "ak" / "run" / "podman").glob("*/pid"):
+        with suppress(OSError, ValueError):
+            os.kill(int(record.read_text()), signal.SIGTERM)

@@ -69,36 +69,14 @@ async def measure(
         told: gets a word before each thing that takes a while.
         run: the whole command line, for table `run`.
     """
-
-    async def whole() -> None:
-        if run is not None:
-            times = await take_turns({"run": run}, rounds, warm_up=2)  # a pool begins when the same is asked for again
-            into.run = distribution(times["run"])
-
-    async def parts() -> None:
-        into.life = await life(subject, rounds)
-
-    async def sequence() -> None:
-        into.exec = await execs(subject)
-
-    async def crowds() -> None:
-        for size in SIZES:
-            told(f"{into.backend}: {size} at once")
-            into.parallel += (await crowd(subject, size),)
-
-    async def idle() -> None:
-        into.memory = await held(subject)
-
-    async def work() -> None:
-        into.cost = await costs(subject, told=lambda name: told(f"{into.backend}: work inside, {name}"))
-
+    work = _Work(into=into, subject=subject, rounds=rounds, told=told, run=run)
     ways: dict[Table, Callable[[], Awaitable[None]]] = {
-        Table.RUN: whole,
-        Table.LIFE: parts,
-        Table.EXEC: sequence,
-        Table.PARALLEL: crowds,
-        Table.MEMORY: idle,
-        Table.COST: work,
+        Table.RUN: work.whole,
+        Table.LIFE: work.parts,
+        Table.EXEC: work.sequence,
+        Table.PARALLEL: work.crowds,
+        Table.MEMORY: work.idle,
+        Table.COST: work.inside,
     }
     for table, way in ways.items():
         if table in tables:
@@ -107,3 +85,36 @@ async def measure(
                 await way()
             except (AgentKernelError, OSError) as error:
                 into.failures[table] = str(error)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """A way to each table."""
+
+    into: Measured
+    subject: Subject
+    rounds: int
+    told: Told
+    run: Contender | None
+
+    async def whole(self) -> None:
+        if self.run is not None:
+            times = await take_turns({"run": self.run}, self.rounds, warm_up=2)  # a pool begins when the same is asked for again
+            self.into.run = distribution(times["run"])
+
+    async def parts(self) -> None:
+        self.into.life = await life(self.subject, self.rounds)
+
+    async def sequence(self) -> None:
+        self.into.exec = await execs(self.subject)
+
+    async def crowds(self) -> None:
+        for size in SIZES:
+            self.told(f"{self.into.backend}: {size} at once")
+            self.into.parallel += (await crowd(self.subject, size),)
+
+    async def idle(self) -> None:
+        self.into.memory = await held(self.subject)
+
+    async def inside(self) -> None:
+        self.into.cost = await costs(self.subject, told=lambda name: self.told(f"{self.into.backend}: work inside, {name}"))

@@ -11,6 +11,7 @@ import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from agentkernel.abc import Caller, Kernel
 from agentkernel.benchmark.machine import facts
@@ -119,8 +120,7 @@ async def _one(subject: Subject, args: Namespace, context: Context) -> Measured:
         return Measured(backend=name, isolation=subject.kernel.isolation_of(name).label, failures={"all": str(error)})
     into = Measured(backend=name, isolation=grant.spec.level.label, image=grant.spec.root.label if grant.spec.root.reference else "")
     ready = Subject(kernel=subject.kernel, caller=subject.caller, request=request)
-    environment = dict(context.environment)
-    run = program(_command_line(name, args.image), environment) if Table.RUN in tables else None
+    run = program(_command_line(name, args.image), context.environment, Path(request.cwd)) if Table.RUN in tables else None
     await measure(into, ready, tables, args.n, told, run=run)
     return into
 
