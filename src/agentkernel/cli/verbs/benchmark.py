@@ -127,7 +127,7 @@ async def _one(subject: Subject, args: Namespace, context: Context) -> Measured:
 
 def _command_line(backend: str, image: str | None) -> tuple[str, ...]:
     """The command line that this one is, for a greeting."""
-    ours = sys.argv[0]
+    ours = os.path.abspath(sys.argv[0])
     start = (ours,) if os.path.basename(ours) == "agentkernel" and shutil.which(ours) else (sys.executable, "-m", "agentkernel")
     image_words = ("--image", image) if image is not None else ()
     return (*start, "run", "--quiet", "--profile", "moderate", "--backend", backend, *image_words, "--", *GREETING)
