@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -210,6 +211,8 @@ async def test_processes_that_came_with_the_sandboxes_are_counted() -> None:
 
 @pytest.mark.parametrize("work", WORKS, ids=lambda work: work.name)
 def test_every_work_is_done_by_a_plain_shell_and_leaves_nothing(work: Work, tmp_path: Path) -> None:
+    if work.needs and shutil.which(work.needs) is None:
+        pytest.skip(f"this host has no {work.needs}")
     done = subprocess.run(("sh", "-c", work.script), input=work.stdin, env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
     assert list(tmp_path.iterdir()) == []
