@@ -85,7 +85,11 @@ class BareKernel:
     async def grant(self, caller: Caller, request: SandboxRequest) -> Grant:
         if self.refuses is not None:
             raise self.refuses
-        return Grant(spec=SandboxSpec(name="one", root=RootFilesystem(kind=RootKind.HOST)), backend="bare", chosen=BackendKind.ASKED)
+        return Grant(
+            spec=SandboxSpec(name="one", profile="moderate", root=RootFilesystem(kind=RootKind.HOST)),
+            backend="bare",
+            chosen=BackendKind.ASKED,
+        )
 
     @asynccontextmanager
     async def sandbox(self, caller: Caller, request: SandboxRequest) -> AsyncIterator[tuple[Bare, Grant]]:
