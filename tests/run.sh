@@ -92,5 +92,7 @@ say "guest: unit tests with sanitizers, bounded fuzzing"
 
 say "tests"
 # The hostile programs have a process of their own: what they leave to it (limits, orphans) is not for other tests.
-"$VENV/bin/python" -m pytest --ignore=tests/security "$@"
-exec "$VENV/bin/python" -m pytest tests/security "$@"
+status=0
+"$VENV/bin/python" -m pytest --ignore=tests/security "$@" || status=$?
+"$VENV/bin/python" -m pytest tests/security "$@" || status=$?
+exit $status

@@ -337,14 +337,14 @@ async def test_a_replaced_package_replaces_the_daemon(daemons: Daemons) -> None:
     init.with_suffix(".new").write_text(init.read_text().replace('__version__ = "', '__version__ = "99.'))
     os.replace(init.with_suffix(".new"), init)
     with contextlib.suppress(ConnectionError):
-        await DoorClient(daemons.path).open()
+        (await DoorClient(daemons.path).open()).close()
     await client.gone()
     async with asyncio.timeout(LONG_S):
         while True:  # by somebody who starts none: a client that does may be quicker, and then its daemon is the next one
             with contextlib.suppress(FileNotFoundError, ConnectionError):
                 client = await DoorClient(daemons.path).open()
-                hello = await client.call("hello")
-                client.close()
+                with contextlib.closing(client):
+                    hello = await client.call("hello")
                 if hello["version"].startswith("99."):
                     break
             await asyncio.sleep(0.01)

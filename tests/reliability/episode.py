@@ -190,6 +190,10 @@ def _environment(home: Path, directory: Path) -> Mapping[str, str]:
         "PATH": os.environ["PATH"],
         "LANG": "C.UTF-8",
         "TMPDIR": tempfile.gettempdir(),
+        # Where namespaces cannot be had for a moment another backend would be tried: the faults are theirs alone.
+        "AGENTKERNEL_RUNSC": "",
+        "AGENTKERNEL_PODMAN": "",
+        "DOCKER_HOST": f"unix://{home}/no-engine.sock",
         **{name: os.environ[name] for name in ("AGENTKERNEL_GUEST",) if name in os.environ},
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -26,8 +27,29 @@ class Server:
     answers: dict[str, Callable[[Writer], Awaitable[None]]] = field(default_factory=dict)
     asked: list[tuple[str, str, bytes]] = field(default_factory=list)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
+    serving: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def begin(self, reader: asyncio.StreamReader, writer: Writer) -> None:
+        task = asyncio.get_running_loop().create_task(self.serve(reader, writer))
+        self.serving.add(task)
+        task.add_done_callback(self.serving.discard)
 
     async def serve(self, reader: asyncio.StreamReader, writer: Writer) -> None:
+        try:
+            await self.answer_one(reader, writer)
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def end(self) -> None:
+        """Those that would answer for ever are cancelled; every connection is closed."""
+        tasks = tuple(self.serving)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def answer_one(self, reader: asyncio.StreamReader, writer: Writer) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         method, target, _ = head.split(b"\r\n")[0].decode().split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head.decode().split("\r\n")[1:])}
@@ -48,7 +70,6 @@ class Server:
             answer(writer, {"message": "no such\n thing"}, status=404)
         if not await reader.read(1):
             self.gone.set()
-        writer.close()
 
 
 def answer(writer: Writer, content: object, *, status: int = 200) -> None:
@@ -59,13 +80,14 @@ def answer(writer: Writer, content: object, *, status: int = 200) -> None:
 @asynccontextmanager
 async def serving(server: Server, tmp_path: Path) -> AsyncIterator[Api]:
     path = tmp_path / "engine.sock"
-    listening = await asyncio.start_unix_server(server.serve, str(path))
+    listening = await asyncio.start_unix_server(server.begin, str(path))
     api = Api(lambda: parse_endpoint(str(path), source="the test"), "the engine")
     try:
         yield api
     finally:
         api.close()
         listening.close()
+        await server.end()
 
 
 async def test_the_version_is_the_newest_of_both(tmp_path: Path) -> None:

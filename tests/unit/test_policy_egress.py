@@ -164,9 +164,10 @@ def test_letters_of_another_case_change_nothing(text: str, which: int) -> None:
 def test_where_this_encodes_a_label_the_older_standard_encodes_it_alike(label: str) -> None:
     try:
         mine = normal_host(label + ".com")
-    except ValueError:
+        theirs = (label + ".com").encode("idna").decode()
+    except ValueError:  # one of the two refuses it: the older one refuses some letters of right-to-left scripts
         return
-    assert (label + ".com").encode("idna").decode().lower() == mine
+    assert theirs.lower() == mine
 
 
 def test_a_hundred_thousand_hosts_are_read_or_refused() -> None:

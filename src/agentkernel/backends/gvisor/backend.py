@@ -11,12 +11,13 @@ from agentkernel.backends._linux.backend import LinuxBackend
 from agentkernel.backends._linux.holdings import Holdings
 from agentkernel.backends._linux.host import Host
 from agentkernel.backends._linux.state import create_state
+from agentkernel.backends._records import BUILD_HINT, failing_as
 from agentkernel.backends.gvisor import fingerprint
 from agentkernel.backends.gvisor.build import GvisorMaker
 from agentkernel.backends.gvisor.refusal import NAME, NEEDS_ROOT, ROOT_HINT, require
 from agentkernel.backends.gvisor.runtime import PLATFORMS
 from agentkernel.channel.mux import Deadlines
-from agentkernel.errors import AgentKernelError, BackendUnavailable
+from agentkernel.errors import AgentKernelError, BackendUnavailable, LaunchFailed
 from agentkernel.model.isolation import Fingerprint
 from agentkernel.model.spec import NetworkMode, SandboxSpec
 
@@ -47,10 +48,11 @@ class GvisorBackend(LinuxBackend):
 
     async def _be_settled(self, spec: SandboxSpec) -> None:
         """The platform is known, as a rule from an earlier probe; what is remembered of that may have been made by another engine."""
-        require(spec, self._host.facts)
-        async with self._settling:
-            if not self._gvisor.runtime.platform and (obstacle := await self._settle()):
-                raise BackendUnavailable(f"gVisor runs on no platform here: {obstacle}", hint=PLATFORM_HINT)
+        with failing_as(LaunchFailed, "cannot build the sandbox", BUILD_HINT):
+            require(spec, self._host.facts)
+            async with self._settling:
+                if not self._gvisor.runtime.platform and (obstacle := await self._settle()):
+                    raise BackendUnavailable(f"gVisor runs on no platform here: {obstacle}", hint=PLATFORM_HINT)
 
     async def probe(self) -> Fingerprint:
         """Makes a whole sandbox on each platform, the best first, until one has answered; see `abc.Backend.probe`."""
@@ -88,13 +90,14 @@ class GvisorBackend(LinuxBackend):
     async def _prove(self, platform: str, spec: SandboxSpec) -> None:
         root = self._host.state
         sandbox_id = os.urandom(8).hex()
-        state = create_state(root, sandbox_id)
-        holdings = Holdings(backend=self.name, root=root, sandbox_id=sandbox_id, state=state)
-        try:
-            sandbox = await self._gvisor.build_on(platform, spec, holdings, state, Deadlines(attach_s=PROBE_S))
-            await sandbox.close()
-        finally:
-            await asyncio.shield(holdings.release_or_let_go("undo"))
+        with failing_as(LaunchFailed, "cannot build the sandbox", BUILD_HINT):
+            state = create_state(root, sandbox_id)
+            holdings = Holdings(backend=self.name, root=root, sandbox_id=sandbox_id, state=state)
+            try:
+                sandbox = await self._gvisor.build_on(platform, spec, holdings, state, Deadlines(attach_s=PROBE_S))
+                await sandbox.close()
+            finally:
+                await asyncio.shield(holdings.release_or_let_go("undo"))
 
 
 def _worth_a_try() -> tuple[str, ...]:
