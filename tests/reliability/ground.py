@@ -86,7 +86,8 @@ def ground_of(backend: str, directory: Path) -> Iterator[Ground]:
 
 
 def _of_engine(backend: str, own: tuple[str, ...], environment: Mapping[str, str], *program: str) -> Ground:
-    stays = frozenset((*own, f"data/{backend}", "data/containers", "data/podman-files", "run/podman", "run/podman/default"))
+    service = f"run/podman/default-{os.stat('/proc/self/ns/mnt').st_ino}"
+    stays = frozenset((*own, f"data/{backend}", "data/containers", "data/podman-files", "run/podman", service))
     return Ground(
         backend=backend,
         steps="containers",

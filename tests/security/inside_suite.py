@@ -31,4 +31,4 @@ class Suite:
         oracle = Oracle(planted=self.planted, guest=self.guest, directories=[self.state_directory / name for name in own])
         attack = Attack(program=program, planted=self.planted, backend=backend, base=base, oracle=oracle)
         found = await attack.run()
-        assert found == [], f"{program.claim}: {program.path.name} said {attack.output[-800:]!r}"
+        assert found == [], f"{program.claim}: {found}; {program.path.name} said {attack.output[-800:]!r}"
