@@ -12,6 +12,7 @@ from typing import Unpack
 
 from agentkernel import assembly
 from agentkernel.abc import Caller, Kernel
+from agentkernel.config.options import create_options, labels_of, statuses_of
 from agentkernel.config.principal import principal_of
 from agentkernel.errors import AgentKernelError, Conflict
 from agentkernel.model.isolation import Fingerprint
@@ -19,7 +20,7 @@ from agentkernel.model.record import Event, EventFilter, KernelStatus, SandboxFi
 from agentkernel.model.status import Status
 from agentkernel.sdk.aio.images import AsyncImages
 from agentkernel.sdk.aio.sandbox import AsyncSandbox
-from agentkernel.sdk.options import LastingOptions, SandboxOptions, create_options, labels_of, request_of, statuses_of
+from agentkernel.sdk.options import LastingOptions, SandboxOptions, request_of
 
 PAGE = 100
 
