@@ -3,6 +3,7 @@
     AgentKernelError                 code            exit
       InvalidInput                   invalid_input      2   the request cannot be right, on any host
         UnknownKey                   unknown_key        2   a key, profile, flag or value that does not exist
+      Unauthorized                   unauthorized     125   a server wants a token, and has none or a wrong one
       Refused                        refused          125   policy says no
         NotTrusted                   not_trusted      125   a project file wants to loosen the policy
       Unsupported                    unsupported      125   the backend or this host cannot do it; nothing was done
@@ -57,6 +58,12 @@ class UnknownKey(InvalidInput):
     """A name that does not exist (key, profile, backend, flag); the hint suggests the nearest one."""
 
     code = "unknown_key"
+
+
+class Unauthorized(AgentKernelError):
+    """A server wants a token and was given none, or one that it does not know; nothing was done."""
+
+    code = "unauthorized"
 
 
 class Refused(AgentKernelError):

@@ -1,0 +1,23 @@
+"""Whether the server is there, which needs no token, and which one it is."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from agentkernel.api.doors import Built
+from agentkernel.api.envelope import answer
+
+router = APIRouter(tags=["server"])
+
+
+@router.get("/health", operation_id="health")
+async def health() -> Response:
+    """The server answers; needs no token."""
+    return answer("ok")
+
+
+@router.get("/version", operation_id="version")
+async def version(parts: Built) -> Response:
+    """The version of the server."""
+    return answer({"version": parts.version})
