@@ -34,10 +34,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who asks: the principal as audit shows it, and what it may do."""
+    """Who asks: the principal as audit shows it, and what it may do (`engine.access`)."""
 
     principal: str
     scopes: frozenset[str] = frozenset({"full"})
+    remote: bool = False  # it may be on another machine: it has no paths, files or variables of this one, but with scope `host`
+    via: str = ""  # the name of the token that it came with, as audit shows it
 
 
 class Process(Protocol):
@@ -80,6 +82,17 @@ class Process(Protocol):
     async def kill(self) -> None:
         """SIGKILL for the whole tree; `wait` then tells the end."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A command in a sandbox of its own, and what that is."""
+
+    process: Process
+    sandbox_id: str
+    backend: str
+    isolation: IsolationLevel
+    notices: tuple[Notice, ...] = ()
 
 
 class Files(Protocol):
@@ -300,6 +313,19 @@ class Kernel(Protocol):
 
     def sandbox(self, caller: Caller, request: SandboxRequest) -> AbstractAsyncContextManager[tuple[Sandbox, Grant]]:
         """Builds a sandbox and destroys it at the end of the block."""
+        ...
+
+    def run(self, caller: Caller, request: SandboxRequest, command: Command) -> AbstractAsyncContextManager[Run]:
+        """Starts one command in a sandbox that is made for it; a request without `argv` is taken to be for this one.
+
+        With the end of the block the command is killed, where it still runs, and the sandbox goes, at once or a moment later. Nothing that
+        the command has left running delays its end.
+
+        Raises:
+            CommandNotFound, CommandNotExecutable, CommandNotStarted: it did not start.
+            InvalidInput: a detached command: it would outlive its sandbox.
+            AgentKernelError: what `sandbox` raises.
+        """
         ...
 
     async def aftermath(self, caller: Caller, grant: Grant) -> Sequence[Notice]:

@@ -11,15 +11,17 @@ from dataclasses import replace
 from typing import Any, Final
 
 from agentkernel import __version__
-from agentkernel.abc import Caller, Sandbox
+from agentkernel.abc import Caller, Run, Sandbox
 from agentkernel.channel.frames import FrameType
 from agentkernel.channel.messages import Failure
 from agentkernel.channel.wire import MAX_PAYLOAD
 from agentkernel.client.connection import Connection, Daemon
 from agentkernel.client.hold import held
+from agentkernel.client.once import run_once
 from agentkernel.client.sandbox import Door, open_behind_door
 from agentkernel.errors import Conflict, InvalidInput, NotFound, OutputTooLarge, ProtocolViolation
 from agentkernel.model.codec import from_json, to_json
+from agentkernel.model.command import Command
 from agentkernel.model.image import ImageProgress, ImageRecord, ImageWork
 from agentkernel.model.isolation import BackendKind, Fingerprint, IsolationLevel
 from agentkernel.model.network import EgressChange, EgressRules, PortRule, PublishedPort
@@ -79,6 +81,13 @@ class RemoteKernel:
     def sandbox(self, caller: Caller, request: SandboxRequest) -> AbstractAsyncContextManager[tuple[Sandbox, Grant]]:
         """A sandbox for a block; see `client.hold`."""
         return self._sandbox(caller, request)
+
+    @asynccontextmanager
+    async def run(self, caller: Caller, request: SandboxRequest, command: Command) -> AsyncIterator[Run]:
+        """See `abc.Kernel` and `client.once`: many go over one connection, and the daemon takes 1,024 at a time."""
+        async with run_once(await self._connected(), request, command) as run:
+            self._levels.setdefault(run.backend, run.isolation)
+            yield run
 
     async def create(self, caller: Caller, request: SandboxRequest, options: CreateOptions) -> SandboxInfo:
         """See `abc.Kernel`."""

@@ -45,7 +45,10 @@ class Opened:
         if self.words is None and self.grant is None:
             return door.encode_started
         notices = self._notices(() if self.grant is None else self.grant.notices)
-        return lambda pid: door.encode_started(pid, self.sandbox.sandbox_id, notices)
+        if self.words is not None or self.grant is None:
+            return lambda pid: door.encode_started(pid, self.sandbox.sandbox_id, notices)
+        backend, level = self.grant.backend, self.grant.spec.level
+        return lambda pid: door.encode_started(pid, self.sandbox.sandbox_id, notices, backend, level)
 
     async def ending(self, host: Host, caller: Caller, status: ExitStatus) -> tuple[int | None, str]:
         """What a command that was typed exits with, and what its user is told."""

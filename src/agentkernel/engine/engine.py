@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from agentkernel import engine as late  # what only some need
-from agentkernel.abc import Caller, Sandbox
+from agentkernel.abc import Caller, Run, Sandbox
 from agentkernel.engine import access, audit, listing
 from agentkernel.engine.audit import Subject
 from agentkernel.engine.core import Core
@@ -25,6 +25,7 @@ from agentkernel.engine.registry import Live
 from agentkernel.engine.surroundings import appeared
 from agentkernel.engine.usage import Usage
 from agentkernel.errors import AgentKernelError, Conflict, InvalidInput
+from agentkernel.model.command import Command
 from agentkernel.model.isolation import Fingerprint, IsolationLevel
 from agentkernel.model.names import random_name, validate_name
 from agentkernel.model.record import (
@@ -39,7 +40,7 @@ from agentkernel.model.record import (
     SandboxRecord,
 )
 from agentkernel.model.request import Grant, Notice, SandboxRequest
-from agentkernel.model.spec import SandboxSpec, StorageKind
+from agentkernel.model.spec import SandboxSpec, StorageKind, first_words
 from agentkernel.model.status import Status
 
 if TYPE_CHECKING:
@@ -131,6 +132,23 @@ class Engine:
             yield SharedSandbox(live, self._usage, caller), grant
         finally:
             await to_the_end(self._destroyed(caller, live))
+
+    @asynccontextmanager
+    async def run(self, caller: Caller, request: SandboxRequest, command: Command) -> AsyncIterator[Run]:
+        """See `abc.Kernel`."""
+        if command.detached:
+            raise InvalidInput("a sandbox that is made for one command ends with it", hint="create a sandbox, and start the command there")
+        request = request if request.argv else replace(request, argv=command.argv)
+        async with self._sandbox(caller, request) as (sandbox, grant):
+            command = replace(command, argv=first_words(grant.spec.root, command.argv), ends_tree=True)
+            process = await sandbox.start(command)
+            yield Run(
+                process=process,
+                sandbox_id=sandbox.sandbox_id,
+                backend=grant.backend,
+                isolation=grant.spec.level,
+                notices=grant.notices,
+            )
 
     async def _destroyed(self, caller: Caller, live: Live) -> None:
         """The end of a block's sandbox, told also when the block was cancelled."""
