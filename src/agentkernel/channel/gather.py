@@ -1,0 +1,72 @@
+"""Gathering what any process prints, and giving it its input beside that: for front ends, over `abc.Process`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+from agentkernel.abc import Process
+from agentkernel.model.command import Command, ExecResult
+
+Input = bytes | str | Iterable[bytes] | AsyncIterable[bytes]
+
+
+async def collect(process: Process, data: Input, command: Command) -> ExecResult:
+    """Feeds a process and keeps the first bytes of each stream; kills it when the input fails or the caller gives up."""
+    kept, truncated = (bytearray(), bytearray()), [False, False]
+    output = process.output()
+    try:
+        async with fed(process, data):
+            async for stream, piece in output:
+                room = command.output_limit_bytes - len(kept[stream - 1])
+                truncated[stream - 1] |= len(piece) > room
+                kept[stream - 1].extend(piece[:room])
+            status = await process.wait()
+    except BaseException:
+        await process.kill()
+        raise
+    return ExecResult(
+        status=status,
+        stdout=bytes(kept[0]),
+        stderr=bytes(kept[1]),
+        stdout_truncated=truncated[0],
+        stderr_truncated=truncated[1],
+    )
+
+
+@asynccontextmanager
+async def fed(process: Process, data: Input | None) -> AsyncIterator[None]:
+    """Gives a process its input beside the block. When the input fails the process is killed, and the block's end raises what it raised."""
+    if data is None:
+        yield
+        return
+    feeding = asyncio.create_task(_feed(process, data))
+    try:
+        yield
+    finally:
+        feeding.cancel()
+        outcome = (await asyncio.gather(feeding, return_exceptions=True))[0]
+    if isinstance(outcome, Exception):
+        raise outcome
+
+
+async def _feed(process: Process, data: Input) -> None:
+    try:
+        async for piece in _pieces(data):
+            await process.write_stdin(piece)
+    except Exception:
+        await process.kill()
+        raise
+    await process.close_stdin()
+
+
+async def _pieces(data: Input) -> AsyncIterator[bytes]:
+    if isinstance(data, bytes | str):
+        yield data.encode() if isinstance(data, str) else data
+    elif isinstance(data, AsyncIterable):
+        async for piece in data:
+            yield piece
+    else:
+        for piece in data:
+            yield piece
