@@ -12,7 +12,9 @@ from agentkernel import __version__
 from agentkernel.errors import BackendUnavailable, InvalidInput, UnknownKey
 
 if TYPE_CHECKING:
-    from agentkernel.abc import Backend, Host, Kernel
+    from asyncio import StreamReader, StreamWriter
+
+    from agentkernel.abc import Backend, Caller, Host, Kernel
     from agentkernel.client.calls import Calls
     from agentkernel.model.isolation import Presence
 
@@ -125,9 +127,28 @@ def _directories() -> Any:
     return import_module("agentkernel.config.directories")
 
 
-def build_client(environment: Mapping[str, str]) -> Kernel:
-    """The kernel behind the daemon of the user whose environment this is; a daemon is started when the first call finds none."""
-    return cast("Kernel", _load("agentkernel.client.remote:RemoteKernel")(environment))
+def build_client(environment: Mapping[str, str], caller: Caller | None = None) -> Kernel:
+    """The kernel behind the daemon of the user whose environment this is; a daemon is started when the first call finds none.
+
+    With a `caller` everything that goes through it may do what that one may, and no more; pass the same one to its methods. Raises
+    InvalidInput for one whose scopes or token cannot be.
+    """
+    return cast("Kernel", _load("agentkernel.client.remote:RemoteKernel")(environment, caller))
+
+
+async def open_door(environment: Mapping[str, str], caller: Caller | None = None) -> tuple[StreamReader, StreamWriter]:
+    """The byte stream of a client of that daemon, for whom it is passed on to: HELLO comes next, and what follows may do what `caller` may.
+
+    Raises:
+        DaemonUnavailable: none answers and none can be started.
+    """
+    sock = await _load("agentkernel.client.connection:Daemon")(environment, caller).connect()
+    try:
+        opened = await import_module("asyncio").open_unix_connection(sock=sock)
+    except BaseException:
+        sock.close()
+        raise
+    return cast("tuple[StreamReader, StreamWriter]", opened)
 
 
 def build_calls(environment: Mapping[str, str], *, starts: bool = True) -> Calls:

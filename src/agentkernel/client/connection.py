@@ -9,10 +9,12 @@ import struct
 from collections.abc import Mapping
 from typing import Final
 
+from agentkernel.abc import Caller
 from agentkernel.channel.exchange import Answer
 from agentkernel.channel.execution import Phase
 from agentkernel.channel.frames import FrameType
 from agentkernel.channel.mux import Channel, Deadlines
+from agentkernel.channel.preface import encode_preface
 from agentkernel.client.exchange import DoorExchange
 from agentkernel.config.daemon_process import last_words, spawn
 from agentkernel.config.directories import socket_path
@@ -26,23 +28,32 @@ _CREDENTIALS = struct.Struct("3i")
 
 
 class Daemon:
-    """Implements `channel.boundary.Reachable`: the daemon of the user whose environment this is."""
+    """Implements `channel.boundary.Reachable`: the daemon of the user whose environment this is.
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    Args:
+        caller: for whom its connections speak, where that is less than the user may do. Raises InvalidInput for what is no caller.
+    """
+
+    def __init__(self, environment: Mapping[str, str], caller: Caller | None = None) -> None:
         self._environment = environment
+        self._preface = b"" if caller is None else encode_preface(caller)
 
     async def connect(self) -> socket.socket:
-        """A connected, non-blocking socket; the daemon is started where there is none.
+        """A connected, non-blocking socket on which the client may say HELLO; the daemon is started where there is none.
 
         Raises:
             DaemonUnavailable: none answers and none can be started, or what answers is not this user's.
         """
+        return await self._opened()
+
+    async def _opened(self) -> socket.socket:
+        """A stream to the daemon of this machine."""
         loop = asyncio.get_running_loop()
         path = socket_path(self._environment)
         deadline = loop.time() + CONNECT_S
         while True:
             try:
-                return _connected(path)
+                return _connected(path, self._preface)
             except BlockingIOError:
                 trouble = "its queue of connections is full"
             except (FileNotFoundError, ConnectionRefusedError) as missing:
@@ -98,13 +109,15 @@ def _ignore(answer: Answer) -> None:
     """Whatever it is."""
 
 
-def _connected(path: str) -> socket.socket:
+def _connected(path: str, preface: bytes) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         connection.connect(path)
         uid = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1]
         if uid not in (0, os.geteuid()):
             raise DaemonUnavailable(f"who listens at {path} is uid {uid}, whom this user need not trust")
+        if preface and connection.send(preface) != len(preface):
+            raise BlockingIOError  # nothing was in it before: the kernel is short of memory
     except BaseException:
         connection.close()
         raise

@@ -39,12 +39,13 @@ POLL_S: Final = 20.0  # how long the daemon holds a question for what is to come
 class RemoteKernel:
     """Implements `abc.Kernel` over the socket of the user's daemon, which is started when the first call finds none.
 
-    The daemon takes its caller from the socket, so `caller` is not sent. A daemon that ends in the middle of a call is followed to its
+    The daemon takes its caller from the socket, and from what each connection says at its beginning where the kernel was made for a
+    `caller` that may do less: what its methods are given is not sent. A daemon that ends in the middle of a call is followed to its
     successor; a mutating call is repeated with its key, so that it is done once. Belongs to one event loop.
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._daemon = Daemon(environment)
+    def __init__(self, environment: Mapping[str, str], caller: Caller | None = None) -> None:
+        self._daemon = Daemon(environment, caller)
         self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
         self._room = asyncio.Semaphore(CALLS_AT_ONCE)

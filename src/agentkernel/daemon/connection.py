@@ -12,10 +12,12 @@ from agentkernel.channel.door import DRAINING
 from agentkernel.channel.frames import CLIENT_TYPES, Frame, FrameDecoder, FrameType, HelloReply, decode_hello, encode_hello_reply
 from agentkernel.channel.link import Link
 from agentkernel.channel.messages import MAX_ECHO, encode_echo
+from agentkernel.channel.preface import narrowed
 from agentkernel.channel.refusal import encode_refusal
-from agentkernel.channel.wire import HELLO, VERSION, encode_frame, tag_of
+from agentkernel.channel.wire import VERSION, encode_frame, tag_of
 from agentkernel.daemon.calls import Calls
 from agentkernel.daemon.desk import Desk
+from agentkernel.daemon.greeting import Greeting
 from agentkernel.daemon.questions import answer_about_sandbox
 from agentkernel.daemon.session import Session
 from agentkernel.errors import AgentKernelError, Busy, InvalidInput, ProtocolViolation
@@ -25,7 +27,6 @@ BACKLOG_LIMIT_BYTES: Final = 1024 * 1024  # above it nothing more is read from t
 HELLO_S: Final = 10.0  # within which a connection must say who it is
 MAX_COMMANDS: Final = 1024
 MAX_CALLS: Final = 256
-_GREETING_BYTES: Final = 8192
 _OF_COMMANDS: Final = frozenset({FrameType.STDIN, FrameType.CONSUMED, FrameType.RESIZE, FrameType.KILL, FrameType.FORGET})
 
 
@@ -42,8 +43,7 @@ class Connection:
         self._closed = closed
         self._desk = desk
         self._calls = calls
-        self._greeting = bytearray(_GREETING_BYTES)
-        self._greeted = 0  # bytes of the greeting that are there
+        self._greeting = Greeting()
         self._decoder: FrameDecoder | None = None
         self._tag = 0
         self._sessions: dict[int, Session] = {}
@@ -89,7 +89,7 @@ class Connection:
 
     def writable(self) -> memoryview:
         """See `link.Reader`."""
-        return memoryview(self._greeting)[self._greeted :] if self._decoder is None else self._decoder.writable()
+        return self._greeting.writable() if self._decoder is None else self._decoder.writable()
 
     def received(self, count: int) -> None:
         """See `link.Reader`."""
@@ -118,10 +118,12 @@ class Connection:
     # -- frames
 
     def _greet(self, count: int) -> None:
-        self._greeted += count
-        if self._greeted < HELLO.size:
+        greeting = self._greeting
+        if not greeting.received(count):
             return
-        hello = decode_hello(bytes(self._greeting[: HELLO.size]))
+        if (preface := greeting.preface) is not None:
+            self.caller = narrowed(self.caller, preface)
+        hello = decode_hello(greeting.hello)
         self._patience.cancel()
         version = VERSION if hello.version_min <= VERSION <= hello.version_max else 0
         state = DRAINING if self._desk.is_draining else 0
@@ -131,8 +133,8 @@ class Connection:
             self._close(f"it speaks versions {hello.version_min} to {hello.version_max}")
             return
         decoder = self._decoder = FrameDecoder(hello.epoch, types=CLIENT_TYPES, greeted=True)
-        rest = self._greeting[HELLO.size : self._greeted]
-        self._greeting = bytearray()
+        rest = greeting.rest
+        greeting.clear()
         decoder.writable()[: len(rest)] = rest
         self._read(decoder, len(rest))
 
