@@ -124,7 +124,7 @@ def read_exec(args: Namespace, console: Console) -> Invocation:
             command,
             environment=command.environment | {os.fsencode(name): os.fsencode(value) for name, value in environment.items()},
             cwd=None if args.workdir is None else validate_inside_path(args.workdir),
-            user=_ids(given.get("user")),
+            user=ids_of(given.get("user")),
             detached=args.detach,
             stdin=command.stdin and not args.detach,
         ),
@@ -196,7 +196,7 @@ def _terminal_environment(environment: Mapping[str, str]) -> dict[bytes, bytes]:
     return {name.encode(): os.fsencode(environment[name]) for name in ("TERM", "COLORTERM") if environment.get(name)}
 
 
-def _ids(user: str | None) -> tuple[int, int] | None:
+def ids_of(user: str | None) -> tuple[int, int] | None:
     """The uid and gid of a value of the setting `user`; None is the sandbox's own user."""
     if user is None or user == "user":
         return None
