@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 
 from agentkernel.cli.context import Context
 from agentkernel.cli.output import say
-from agentkernel.cli.show import print_json, sandbox_record
+from agentkernel.cli.show import print_json
 from agentkernel.errors import AgentKernelError, DaemonUnavailable
 from agentkernel.model.record import SandboxInfo
+from agentkernel.text.records import sandbox_record
 
 
 def for_each(names: Sequence[str], act: Callable[[str], SandboxInfo | None], context: Context, *, as_json: bool) -> int:

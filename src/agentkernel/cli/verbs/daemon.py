@@ -14,7 +14,8 @@ from agentkernel.cli.show import age, moment, print_json
 from agentkernel.config.daemon_process import daemon_argv, spawn
 from agentkernel.config.directories import data_directory, socket_path
 from agentkernel.errors import Busy, DaemonUnavailable
-from agentkernel.model.record import KernelStatus, PoolState
+from agentkernel.model.record import PoolState
+from agentkernel.text.records import status_record
 from agentkernel.units import format_size
 
 HELP = """\
@@ -93,7 +94,7 @@ def _status(args: Namespace, context: Context) -> int:
             sys.stdout.write("not running\n")
         return EXIT_NOT_RUNNING
     if args.json:
-        print_json(_record(status) | {"socket": path, "log": log})
+        print_json(status_record(status) | {"socket": path, "log": log})
         return 0
     version = status.version if status.version == __version__ else f"{status.version} (this is {__version__})"
     lines = (
@@ -120,33 +121,3 @@ def _pools(pools: tuple[PoolState, ...]) -> str:
         stock, bounds = f"{pool.ready} (+{pool.making})", f"{pool.minimum}-{pool.maximum}"
         rows.append((pool.backend, pool.image, pool.profile, stock, bounds, str(pool.hits), str(pool.misses), pool.reason))
     return table(("POOL", "IMAGE", "PROFILE", "READY", "SIZE", "HITS", "MISSES", ""), rows)
-
-
-def _record(status: KernelStatus) -> dict[str, object]:
-    return {
-        "running": True,
-        "version": status.version,
-        "pid": status.pid,
-        "started_at": status.started_at,
-        "sandboxes": status.sandboxes,
-        "sandboxes_running": status.running,
-        "clients": status.clients,
-        "busy": status.busy,
-        "queued": status.queued,
-        "rss_bytes": status.rss_bytes,
-        "pools": [
-            {
-                "backend": pool.backend,
-                "image": pool.image,
-                "profile": pool.profile,
-                "ready": pool.ready,
-                "making": pool.making,
-                "minimum": pool.minimum,
-                "maximum": pool.maximum,
-                "hits": pool.hits,
-                "misses": pool.misses,
-                "reason": pool.reason,
-            }
-            for pool in status.pools
-        ],
-    }
