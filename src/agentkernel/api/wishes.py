@@ -13,13 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from agentkernel.abc import Caller
 from agentkernel.api.shapes import BatchBody, CommandBody, CreateBody, InputBody, RunBody, SandboxBody, SecretBody, SocketBody, UserBody
 from agentkernel.config.invocation import ids_of
 from agentkernel.config.load import Layer, users_settings
 from agentkernel.config.options import asked_for, command_of, create_options
 from agentkernel.config.secrets import checked_values
-from agentkernel.config.values import USER
-from agentkernel.errors import InvalidInput
+from agentkernel.config.values import USER, is_path_image
+from agentkernel.errors import InvalidInput, Refused
 from agentkernel.model.command import Command
 from agentkernel.model.names import validate_environment_name
 from agentkernel.model.record import CreateOptions
@@ -42,16 +43,16 @@ _FOUND_BY: Final = ("PATH", "HOME")  # of the server's environment: where the ho
 _TEXT: Final = "surrogateescape"
 
 
-def sandbox_of(body: SandboxBody, environment: Mapping[str, str]) -> SandboxRequest:
+def sandbox_of(body: SandboxBody, environment: Mapping[str, str], caller: Caller) -> SandboxRequest:
     """The sandbox to ask for; `environment` is the server's.
 
     Raises:
+        Refused: it names files of the host, which this caller may not; whether they are there is not looked at.
         InvalidInput, UnknownKey: a value is wrong, or the operator's files are.
     """
     given = body.model_dump(include=SandboxBody.model_fields.keys() - {"env", "secrets"}, exclude_none=True)
     options = {_OPTIONS.get(name, name): value * MIB if name.endswith("_mb") else value for name, value in given.items()}
-    for name in ("directory", *(["mounts"] if body.mounts else [])):
-        _absolute(options.get(name))
+    _check_host(caller, [text for text in (body.directory, *(body.mounts or ()), _path_of(body.image)) if text])
     if body.env is not None:
         options["environment"] = environment_of(body.env)
     request = asked_for(options, base=NOWHERE, environment=environment, below=_operators(environment))
@@ -64,23 +65,25 @@ def sandbox_of(body: SandboxBody, environment: Mapping[str, str]) -> SandboxRequ
     )
 
 
-def run_of(body: RunBody, environment: Mapping[str, str]) -> tuple[SandboxRequest, Command, bytes]:
+def run_of(body: RunBody, environment: Mapping[str, str], caller: Caller) -> tuple[SandboxRequest, Command, bytes]:
     """The sandbox, the command in it and the command's input. The variables are the command's alone: ready sandboxes have none."""
     command, data = exec_of(body)
-    request = sandbox_of(body.model_copy(update={"env": None}), environment)
+    request = sandbox_of(body.model_copy(update={"env": None}), environment, caller)
     return replace(request, argv=command.argv), command, data
 
 
-def batch_of(body: BatchBody, environment: Mapping[str, str]) -> tuple[SandboxRequest, tuple[Command, ...]]:
+def batch_of(body: BatchBody, environment: Mapping[str, str], caller: Caller) -> tuple[SandboxRequest, tuple[Command, ...]]:
     """The sandbox that each of the commands gets one of."""
     commands = tuple(_command(each.command, {"timeout": body.timeout_s}) for each in body.commands)
-    return sandbox_of(body, environment), commands
+    return sandbox_of(body, environment, caller), commands
 
 
-def create_of(body: CreateBody, environment: Mapping[str, str], request_key: str = "") -> tuple[SandboxRequest, CreateOptions]:
+def create_of(
+    body: CreateBody, environment: Mapping[str, str], caller: Caller, request_key: str = ""
+) -> tuple[SandboxRequest, CreateOptions]:
     """The sandbox, and what it has beyond that."""
     options = {"name": body.name, "labels": body.labels, "ttl": body.ttl_s, "idle": body.idle_s, "start": body.start}
-    request = replace(sandbox_of(body, environment), name=body.name)
+    request = replace(sandbox_of(body, environment, caller), name=body.name)
     return request, replace(create_options(options), request_key=request_key)
 
 
@@ -157,8 +160,17 @@ def _plain(text: str, *, nul: bool = False) -> str:
     return text
 
 
-def _absolute(value: object) -> None:
-    for path in [value] if isinstance(value, str) else value or ():  # type: ignore[attr-defined]
+def _path_of(image: str | None) -> str | None:
+    return image if image is not None and is_path_image(image) else None
+
+
+def _check_host(caller: Caller, paths: Sequence[str]) -> None:
+    if paths and caller.remote and "host" not in caller.scopes:
+        raise Refused(
+            "a caller elsewhere may name no files of the server's host",
+            hint="write the files into the sandbox; or use a token with the scope host",
+        )
+    for path in paths:
         if not path.startswith("/"):
             raise InvalidInput(f"{path!r} is no absolute path of the server's host")
 
