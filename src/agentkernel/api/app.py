@@ -2,30 +2,51 @@
 
 from __future__ import annotations
 
+import asyncio
 import pkgutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import import_module
+from typing import Final
 
 from fastapi import APIRouter, FastAPI
 
+from agentkernel.api.auth import Authority
 from agentkernel.api.doors import Doors
 from agentkernel.api.envelope import HANDLERS
 from agentkernel.api.gate import Gate
+from agentkernel.api.idempotency import Replays
+from agentkernel.api.metrics import Metrics
 from agentkernel.api.parts import Parts
+from agentkernel.api.running import Running
 
 PACKAGES = ("agentkernel.api.routes", "agentkernel.api.streams")  # each module of them with a `router`
+LOOK_S: Final = 1.0  # between two looks for tokens that were removed
+CLEAN_UP_S: Final = 5.0  # for what was cancelled at the end
 
 
 def build(parts: Parts) -> FastAPI:
-    """The application. Its lifespan closes the kernels that it opened."""
-    doors = Doors(parts.doors)
+    """The application. Its lifespan ends what is under way for removed tokens, and closes the kernels that it opened."""
+    doors, running, authority, metrics = Doors(parts.doors), Running(), Authority(parts.caller, parts.tokens), Metrics(parts.version)
+    replays = Replays()
+
+    async def end_removed() -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            for caller in authority.ended():
+                running.end(caller)
+                await doors.drop(caller)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        looking = asyncio.create_task(end_removed(), name="looking for removed tokens")
         try:
             yield
         finally:
+            looking.cancel()
+            await asyncio.wait([looking])
+            await running.idle(CLEAN_UP_S)
+            await replays.close()
             await doors.close()
 
     app = FastAPI(
@@ -37,10 +58,10 @@ def build(parts: Parts) -> FastAPI:
         redirect_slashes=False,
         exception_handlers=HANDLERS,
     )
-    app.state.parts = parts
+    app.state.parts, app.state.metrics, app.state.replays = parts, metrics, replays
     for router in routers():
         app.include_router(router)
-    app.add_middleware(Gate, parts=parts, doors=doors)
+    app.add_middleware(Gate, parts=parts, doors=doors, authority=authority, running=running, metrics=metrics)
     return app
 
 

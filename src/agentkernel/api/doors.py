@@ -59,6 +59,12 @@ class Doors:
             found = self._doors[caller] = Door(self._make(caller), caller)
         return found
 
+    async def drop(self, caller: Caller) -> None:
+        """Closes the kernel of a caller that will not ask again, unless others use the same."""
+        gone = self._doors.pop(caller, None)
+        if gone is not None and all(each.kernel is not gone.kernel for each in self._doors.values()):
+            await gone.kernel.close()
+
     async def close(self) -> None:
         """Closes every kernel; sandboxes and background commands live on where there is a daemon."""
         kernels = {id(each.kernel): each.kernel for each in self._doors.values()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from starlette.exceptions import HTTPException
@@ -23,6 +23,7 @@ from agentkernel.errors import AgentKernelError, InvalidInput, NotFound
 JSON = "application/json"
 CLOSE_POLICY = 1008  # RFC 6455, 7.4.1
 CLOSE_INTERNAL = 1011
+FAILURE: Final = AgentKernelError("agentkernel itself failed", hint="the server's log says where")  # which the answer does not say
 _REASON_BYTES = 123  # of a close frame
 
 
@@ -47,12 +48,17 @@ def refusal(error: AgentKernelError) -> Response:
     return Response(encoded(problem(error)), status_code=status_of(error), headers=headers_of(error), media_type=JSON)
 
 
+def closing(error: AgentKernelError) -> dict[str, Any]:
+    """The message that closes a WebSocket with what went wrong, as far as a close frame holds it."""
+    code = CLOSE_INTERNAL if status_of(error) >= INTERNAL else CLOSE_POLICY
+    return {"type": "websocket.close", "code": code, "reason": error.message.encode()[:_REASON_BYTES].decode(errors="ignore")}
+
+
 async def said_error(connection: HTTPConnection, error: AgentKernelError) -> Response | None:
     """The handler of every AgentKernelError; a WebSocket that was accepted is closed with the reason instead."""
     if isinstance(connection, WebSocket) and connection.application_state is WebSocketState.CONNECTED:
         if connection.client_state is WebSocketState.CONNECTED:
-            code = CLOSE_INTERNAL if status_of(error) >= INTERNAL else CLOSE_POLICY
-            await connection.close(code, error.message.encode()[:_REASON_BYTES].decode(errors="ignore"))
+            await connection.send(closing(error))
         return None
     return refusal(error)
 
@@ -64,17 +70,14 @@ async def said_invalid(connection: HTTPConnection, error: RequestValidationError
 
 async def said_http(connection: HTTPConnection, error: HTTPException) -> Response | None:
     """The handler of what the framework itself says: no such route, no such method, a body that is no JSON."""
+    if isinstance(error.__cause__, AgentKernelError):  # of a body that could not be read
+        return await said_error(connection, error.__cause__)
     known = _OF_FRAMEWORK.get(error.status_code)
     if known is not None:
         return await said_error(connection, known(connection, error))
     phrase = HTTPStatus(error.status_code).phrase
     content = encoded({"success": False, "error": error.detail or phrase, "code": phrase.lower().replace(" ", "_")})
     return Response(content, status_code=error.status_code, headers=error.headers, media_type=JSON)
-
-
-async def said_failure(connection: HTTPConnection, error: Exception) -> Response | None:
-    """The handler of a fault of agentkernel's own: the answer does not say what, the server's log does."""
-    return await said_error(connection, AgentKernelError("agentkernel itself failed", hint="the server's log says where"))
 
 
 def _first(error: RequestValidationError | WebSocketRequestValidationError) -> str:
@@ -110,5 +113,4 @@ HANDLERS: dict[int | type[Exception], Callable[..., Any]] = {
     RequestValidationError: said_invalid,
     WebSocketRequestValidationError: said_invalid,
     HTTPException: said_http,
-    Exception: said_failure,
 }
