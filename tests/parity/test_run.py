@@ -14,7 +14,7 @@ import pytest
 from agentkernel import assembly
 from agentkernel.abc import Caller, Kernel, Process
 from agentkernel.config.principal import principal_of
-from agentkernel.errors import CommandNotFound, InvalidInput, UnknownKey
+from agentkernel.errors import CommandNotFound, InvalidInput, Refused, UnknownKey
 from agentkernel.model.command import Cause, Command, ExitStatus, TerminalSize
 from agentkernel.model.isolation import IsolationLevel
 from agentkernel.model.record import EventFilter, SandboxFilter
@@ -126,3 +126,29 @@ async def test_many_at_once(kernel: Kernel) -> None:
 
     assert await asyncio.gather(*map(one, range(12))) == [f"{number}\n".encode() for number in range(12)]
     await all_gone(kernel)
+
+
+async def test_a_run_goes_on_with_the_next_daemon(home: Path) -> None:
+    caller = Caller(principal=CALLER.principal, scopes=frozenset({"run-only"}), remote=True, via="ci")
+    kernel = assembly.build_client(dict(os.environ), caller)
+    command = shell("echo 1; read x; echo 2; read x; echo 3; exit 4", stdin=True)
+    try:
+        async with kernel.run(caller, PLAIN, command) as run:
+            output = run.process.output()
+            first = await kernel.status(caller)
+            for number in (b"1\n", b"2\n"):
+                assert await anext(output) == (1, number)
+                os.kill((await kernel.status(caller)).pid, signal.SIGKILL)
+                await run.process.write_stdin(b"\n")
+            assert await anext(output) == (1, b"3\n")
+            assert (await run.process.wait()).exit_code == 4
+            assert (await kernel.status(caller)).pid != first.pid
+            with pytest.raises(Refused):  # the next daemon was told as well for whom this connection speaks
+                await kernel.sandboxes(caller, SandboxFilter())
+    finally:
+        await kernel.close()
+    after = assembly.build_client(dict(os.environ))
+    try:
+        await all_gone(after)
+    finally:
+        await after.close()

@@ -88,7 +88,7 @@ async def test_what_cannot_be_asked_is_refused(world: World, client: DoorClient)
 async def test_a_sandbox_is_made_for_a_command_and_goes_with_it(world: World, client: DoorClient) -> None:
     await client.once(7, Command(argv=(b"sh", b"-c", b"echo once; exit 6")))
     _, ident, _, backend, level = door.decode_started((await client.until(FrameType.STARTED, 7)).payload)
-    assert (len(ident), backend, level) == (16, "memory", IsolationLevel.NONE)
+    assert (len(ident), backend, level) == (16, "memory", IsolationLevel.CONTAINER)
     assert (await client.exited(7))[0] == 6
     assert client.output[7, 1] == b"once\n"
     async with asyncio.timeout(10):
