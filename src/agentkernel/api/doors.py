@@ -16,6 +16,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from agentkernel.abc import Caller, Kernel
+from agentkernel.api.handles import Handles
 from agentkernel.api.parts import Parts
 
 STATE = "agentkernel.door"
@@ -23,10 +24,11 @@ STATE = "agentkernel.door"
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """Who asks, and the kernel that answers it: pass `caller` to every method."""
+    """Who asks, and the kernel that answers it: pass `caller` to every method. `handles`: the caller's sandboxes that are open."""
 
     kernel: Kernel
     caller: Caller
+    handles: Handles
 
 
 async def door(connection: HTTPConnection) -> Door:
@@ -56,17 +58,21 @@ class Doors:
         """The caller's door."""
         found = self._doors.get(caller)
         if found is None:
-            found = self._doors[caller] = Door(self._make(caller), caller)
+            kernel = self._make(caller)
+            found = self._doors[caller] = Door(kernel, caller, Handles(kernel, caller))
         return found
 
     async def drop(self, caller: Caller) -> None:
         """Closes the kernel of a caller that will not ask again, unless others use the same."""
         gone = self._doors.pop(caller, None)
+        if gone is not None:
+            await gone.handles.close()
         if gone is not None and all(each.kernel is not gone.kernel for each in self._doors.values()):
             await gone.kernel.close()
 
     async def close(self) -> None:
         """Closes every kernel; sandboxes and background commands live on where there is a daemon."""
+        await asyncio.gather(*(each.handles.close() for each in self._doors.values()))
         kernels = {id(each.kernel): each.kernel for each in self._doors.values()}
         self._doors.clear()
         await asyncio.gather(*(kernel.close() for kernel in kernels.values()))
