@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from agentkernel import assembly
 from agentkernel.errors import DaemonUnavailable, InvalidInput
 
 if TYPE_CHECKING:
-    from agentkernel.abc import Kernel
+    from agentkernel.abc import Caller, Kernel
     from agentkernel.client.calls import Calls
 
 _SWITCH = "AGENTKERNEL_DAEMON"
@@ -43,6 +44,13 @@ class Context:
     def any_kernel(self) -> Kernel:
         """The daemon's door, or where `AGENTKERNEL_DAEMON` says that there is to be none, an engine's in this process."""
         return self.kernel() if self.environment.get(_SWITCH, "").strip().lower() in _OFF else self.client()
+
+    def doors(self) -> Callable[[Caller], Kernel]:
+        """The door of `any_kernel` for each caller of a server: behind a daemon one each, which may do no more than that caller may."""
+        if self.environment.get(_SWITCH, "").strip().lower() in _OFF:
+            kernel = self.kernel()
+            return lambda caller: kernel
+        return lambda caller: assembly.build_client(self.environment, caller)
 
     def calls(self, verb: str, *, starts: bool = True) -> Calls:
         """The daemon, for plain calls; raises DaemonUnavailable where `AGENTKERNEL_DAEMON` says that there is to be none."""
