@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cache, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -265,10 +266,11 @@ def _cache_directory(environment: Mapping[str, str], home: str) -> str:
 
 
 def _late(target: str) -> Callable[..., Any]:
-    """A function that imports `target` when it is called."""
+    """A function that imports `target` when it is first called."""
+    found = cache(partial(_load, target))
 
     def call(*arguments: Any, **named: Any) -> Any:
-        return _load(target)(*arguments, **named)
+        return found()(*arguments, **named)
 
     return call
 
