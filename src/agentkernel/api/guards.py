@@ -7,6 +7,7 @@ A page that a user of this machine visits can send requests to any address (cros
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
 from typing import Final
 
 from agentkernel.errors import InvalidInput, Refused
@@ -14,6 +15,7 @@ from agentkernel.errors import InvalidInput, Refused
 WANTED: Final = frozenset(
     {b"host", b"origin", b"sec-fetch-site", b"authorization", b"content-length", b"access-control-request-method", b"transfer-encoding"}
 )
+ANY_ADDRESS: Final = "*"  # among hosts: any address, which unlike a name nobody else can make his own
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _FROM_HERE: Final = frozenset({b"none", b"same-origin"})  # typed by the user, or by a page of this very server
 _CORS_METHODS: Final = b"GET, POST, PUT, PATCH, DELETE"
@@ -48,7 +50,8 @@ def check_host(headers: Headers, hosts: frozenset[str] | None) -> None:
         return
     if host is None:
         raise InvalidInput("the request has no Host header")
-    if name_of(host.decode("latin-1")) not in hosts:
+    name = name_of(host.decode("latin-1"))
+    if name not in hosts and not (ANY_ADDRESS in hosts and _is_address(name)):
         raise Refused(
             f"this server is not {host.decode('latin-1')[:200]!r}", hint="`agentkernel serve --hostname NAME` makes it answer to NAME"
         )
@@ -90,6 +93,14 @@ def preflight(origin: bytes) -> list[tuple[bytes, bytes]]:
     """The headers that let a page of that origin send what no plain form can."""
     more = [(b"access-control-allow-methods", _CORS_METHODS), (b"access-control-allow-headers", _CORS_HEADERS)]
     return [*allowance(origin), *more, (b"access-control-max-age", b"600")]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_port(text: str) -> bool:

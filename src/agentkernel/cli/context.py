@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from agentkernel import assembly
 from agentkernel.errors import DaemonUnavailable, InvalidInput
 
 if TYPE_CHECKING:
+    from asyncio import StreamReader, StreamWriter
+
     from agentkernel.abc import Caller, Kernel
     from agentkernel.client.calls import Calls
 
@@ -51,6 +53,12 @@ class Context:
             kernel = self.kernel()
             return lambda caller: kernel
         return lambda caller: assembly.build_client(self.environment, caller)
+
+    def tunnel(self) -> Callable[[Caller], Awaitable[tuple[StreamReader, StreamWriter]]] | None:
+        """Opens the daemon's own byte stream for a caller of a server; None where there is to be no daemon."""
+        if self.environment.get(_SWITCH, "").strip().lower() in _OFF:
+            return None
+        return lambda caller: assembly.open_door(self.environment, caller)
 
     def calls(self, verb: str, *, starts: bool = True) -> Calls:
         """The daemon, for plain calls; raises DaemonUnavailable where `AGENTKERNEL_DAEMON` says that there is to be none."""
