@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import os
 import socket
@@ -56,22 +55,18 @@ def at_path(path: str) -> Iterator[socket.socket]:
         InvalidInput: it cannot be made there.
         Conflict: a server listens there already.
     """
-    made = f"{path}.{os.getpid()}"
-    _check_free(path)
+    _make_free(path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         mask = os.umask(0o177)
         try:
-            listener.bind(made)
-            listener.listen(BACKLOG)
-            os.replace(made, path)
+            listener.bind(path)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                os.unlink(made)
             raise InvalidInput(
-                f"cannot listen at {path}: {error.strerror or error}", hint="--unix takes a path of 90 bytes at most"
+                f"cannot listen at {path}: {error.strerror or error}", hint="--unix takes a path of 107 bytes at most"
             ) from None
         finally:
             os.umask(mask)
+        listener.listen(BACKLOG)
         listener.setblocking(False)
         own = _identity(path)
         try:
@@ -124,15 +119,23 @@ def _address(listener: socket.socket) -> str:
     return str(listener.getsockname()[0]).partition("%")[0]
 
 
-def _check_free(path: str) -> None:
-    """Raises Conflict where a server answers at that path, InvalidInput where something else lies there."""
+def _make_free(path: str) -> None:
+    """Removes what a server has left that is gone.
+
+    Raises:
+        Conflict: a server answers at that path.
+        InvalidInput: something else lies there.
+    """
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise InvalidInput(f"{path} is there, and is no socket", hint="choose another path")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.connect(path)
-    except (FileNotFoundError, ConnectionRefusedError):
-        return  # nothing, or what a server has left that is gone
+    except FileNotFoundError:
+        return
+    except ConnectionRefusedError:
+        os.unlink(path)
+        return
     except OSError as error:
         raise InvalidInput(f"cannot listen at {path}: {error.strerror or error}") from None
     raise Conflict(f"a server listens at {path} already", hint="choose another path, or end it")
