@@ -12,6 +12,7 @@ from typing import Final
 from agentkernel.abc import Caller, Kernel, Sandbox
 from agentkernel.errors import AgentKernelError, DaemonUnavailable, SandboxLost
 from agentkernel.model.record import SandboxInfo
+from agentkernel.model.status import Status
 
 MOST: Final = 64  # idle ones, of one caller
 
@@ -63,7 +64,7 @@ class Handles:
 
     async def _of(self, info: SandboxInfo) -> _Opened:
         opened = self._opened.get(info.sandbox_id)
-        if opened is not None and opened.started_at != info.started_at:
+        if opened is not None and (opened.started_at != info.started_at or info.status is not Status.RUNNING):
             self._drop(info.sandbox_id, opened)
             await self._settle(opened)
             opened = self._opened.get(info.sandbox_id)  # somebody may have come meanwhile

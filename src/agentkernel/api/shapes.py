@@ -19,6 +19,7 @@ MAX_WORDS = 4096
 Seconds = Annotated[float, Field(ge=0, le=MAX_DURATION_S, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Side = Annotated[int, Field(ge=1, le=65535)]
+Mode = Annotated[str, Field(pattern="^[0-7]{1,4}$", description="Permission bits, in octal.")]
 Environment = dict[str, str] | Annotated[list[str], Field(description="NAME=VALUE")]
 Words = Annotated[list[str], Field(min_length=1, max_length=MAX_WORDS, description="Program and arguments; no shell.")]
 Labels = Annotated[dict[str, str], Field(max_length=64)]
@@ -188,12 +189,19 @@ class ExtendBody(Body):
     by: Seconds | str | None = Field(description="From now: seconds, or text such as 1h. null: for ever.")
 
 
+class SignalBody(Body):
+    """A signal."""
+
+    signal: Annotated[int, Field(ge=1, le=64)] = Field(description="Its number: 2 interrupt, 9 kill, 15 terminate.")
+    tree: bool = Field(True, description="Also to all that the command has started.")
+
+
 class FileBody(Body):
     """A file's content."""
 
     content: str
     encoding: Literal["utf8", "base64"] = "utf8"
-    mode: Annotated[int, Field(ge=0, le=0o7777)] = Field(0o644, description="Permission bits, as a decimal number (420 is 0644).")
+    mode: Mode = "644"
 
 
 class FilesBody(Body):
@@ -214,7 +222,7 @@ class MakeDirectoryBody(Body):
 
     path: str
     parents: bool = Field(False, description="Also those above it; one that is there is fine.")
-    mode: Annotated[int, Field(ge=0, le=0o7777)] = 0o755
+    mode: Mode = "755"
 
 
 class NetworkBody(Body):
@@ -244,7 +252,7 @@ class PullBody(Body):
 class PruneBody(Body):
     """Which images nobody needs."""
 
-    unused_for_s: Seconds = Field(7 * 86400.0, description="No sandbox uses them, and nobody has for so long.")
+    unused_for_s: Seconds = Field(default=7 * 86400.0, description="No sandbox uses them, and nobody has for so long.")
     backend: str = ""
 
 

@@ -8,13 +8,25 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from agentkernel.abc import Caller
-from agentkernel.api.shapes import BatchBody, CommandBody, CreateBody, InputBody, RunBody, SandboxBody, SecretBody, SocketBody, UserBody
+from agentkernel.api.shapes import (
+    BatchBody,
+    CommandBody,
+    CreateBody,
+    FileBody,
+    InputBody,
+    RunBody,
+    SandboxBody,
+    SecretBody,
+    SocketBody,
+    UserBody,
+)
 from agentkernel.config.invocation import ids_of
 from agentkernel.config.load import Layer, users_settings
 from agentkernel.config.options import asked_for, command_of, create_options
@@ -40,6 +52,7 @@ _OPERATORS_OWN: Final = frozenset(
     | {"environment", "secrets"}
 )
 _FOUND_BY: Final = ("PATH", "HOME")  # of the server's environment: where the host's own programs are
+_KEY_CHARACTERS: Final = 32
 _TEXT: Final = "surrogateescape"
 
 
@@ -72,9 +85,12 @@ def run_of(body: RunBody, environment: Mapping[str, str], caller: Caller) -> tup
     return replace(request, argv=command.argv), command, data
 
 
-def batch_of(body: BatchBody, environment: Mapping[str, str], caller: Caller) -> tuple[SandboxRequest, tuple[Command, ...]]:
-    """The sandbox that each of the commands gets one of."""
-    commands = tuple(_command(each.command, {"timeout": body.timeout_s}) for each in body.commands)
+def batch_of(
+    body: BatchBody, environment: Mapping[str, str], caller: Caller, output_bytes: int
+) -> tuple[SandboxRequest, tuple[Command, ...]]:
+    """The sandbox that each of the commands gets one of; so many bytes of each of its streams are kept."""
+    options = {"timeout": body.timeout_s, "output_limit_bytes": output_bytes}
+    commands = tuple(_command(each.command, options) for each in body.commands)
     return sandbox_of(body, environment, caller), commands
 
 
@@ -83,8 +99,18 @@ def create_of(
 ) -> tuple[SandboxRequest, CreateOptions]:
     """The sandbox, and what it has beyond that."""
     options = {"name": body.name, "labels": body.labels, "ttl": body.ttl_s, "idle": body.idle_s, "start": body.start}
-    request = replace(sandbox_of(body, environment, caller), name=body.name)
-    return request, replace(create_options(options), request_key=request_key)
+    return sandbox_of(body, environment, caller), replace(create_options(options), request_key=request_key)
+
+
+def request_key_of(caller: Caller, key: str, body: bytes) -> str:
+    """What the engine remembers a creation by, so that a repeat after a restart finds it; empty without an idempotency key."""
+    said = "\0".join((caller.principal, caller.via, key)).encode() + b"\0" + body
+    return hashlib.sha256(said).hexdigest()[:_KEY_CHARACTERS] if key else ""
+
+
+def secret_values_of(given: Mapping[str, str]) -> dict[str, str]:
+    """Values of secrets by name; raises InvalidInput, which shows none."""
+    return checked_values({validate_environment_name(name): value for name, value in given.items()})
 
 
 def exec_of(body: InputBody) -> tuple[Command, bytes]:
@@ -139,6 +165,20 @@ def _input(body: InputBody) -> bytes:
     if body.stdin_base64 is not None:
         return decoded(body.stdin_base64, "stdin_base64")
     return _plain(body.stdin or "", nul=True).encode("utf-8", _TEXT)
+
+
+def content_of(given: str | FileBody) -> bytes:
+    """The bytes of a file."""
+    if isinstance(given, FileBody) and given.encoding == "base64":
+        return decoded(given.content, "content")
+    return _plain(given if isinstance(given, str) else given.content, nul=True).encode("utf-8", _TEXT)
+
+
+def path_of(text: str) -> str:
+    """An absolute path inside, as it is: what `..` means only the sandbox knows. Raises InvalidInput."""
+    if not text.startswith("/"):
+        raise InvalidInput(f"{text!r} is no absolute path inside the sandbox", hint="start it with /")
+    return _plain(text)
 
 
 def decoded(text: str, where: str) -> bytes:

@@ -12,8 +12,8 @@ from agentkernel.model.command import Command, ExecResult
 Input = bytes | str | Iterable[bytes] | AsyncIterable[bytes]
 
 
-async def collect(process: Process, data: Input, command: Command) -> ExecResult:
-    """Feeds a process and keeps the first bytes of each stream; kills it when the input fails or the caller gives up."""
+async def collect(process: Process, data: Input | None, command: Command) -> ExecResult:
+    """Feeds a process (None: it has no input) and keeps the first bytes of each stream; kills it when that fails or the caller gives up."""
     kept, truncated = (bytearray(), bytearray()), [False, False]
     output = process.output()
     try:

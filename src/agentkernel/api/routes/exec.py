@@ -1,0 +1,37 @@
+"""/sandboxes/{name}/exec: a command that is waited for."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agentkernel.api.attended import attended
+from agentkernel.api.doors import Asked, Door
+from agentkernel.api.envelope import answer
+from agentkernel.api.outcome import Watch, executed, placed, unstarted
+from agentkernel.api.shapes import ExecBody
+from agentkernel.api.shapes_answers import Outcome, said
+from agentkernel.api.wishes import exec_of
+from agentkernel.errors import CommandNotStarted
+from agentkernel.model.command import Command
+
+router = APIRouter(prefix="/sandboxes/{name}", tags=["exec"])
+
+
+@router.post("/exec", operation_id="exec", responses=said(Outcome))
+async def exec_command(name: str, body: ExecBody, request: Request, door: Asked) -> Response:
+    """Runs one command in a running sandbox to its end, and ends it when the client goes. One that fails is an answer, not an error."""
+    command, data = exec_of(body)
+    return await attended(request, _done(door, name, command, data))
+
+
+async def _done(door: Door, name: str, command: Command, data: bytes) -> Response:
+    watch = Watch()
+    async with door.handles.use(name) as (info, sandbox):
+        watch.created()
+        try:
+            found = await executed(sandbox, command, data)
+        except CommandNotStarted as error:
+            found = unstarted(error)
+    return answer(found | placed(info.backend, info.isolation) | {"durations": watch.durations(found.get("wall_s", 0.0))})
