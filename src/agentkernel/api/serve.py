@@ -16,7 +16,7 @@ from uvicorn import Config, Server
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from agentkernel.api.app import build
-from agentkernel.api.gate import LOG
+from agentkernel.api.auth import LOG
 from agentkernel.api.listening import BACKLOG, is_unix
 from agentkernel.api.parts import Parts
 from agentkernel.api.protocol import guarded
