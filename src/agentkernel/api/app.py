@@ -17,6 +17,7 @@ from agentkernel.api.envelope import HANDLERS
 from agentkernel.api.gate import Gate
 from agentkernel.api.idempotency import Replays
 from agentkernel.api.metrics import Metrics
+from agentkernel.api.openapi import Application
 from agentkernel.api.parts import Parts
 from agentkernel.api.running import Running
 
@@ -49,7 +50,7 @@ def build(parts: Parts) -> FastAPI:
             await replays.close()
             await doors.close()
 
-    app = FastAPI(
+    app = Application(
         title="agentkernel",
         version=parts.version,
         lifespan=lifespan,

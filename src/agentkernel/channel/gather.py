@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
 
 from agentkernel.abc import Process
-from agentkernel.model.command import Command, ExecResult
+from agentkernel.errors import AgentKernelError
+from agentkernel.model.command import Command, ExecResult, ExitStatus
 
 Input = bytes | str | Iterable[bytes] | AsyncIterable[bytes]
 
@@ -24,7 +25,8 @@ async def collect(process: Process, data: Input | None, command: Command) -> Exe
                 kept[stream - 1].extend(piece[:room])
             status = await process.wait()
     except BaseException:
-        await process.kill()
+        with suppress(AgentKernelError):  # of a sandbox that is lost: what came first is what is told
+            await finish(process, output)
         raise
     return ExecResult(
         status=status,
@@ -33,6 +35,14 @@ async def collect(process: Process, data: Input | None, command: Command) -> Exe
         stdout_truncated=truncated[0],
         stderr_truncated=truncated[1],
     )
+
+
+async def finish(process: Process, output: AsyncIterator[tuple[int, bytes]] | None) -> ExitStatus:
+    """Kills the whole tree of a process whose output somebody may have begun to read, and waits for its end."""
+    if isinstance(output, AsyncGenerator):
+        await output.aclose()  # else what it has not yet taken would hold the end up
+    await process.kill()
+    return await process.wait()
 
 
 @asynccontextmanager

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 
 from agentkernel import abc
-from agentkernel.channel.gather import Input, fed
+from agentkernel.channel.gather import Input, fed, finish
 from agentkernel.errors import FileOperationFailed, InvalidInput, TimedOut
 from agentkernel.model.command import Cause, Command, ExitStatus, TerminalSize
 from agentkernel.sdk.result import Chunk
@@ -111,7 +111,7 @@ class AsyncStream:
     async def close(self) -> None:
         """Kills the command's whole tree if it still runs."""
         if self._process is not None and self._status is None:
-            self._status = await _finish(self._process, self._output)
+            self._status = await finish(self._process, self._output)
 
     async def _started(self) -> abc.Process:
         if self._process is None:
@@ -159,7 +159,7 @@ class AsyncConnection:
 
     async def close(self) -> None:
         """Closes the connection; repeating it is fine."""
-        await _finish(self._process, self._chunks)
+        await finish(self._process, self._chunks)
 
     async def __aenter__(self) -> AsyncConnection:
         return self
@@ -173,14 +173,6 @@ def raise_timeout(status: ExitStatus, command: Command) -> None:
     if status.cause is Cause.TIMEOUT:
         name = shlex.quote(os.fsdecode(command.argv[0]))
         raise TimedOut(f"{name} ran longer than {command.timeout_s:g} seconds and was killed", hint="allow more time, or spawn it")
-
-
-async def _finish(process: abc.Process, output: AsyncIterator[tuple[int, bytes]] | None) -> ExitStatus:
-    """Kills a process that somebody may have begun to read, and waits for its end."""
-    if isinstance(output, AsyncGenerator):
-        await output.aclose()  # else what it has not yet taken would hold the end up
-    await process.kill()
-    return await process.wait()
 
 
 def _encoded(data: bytes | str) -> bytes:
