@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.engine_world import ANN, World
+from unit.engine_world import ANN, HOST_ROOT, World
 
 from agentkernel.abc import Caller
 from agentkernel.engine import access
 from agentkernel.engine.confine import check_image_work, confined
+from agentkernel.engine.host import HostEngine
 from agentkernel.errors import Refused
 from agentkernel.model.command import Command
 from agentkernel.model.image import ImageWork, ImageWorkKind
 from agentkernel.model.record import CreateOptions, EventFilter
 from agentkernel.model.request import SandboxRequest
-from agentkernel.model.spec import Bind, WorkspaceMode
+from agentkernel.model.spec import Bind, RootFilesystem, WorkspaceMode
 
 FAR = Caller(principal="ann", scopes=frozenset({"full"}), remote=True, via="ci")
 FAR_HOST = replace(FAR, scopes=frozenset({"full", "host"}))
@@ -78,6 +79,24 @@ async def test_no_profile_shows_a_remote_caller_what_is_on_the_host(world: World
     absolute = replace(request, argv=(b"cat", str(here / "notes").encode()))
     assert (await engine.grant(FAR, absolute)).spec.workspace.mode is WorkspaceMode.NONE
     assert await engine.aftermath(FAR, near) == ()
+
+
+async def test_a_program_given_by_its_path_does_not_show_where_it_lies(world: World) -> None:
+    asked: list[tuple[bytes, ...]] = []
+    parts = world.engine()._core.parts
+
+    def host_root(**question: Any) -> RootFilesystem:
+        asked.append(question["argv"])
+        return HOST_ROOT
+
+    engine = HostEngine(replace(parts, images=replace(parts.images, host_root=host_root)))
+    world.engines.append(engine)
+    for argv in ((b"/home/user/own/bin/tool", b"/x"), (b"tool", b"/x"), ()):
+        request = SandboxRequest(argv=argv)
+        near, far = await engine.grant(ANN, request), await engine.grant(FAR, request)
+        assert near.spec.root.binds
+        assert far.spec.root.binds == ()
+    assert asked == [(b"/home/user/own/bin/tool", b"/x"), (b"./tool", b"/x"), (b"tool", b"/x"), (b"tool", b"/x"), (), ()]
 
 
 def test_images_are_made_of_files_by_those_who_have_them() -> None:

@@ -10,9 +10,10 @@ from dataclasses import replace
 
 from agentkernel.abc import Caller
 from agentkernel.engine.access import HOST
+from agentkernel.engine.hostfiles import without_root
 from agentkernel.errors import Refused
 from agentkernel.model.image import ImageWork, ImageWorkKind
-from agentkernel.model.request import SandboxRequest
+from agentkernel.model.request import Grant, SandboxRequest
 
 _HINT = "write the files into the sandbox instead; a token with the scope host may name files of that machine"
 
@@ -41,7 +42,30 @@ def confined(caller: Caller, request: SandboxRequest) -> SandboxRequest:
     for what, is_asked in asked.items():
         if is_asked:
             raise Refused(f"a remote caller may not ask for {what} of the host", hint=_HINT)
-    return replace(request, cwd="/", host_environment={}, mount_cwd=False, mount_home=False, pass_environment=False)
+    return replace(
+        request,
+        argv=_nowhere(request.argv),
+        cwd="/",
+        host_environment={},
+        mount_cwd=False,
+        mount_home=False,
+        pass_environment=False,
+    )
+
+
+def granted(caller: Caller, grant: Grant) -> Grant:
+    """The grant as the caller may see it: without what of this host its root is made of."""
+    return replace(grant, spec=without_root(grant.spec)) if is_elsewhere(caller) else grant
+
+
+def _nowhere(argv: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """The words that a root is chosen for.
+
+    A program that is given by its path here would be shown with its toolchain, wherever that lies; its name alone tells the language.
+    """
+    if not argv or not argv[0].startswith(b"/"):
+        return argv
+    return (b"./" + argv[0].rpartition(b"/")[2], *argv[1:])
 
 
 def check_image_work(caller: Caller, work: ImageWork) -> None:

@@ -13,7 +13,7 @@ from agentkernel import engine as late  # what only some need
 from agentkernel.abc import Caller, Run, Sandbox
 from agentkernel.engine import access, audit, listing
 from agentkernel.engine.audit import Subject
-from agentkernel.engine.confine import confined, is_elsewhere
+from agentkernel.engine.confine import confined, granted, is_elsewhere
 from agentkernel.engine.core import Core
 from agentkernel.engine.ending import LINGER_S, to_the_end
 from agentkernel.engine.garbage import Garbage
@@ -96,7 +96,7 @@ class Engine:
     async def grant(self, caller: Caller, request: SandboxRequest) -> Grant:
         """See `abc.Kernel`. Probes are remembered, see `FingerprintCache`."""
         access.require(caller, "grant")
-        return await self._core.granting.grant(confined(caller, request))
+        return granted(caller, await self._core.granting.grant(confined(caller, request)))
 
     async def aftermath(self, caller: Caller, grant: Grant) -> Sequence[Notice]:
         """Names files that appeared in a writable workspace where a protected one could not be, because there was none."""
