@@ -34,6 +34,18 @@ class Doors:
         raise NoDoor
 
 
+class Silent:
+    """A kernel that nobody asks anything."""
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+def silent(caller: Caller) -> Any:
+    """Hands it out."""
+    return Silent()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Said:
     """An answer."""

@@ -13,6 +13,7 @@ from typing import Final
 from agentkernel.errors import Conflict, InvalidInput
 
 BACKLOG: Final = 1024
+MAX_PORT: Final = 65535
 _FIRST_PASSED: Final = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
 # A host that vanished is noticed after about a minute and a half, also by who has nothing to send.
 _KEEP_ALIVE: Final = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6))
@@ -23,9 +24,11 @@ def at_address(host: str, port: int) -> Iterator[socket.socket]:
     """Listens at an address of this machine; port 0 is a free one.
 
     Raises:
-        InvalidInput: there is no such address here.
+        InvalidInput: there is no such address here, or no such port.
         Conflict: somebody listens there already.
     """
+    if not 0 <= port <= MAX_PORT:
+        raise InvalidInput(f"{port} is not the number of a port", hint=f"a port is 1 to {MAX_PORT}, or 0 for a free one")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (OSError, UnicodeError, OverflowError) as error:

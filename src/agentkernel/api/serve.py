@@ -7,6 +7,7 @@ import gc
 import logging
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from uvicorn import Config, Server
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from agentkernel.api.app import build
-from agentkernel.api.auth import LOG
 from agentkernel.api.listening import BACKLOG, is_unix
 from agentkernel.api.parts import Parts
 from agentkernel.api.protocol import guarded
@@ -39,6 +39,11 @@ def serve(parts: Parts, listener: socket.socket, ready: Callable[[], None], cert
     Then it takes no more connections, and requests under way have `Limits.drain_s` seconds to end; a second signal ends it at once.
     What goes wrong inside is logged, as traceback, by the logger `agentkernel.api`.
     """
+    server(parts, listener, ready, certificate).run(sockets=[listener])
+
+
+def server(parts: Parts, listener: socket.socket, ready: Callable[[], None], certificate: Certificate | None = None) -> Server:
+    """The server that `serve` runs: `run(sockets=[listener])` serves until its `should_exit` is set."""
     limits = parts.limits
     config = Config(
         build(parts),
@@ -61,8 +66,7 @@ def serve(parts: Parts, listener: socket.socket, ready: Callable[[], None], cert
         ssl_certfile=certificate.certificate if certificate is not None else None,
         ssl_keyfile=certificate.key if certificate is not None else None,
     )
-    LOG.setLevel(logging.INFO)
-    _Server(config, ready).run(sockets=[listener])
+    return _Server(config, ready)
 
 
 class _Server(Server):
@@ -81,7 +85,10 @@ class _Server(Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """The first signal drains, the second ends."""
+        """The first signal drains, the second ends; only the main thread is told of signals."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._end)
