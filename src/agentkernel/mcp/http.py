@@ -15,9 +15,12 @@ from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.lowlevel import Server
-from mcp.server.transport_security import TransportSecuritySettings
+from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
 from pydantic import AnyHttpUrl
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentkernel.abc import Caller, Kernel
 from agentkernel.config.tokens import Token
@@ -30,6 +33,7 @@ MAX_SESSIONS: Final = 256
 KEEP_ALIVE_S: Final = 30
 SHUTDOWN_S: Final = 2
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+_OWN_SITE: Final = ("same-origin", "none")  # Sec-Fetch-Site: a page of the server's own, or no page at all
 _ENDS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -82,17 +86,39 @@ class _Verifier:
         return None if found is None else AccessToken(token=token, client_id=found.name, scopes=sorted(found.scopes))
 
 
+class _Door:
+    """ASGI middleware before all else: the SDK's own checks of Host and Origin come after it has looked for the session, and whether a page
+    of another site sends the request it does not ask."""
+
+    def __init__(self, app: ASGIApp, security: TransportSecuritySettings) -> None:
+        self._app = app
+        self._checks = TransportSecurityMiddleware(security)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, or the application's life."""
+        app = self._app
+        if scope["type"] == "http":
+            request = Request(scope)
+            app = await self._checks.validate_request(request) or app
+            if request.headers.get("sec-fetch-site", "none") not in _OWN_SITE:
+                app = Response("Requests of other sites are refused", status_code=403)
+        await app(scope, receive, send)
+
+
 def application(listening: Listening, desks: Desks, port: int) -> Starlette:
     """The ASGI application."""
     server: Server[Any] = build(desks.current)
-    return server.streamable_http_app(
+    security = _security(listening.names, port)
+    app = server.streamable_http_app(
         streamable_http_path=PATH,
         max_request_body_size=MAX_BODY,
         max_sessions=MAX_SESSIONS,
-        transport_security=_security(listening.names, port),
+        transport_security=security,
         auth=AuthSettings(issuer_url=AnyHttpUrl(f"http://127.0.0.1:{port}"), resource_server_url=None),
         token_verifier=_Verifier(listening.find),
     )
+    app.add_middleware(_Door, security=security)
+    return app
 
 
 class _Server(uvicorn.Server):
