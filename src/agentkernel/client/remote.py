@@ -62,7 +62,7 @@ class RemoteKernel:
 
     async def grant(self, caller: Caller, request: SandboxRequest) -> Grant:
         """See `abc.Kernel`."""
-        grant: Grant = await self._call("grant", request=request)
+        grant: Grant = await self._call("grant", request=self._daemon.told(request))
         self._levels.setdefault(grant.backend, grant.spec.level)
         return grant
 
@@ -86,14 +86,14 @@ class RemoteKernel:
     @asynccontextmanager
     async def run(self, caller: Caller, request: SandboxRequest, command: Command) -> AsyncIterator[Run]:
         """See `abc.Kernel` and `client.once`: many go over one connection, and the daemon takes 1,024 at a time."""
-        async with run_once(await self._connected(), request, command) as run:
+        async with run_once(await self._connected(), self._daemon.told(request), command) as run:
             self._levels.setdefault(run.backend, run.isolation)
             yield run
 
     async def create(self, caller: Caller, request: SandboxRequest, options: CreateOptions) -> SandboxInfo:
         """See `abc.Kernel`."""
         key = options.request_key or _new_key()
-        return self._known(await self._call("create", key, request=request, options=replace(options, request_key=key)))
+        return self._known(await self._call("create", key, request=self._daemon.told(request), options=replace(options, request_key=key)))
 
     async def start(self, caller: Caller, name: str, secret_values: dict[str, str] | None = None) -> SandboxInfo:
         """See `abc.Kernel`."""
@@ -301,7 +301,7 @@ class RemoteKernel:
 
     @asynccontextmanager
     async def _sandbox(self, caller: Caller, request: SandboxRequest) -> AsyncIterator[tuple[Sandbox, Grant]]:
-        async with held(self._daemon, request) as (ident, notices):
+        async with held(self._daemon, self._daemon.told(request)) as (ident, notices):
             sandbox = await self._opened(caller, ident, request.environment)
             chosen = BackendKind.CHOSEN if request.backend is None else BackendKind.ASKED
             try:

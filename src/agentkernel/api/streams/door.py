@@ -15,6 +15,7 @@ from agentkernel.errors import InvalidInput, Unsupported
 router = APIRouter(tags=["streams"])
 
 SUBPROTOCOL: Final = "agentkernel.door.v1"
+VERSION_HEADER: Final = b"agentkernel-version"  # by which a client of another version knows that it is one
 CHUNK_BYTES: Final = 256 * 1024
 
 
@@ -27,7 +28,7 @@ async def door_tunnel(websocket: WebSocket, door: Asked, parts: Built) -> None:
         raise Unsupported("this server has no daemon behind it", hint="start it without AGENTKERNEL_DAEMON=off")
     reader, writer = await parts.tunnel(door.caller)
     try:
-        await websocket.accept(subprotocol=SUBPROTOCOL)
+        await websocket.accept(subprotocol=SUBPROTOCOL, headers=[(VERSION_HEADER, parts.version.encode())])
         await _carry(websocket, reader, writer)
     finally:
         writer.close()

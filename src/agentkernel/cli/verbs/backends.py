@@ -6,10 +6,12 @@ import asyncio
 import json
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 
 from agentkernel.cli.caller import local_caller
 from agentkernel.cli.context import Context
 from agentkernel.cli.output import table
+from agentkernel.model.isolation import Fingerprint
 from agentkernel.text.records import backend_record
 from agentkernel.text.style import printable
 
@@ -31,8 +33,8 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def main(args: Namespace, context: Context) -> int:
-    """Probes every backend and lists them."""
-    found = asyncio.run(context.kernel().fingerprints(local_caller()))
+    """Probes every backend, here or where the daemon is, and lists them."""
+    found = asyncio.run(_probed(context))
     if args.json:
         records = [backend_record(one) for one in found]
         sys.stdout.write(json.dumps(records, indent=2) + "\n")
@@ -40,3 +42,11 @@ def main(args: Namespace, context: Context) -> int:
     rows = [[one.backend, "yes" if one.ready else "no", one.level.label if one.ready else "-", printable(one.reason)] for one in found]
     sys.stdout.write(table(("NAME", "READY", "ISOLATION", "REASON"), rows))
     return 0
+
+
+async def _probed(context: Context) -> Sequence[Fingerprint]:
+    kernel = context.client() if context.elsewhere() else context.kernel()
+    try:
+        return await kernel.fingerprints(local_caller())
+    finally:
+        await kernel.close()

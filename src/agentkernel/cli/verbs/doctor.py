@@ -12,6 +12,7 @@ from agentkernel import __version__
 from agentkernel.cli.caller import local_caller
 from agentkernel.cli.context import Context
 from agentkernel.cli.host import Fact, facts
+from agentkernel.cli.output import say
 from agentkernel.model.isolation import Feature, Fingerprint, Provision, Support
 from agentkernel.text.records import backend_record, features_record
 from agentkernel.text.style import BOLD, DIM, GREEN, RED, YELLOW, colourful, paint, printable
@@ -36,6 +37,8 @@ def configure(parser: ArgumentParser) -> None:
 
 def main(args: Namespace, context: Context) -> int:
     """Probes, reads, reports."""
+    if url := context.elsewhere():
+        say("note", "this is about the machine here", f"`agentkernel backends` asks {url}", context.environment)
     found = asyncio.run(context.kernel().fingerprints(local_caller()))
     host = facts()
     ready = any(one.ready for one in found)

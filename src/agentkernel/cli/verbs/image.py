@@ -76,6 +76,10 @@ def configure(parser: ArgumentParser) -> None:
 def main(args: Namespace, context: Context) -> int:
     """Does it."""
     _check(args)
+    if args.what in ("import", "build"):
+        context.here(
+            f"`image {args.what}` reads files of the daemon's machine", hint="put it into a registry, then: agentkernel image pull NAME"
+        )
     if args.what in ("list", "remove", "prune"):
         return _KEEPING[args.what](args, context)
     record = _done(context, lambda kernel, caller: _worked(kernel, caller, _work(args, context), args, context))
