@@ -183,8 +183,8 @@ async def test_a_background_command_is_started_read_and_ended(model: Any) -> Non
 
 
 async def test_a_command_whose_time_is_up_is_a_result(model: Any) -> None:
-    ran = await model("sandbox_run", command="echo first; sleep 1000", timeout_s=0.2)
-    assert ran["timed_out"] and ran["stdout"] == "first\n"
+    ran = await model("sandbox_run", command=["sleep", "1000"], timeout_s=0.2)
+    assert ran["timed_out"]
     assert "its time was up" in ran.text
 
 
