@@ -36,15 +36,16 @@ class Daemon:
 
     Args:
         caller: for whom its connections speak, where that is less than the user may do.
+        patience_s: for how long after the loss of a caller's connection its commands wait for the next one.
 
     Raises:
         InvalidInput: for what is no caller; for one that is to be narrowed by a daemon elsewhere, which takes its callers by their tokens;
             for what is no place.
     """
 
-    def __init__(self, environment: Mapping[str, str], caller: Caller | None = None) -> None:
+    def __init__(self, environment: Mapping[str, str], caller: Caller | None = None, *, patience_s: float = 0.0) -> None:
         self._environment = environment
-        self._preface = b"" if caller is None else encode_preface(caller)
+        self._preface = b"" if caller is None else encode_preface(caller, patience_s)
         self._elsewhere = elsewhere_of(environment)
         self._was_reached = False  # elsewhere
         if self._elsewhere is not None and self._preface:

@@ -16,6 +16,7 @@ from agentkernel.model.request import SandboxRequest
 # Whatever is at the socket's other end, what this machine's paths name is not there.
 _FROM_AFAR: Final = encode_preface(Caller(principal="", remote=True))
 _EXTRA: Final = "remote"
+_INSTEAD: Final = "`agentkernel cp` copies files, -e NAME passes a variable, an image comes from a registry"
 
 
 def reach(elsewhere: Elsewhere) -> socket.socket:
@@ -48,9 +49,23 @@ def unanswered(elsewhere: Elsewhere, error: EOFError | ConnectionError) -> Serve
 
 
 def without_surroundings(request: SandboxRequest) -> SandboxRequest:
-    """The request without what nobody named: where on this machine it was made, and this machine's environment, with its secrets."""
-    unsaid = request.mount_cwd is None and request.directory is None
-    return replace(request, cwd="/", host_environment={}, mount_cwd=False if unsaid else request.mount_cwd)
+    """The request without what nobody named: where on this machine it was made, and this machine's environment, with its secrets.
+
+    Raises:
+        Unsupported: it names files of this machine. There the same names would be other files, or nobody's business.
+    """
+    named = {
+        "a mount": bool(request.mounts),
+        "a directory": request.directory is not None,
+        "an image that is a file": request.image is not None and request.image.startswith("/"),
+        "the working directory": request.mount_cwd is True,
+        "the home directory": request.mount_home is True,
+        "the whole environment": request.pass_environment is True,
+    }
+    for what, is_named in named.items():
+        if is_named:
+            raise Unsupported(f"{what} of this machine cannot be shown to a sandbox of a daemon elsewhere", hint=_INSTEAD)
+    return replace(request, cwd="/", host_environment={}, mount_cwd=False)
 
 
 def _connected(path: str) -> socket.socket:
