@@ -65,6 +65,12 @@ def request(path: str, *headers: str, method: str = "GET", body: bytes = b"") ->
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
+def put(connection: socket.socket, content: bytes) -> None:
+    """Sends it, as far as the other end takes it."""
+    with contextlib.suppress(ConnectionError):
+        connection.sendall(content)
+
+
 def everything(connection: socket.socket) -> bytes:
     """What comes until the other end closes."""
     content = b""
