@@ -103,3 +103,15 @@ async def test_sandboxes_of_others_are_not_there_unless_they_are_shared(behind_d
         assert (await model("sandbox_exec", name="its", command="true")).error == "conflict"
         assert (await model("sandbox_start", name=made["id"]))["status"] == "running"
     assert sorted(behind_daemon.run("list", "--quiet").split()) == ["its", "lent", "mine"]
+
+
+async def test_a_sandbox_that_was_made_when_more_was_allowed_is_no_way_to_have_that(behind_daemon: Any) -> None:
+    async with behind_daemon.stdio() as model:
+        await model("sandbox_create", name="older")
+    async with behind_daemon.stdio("--no-network") as model:
+        refused = await model("sandbox_exec", name="older", command="true")
+        assert refused.error == "refused" and "security.network" in refused.text
+        assert (await model("sandbox_file_read", name="older", path="/etc/passwd")).error == "refused"
+        await model("sandbox_stop", name="older")
+        assert (await model("sandbox_start", name="older")).error == "refused"
+        assert (await model("sandbox_remove", name="older"))["done"] == "removed"

@@ -34,7 +34,7 @@ async def publish(desk: Desk, arguments: PublishArguments, tell: Tell) -> Answer
     """One more."""
     rule = port_of(arguments.port, arguments.host_port)
     desk.require(PUBLISH, "publish ports on its loopback (the setting network.ports does that for every sandbox)")
-    info = await desk.find(arguments.name)
+    info = await desk.usable(arguments.name)
     await desk.kernel.publish(desk.caller, info.sandbox_id, rule)
     return await _published(desk, info.name, info.sandbox_id)
 

@@ -11,7 +11,7 @@ from typing import Final
 from agentkernel.abc import Caller, Kernel, Sandbox
 from agentkernel.config.load import Settings
 from agentkernel.errors import AgentKernelError, NotFound, Refused
-from agentkernel.mcp.wishes import requested, tightened
+from agentkernel.mcp.wishes import check_made, requested, tightened
 from agentkernel.model.names import is_sandbox_id, validate_name
 from agentkernel.model.record import CreateOptions, Labels, SandboxFilter, SandboxInfo
 from agentkernel.model.request import SandboxRequest
@@ -75,6 +75,13 @@ class Desk:
             raise _not_found(name)
         return info
 
+    async def usable(self, name: str) -> SandboxInfo:
+        """One in which something may be done; raises what `find` raises, and Refused when it has more than the operator allows by now."""
+        info = await self.find(name)
+        if not self._shared(info):
+            check_made(self.operator.settings, info)
+        return info
+
     async def all(self) -> list[SandboxInfo]:
         """Every sandbox of the model, by id."""
         found: dict[str, SandboxInfo] = {}
@@ -108,8 +115,8 @@ class Desk:
 
     @asynccontextmanager
     async def opened(self, name: str) -> AsyncIterator[Sandbox]:
-        """A running sandbox; raises what `find` raises, and Conflict when it does not run."""
-        info = await self.find(name)
+        """A running sandbox; raises what `usable` raises, and Conflict when it does not run."""
+        info = await self.usable(name)
         sandbox = await self.kernel.open(self.caller, info.sandbox_id)
         try:
             yield sandbox
@@ -131,8 +138,10 @@ class Desk:
         return self.operator.shared.union(scopes)
 
     def _lent(self, info: SandboxInfo) -> bool:
-        names = self._names()
-        return MADE_BY in info.labels or info.name in names or info.sandbox_id in names
+        return MADE_BY in info.labels or self._shared(info)
+
+    def _shared(self, info: SandboxInfo) -> bool:
+        return not self._names().isdisjoint((info.name, info.sandbox_id))
 
 
 def check(operator: Operator) -> None:

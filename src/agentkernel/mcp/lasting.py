@@ -41,7 +41,7 @@ async def create(desk: Desk, arguments: CreateArguments, tell: Tell) -> Answer:
 
 async def start(desk: Desk, arguments: Named, tell: Tell) -> Answer:
     """Its files are as they were."""
-    found = await desk.find(arguments.name)
+    found = await desk.usable(arguments.name)
     info = await desk.kernel.start(desk.caller, found.sandbox_id)
     return said(sandbox_of(info), f"Sandbox {info.name!r} runs.")
 
