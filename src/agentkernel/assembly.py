@@ -41,6 +41,7 @@ TEST_BACKENDS: dict[str, str] = {
     "memory": "agentkernel.backends.memory.backend:MemoryBackend",
 }
 ENTRY_POINTS = "agentkernel.backends"
+DOOR_PATIENCE_S = 10.0
 
 
 def build_engine(environment: Mapping[str, str], *, backends: tuple[str, ...] | None = None) -> Kernel:
@@ -137,13 +138,15 @@ def build_client(environment: Mapping[str, str], caller: Caller | None = None) -
     return cast("Kernel", _load("agentkernel.client.remote:RemoteKernel")(environment, caller))
 
 
-async def open_door(environment: Mapping[str, str], caller: Caller | None = None) -> tuple[StreamReader, StreamWriter]:
+async def open_door(environment: Mapping[str, str], caller: Caller) -> tuple[StreamReader, StreamWriter]:
     """The byte stream of a client of that daemon, for whom it is passed on to: HELLO comes next, and what follows may do what `caller` may.
+
+    Whoever is at its other end may be cut off and come back: commands wait for that for `DOOR_PATIENCE_S`.
 
     Raises:
         DaemonUnavailable: none answers and none can be started.
     """
-    sock = await _load("agentkernel.client.connection:Daemon")(environment, caller).connect()
+    sock = await _load("agentkernel.client.connection:Daemon")(environment, caller, patience_s=DOOR_PATIENCE_S).connect()
     try:
         opened = await import_module("asyncio").open_unix_connection(sock=sock)
     except BaseException:

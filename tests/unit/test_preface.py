@@ -17,7 +17,7 @@ from agentkernel import assembly, errors
 from agentkernel.abc import Caller
 from agentkernel.channel import door
 from agentkernel.channel.frames import FrameType
-from agentkernel.channel.preface import HEAD, MAGIC, MAX_BYTES, encode_preface, length_of, narrowed
+from agentkernel.channel.preface import HEAD, MAGIC, MAX_BYTES, encode_preface, length_of, read_preface
 from agentkernel.channel.wire import HELLO, encode_frame, encode_hello
 from agentkernel.config.principal import principal_of
 from agentkernel.daemon import connection as connection_module
@@ -46,7 +46,8 @@ def test_a_preface_says_who_asks_and_the_full_caller_says_none() -> None:
     for caller in (RUNNER, replace(FULL, remote=True), replace(FULL, via="é x"), replace(FULL, scopes=frozenset({"sandbox:a", "host"}))):
         encoded = encode_preface(caller)
         assert length_of(encoded[: HEAD.size]) == len(encoded) - HEAD.size
-        assert narrowed(FULL, encoded[HEAD.size :]) == caller
+        assert read_preface(FULL, encoded[HEAD.size :]) == (caller, 0.0)
+    assert read_preface(FULL, encode_preface(FULL, 2.5)[HEAD.size :]) == (FULL, 2.5)
     for wrong in (frozenset({"all"}), frozenset({"sandbox:"}), frozenset({f"sandbox:n{number}" for number in range(65)})):
         with pytest.raises(InvalidInput):
             encode_preface(replace(FULL, scopes=wrong))
@@ -69,9 +70,9 @@ def test_a_preface_says_who_asks_and_the_full_caller_says_none() -> None:
 )
 def test_it_only_takes_away(held: set[str], asked: list[str], kept: set[str]) -> None:
     caller = Caller(principal="ann", scopes=frozenset(held), remote=True, via="one")
-    found = narrowed(caller, said(scopes=asked))
+    found, _ = read_preface(caller, said(scopes=asked))
     assert found == Caller(principal="ann", scopes=frozenset(kept), remote=True, via="one")
-    assert narrowed(caller, said(scopes=asked, via="two")).via == "two"
+    assert read_preface(caller, said(scopes=asked, via="two"))[0].via == "two"
 
 
 WRONG = [
@@ -94,13 +95,18 @@ WRONG = [
     said(via="line\nline"),
     said(remote=1),
     said(principal="root"),
+    said(patience_s=61),
+    said(patience_s=-1),
+    said(patience_s=True),
+    said(patience_s="1"),
+    said(patience_s=float("nan")),
 ]
 
 
 @pytest.mark.parametrize("text", WRONG)
 def test_what_is_no_preface_is_told_apart(text: bytes) -> None:
     with pytest.raises(ProtocolViolation):
-        narrowed(FULL, text)
+        read_preface(FULL, text)
 
 
 def _fed(greeting: Greeting, data: bytes, source: random.Random) -> tuple[bool, int]:
@@ -149,7 +155,7 @@ def test_random_beginnings_are_refused_or_waited_for() -> None:
         try:
             complete, _ = _fed(greeting, bytes(data), source)
             if complete and (text := greeting.preface) is not None:
-                assert "full" not in narrowed(replace(FULL, scopes=frozenset({"run-only"})), text).scopes
+                assert "full" not in read_preface(replace(FULL, scopes=frozenset({"run-only"})), text)[0].scopes
         except ProtocolViolation:
             pass
 

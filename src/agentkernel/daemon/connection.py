@@ -12,7 +12,7 @@ from agentkernel.channel.door import DRAINING
 from agentkernel.channel.frames import CLIENT_TYPES, Frame, FrameDecoder, FrameType, HelloReply, decode_hello, encode_hello_reply
 from agentkernel.channel.link import Link
 from agentkernel.channel.messages import MAX_ECHO, encode_echo
-from agentkernel.channel.preface import narrowed
+from agentkernel.channel.preface import read_preface
 from agentkernel.channel.refusal import encode_refusal
 from agentkernel.channel.wire import VERSION, encode_frame, tag_of
 from agentkernel.daemon.calls import Calls
@@ -51,7 +51,8 @@ class Connection:
         self._open = True
         self._loop = asyncio.get_running_loop()
         self._link = Link(sock, self, self._loop)
-        self._patience = self._loop.call_later(HELLO_S, self._close, "it did not say HELLO")
+        self._unheard = self._loop.call_later(HELLO_S, self._close, "it did not say HELLO")
+        self._patience_s = 0.0  # for which its commands wait for another connection when this one is lost
         desk.clients += 1
 
     # -- what sessions and calls use
@@ -64,7 +65,7 @@ class Connection:
     @property
     def is_full(self) -> bool:
         """See `relay.Client`."""
-        return self._link.backlog_bytes > BACKLOG_LIMIT_BYTES
+        return not self._open or self._link.backlog_bytes > BACKLOG_LIMIT_BYTES
 
     def send(self, kind: int, ident: int, payload: bytes = b"", flags: int = 0) -> None:
         """See `relay.Client`; dropped when the client is gone."""
@@ -112,7 +113,7 @@ class Connection:
     def lost(self, reason: str) -> None:
         """See `link.Reader`: ends what belongs to this connection alone."""
         for session in tuple(self._sessions.values()):
-            session.lose()
+            session.lose(self._patience_s)
         self._end()
 
     # -- frames
@@ -122,9 +123,9 @@ class Connection:
         if not greeting.received(count):
             return
         if (preface := greeting.preface) is not None:
-            self.caller = narrowed(self.caller, preface)
+            self.caller, self._patience_s = read_preface(self.caller, preface)
         hello = decode_hello(greeting.hello)
-        self._patience.cancel()
+        self._unheard.cancel()
         version = VERSION if hello.version_min <= VERSION <= hello.version_max else 0
         state = DRAINING if self._desk.is_draining else 0
         self._tag = tag_of(hello.epoch)
@@ -206,6 +207,7 @@ class Connection:
     def _close(self, reason: str) -> None:
         """Ends a connection that breaks the rules."""
         self._desk.log(f"connection of {self.caller.principal} closed: {reason}")
+        self._patience_s = 0.0
         if self._open:
             self.lost(reason)
 
@@ -213,7 +215,7 @@ class Connection:
         if self._open:
             self._open = False
             self._desk.clients -= 1
-            self._patience.cancel()
+            self._unheard.cancel()
             for task in tuple(self._asking.values()):
                 task.cancel()
             self._link.flush(at_once=True)
