@@ -6,7 +6,8 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,14 @@ def request(path: str, *headers: str, method: str = "GET", body: bytes = b"") ->
     """A request as bytes."""
     lines = [f"{method} {path} HTTP/1.1", "Host: localhost", *headers]
     return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Waits for something that is sure to come."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.01)
 
 
 def put(connection: socket.socket, content: bytes) -> None:
