@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from typing import Final
 
 from agentkernel.abc import Process
-from agentkernel.channel.gather import fed
+from agentkernel.channel.gather import fed, finish
 from agentkernel.config.options import command_of
 from agentkernel.errors import InvalidInput
 from agentkernel.mcp.answer import Answer, said
@@ -65,8 +63,7 @@ async def execute(desk: Desk, arguments: ExecArguments, tell: Tell) -> Answer:
     began = time.monotonic()
     async with desk.opened(info.sandbox_id) as sandbox:
         process = await sandbox.start(command)
-        async with _ending(process):
-            return await _ended(process, arguments, tell, _Place(info.backend, info.isolation.label, (), began))
+        return await _ended(process, arguments, tell, _Place(info.backend, info.isolation.label, (), began))
 
 
 class _Place:
@@ -84,30 +81,29 @@ def _waited(desk: Desk, arguments: Exec) -> Command:
     return command_for(arguments, stdin=arguments.stdin is not None, timeout_s=timeout_s)
 
 
-@asynccontextmanager
-async def _ending(process: Process) -> AsyncIterator[None]:
-    """Kills it when the block does not come to its end."""
-    try:
-        yield
-    except BaseException:
-        await process.kill()
-        raise
-
-
 async def _ended(process: Process, arguments: Exec, tell: Tell, place: _Place) -> Answer:
+    """Its output and end; killed, with all that it started, when nobody waits for that any more."""
     clips, both = (Clip(), Clip()), Clip()
+    output = process.output()
+    try:
+        async with fed(process, arguments.stdin):
+            await _heard(output, clips, both, tell)
+            status = await process.wait()
+    except BaseException:
+        await finish(process, output)
+        raise
+    return said(_shape(status, clips, place), both.text() + _ending_words(status))
+
+
+async def _heard(output: AsyncIterator[tuple[int, bytes]], clips: tuple[Clip, Clip], both: Clip, tell: Tell) -> None:
     last_told = -TELL_EVERY_S
-    async with fed(process, arguments.stdin):
-        async for stream, data in process.output():
-            clips[stream - 1].add(data)
-            both.add(data)
-            now = asyncio.get_running_loop().time()
-            if now - last_told >= TELL_EVERY_S:
-                last_told = now
-                await tell(_last_line(data))
-        status = await process.wait()
-    shape = _shape(status, clips, place)
-    return said(shape, both.text() + _ending_words(status))
+    async for stream, data in output:
+        clips[stream - 1].add(data)
+        both.add(data)
+        now = time.monotonic()
+        if now - last_told >= TELL_EVERY_S:
+            last_told = now
+            await tell(_last_line(data))
 
 
 def _shape(status: ExitStatus, clips: tuple[Clip, Clip], place: _Place) -> Finished:
