@@ -14,6 +14,7 @@ from agentkernel.api.shapes_answers import Problem
 from agentkernel.api.status import INTERNAL
 
 JSON: Final = "application/json"
+EVENTS: Final = "text/event-stream"
 TOKEN: Final = "token"  # noqa: S105 - what it is called in the description
 PUBLIC: Final = frozenset({"health"})
 DESCRIPTION: Final = """Sandboxes for the commands of AI agents. Every answer is `{"success": true, "data": ...}` or
@@ -51,6 +52,11 @@ _PARAMETERS: Final[dict[str, str]] = {
     "exec_id": "A command's id, 16 hexadecimal digits.",
     "reference": "An image's name.",
     "job_id": "The id of the work.",
+}
+_EVENT: Final[dict[str, Any]] = {  # of a stream: what each of its events is
+    "type": "object",
+    "properties": {"event": {"type": "string"}, "id": {"type": "string"}, "data": {"type": "string", "description": "JSON."}},
+    "required": ["data"],
 }
 _CURSOR: Final[dict[str, Any]] = {
     "X-Next-After": {"description": "The cursor of the next page, where there may be one.", "required": False, "schema": {"type": "string"}}
@@ -104,6 +110,9 @@ def _complete(path: str, operation: dict[str, Any]) -> None:
         declared["path", name].setdefault("description", _PARAMETERS.get(name, ""))
     if ident in _KEYED:
         parameters.append(_KEY)
+    for response in responses.values():
+        if EVENTS in response.get("content", {}):
+            response["content"][EVENTS]["schema"] = _EVENT
     if ident == "sandbox_list":
         responses["200"]["headers"] = _CURSOR
     _exemplify(operation)

@@ -210,6 +210,13 @@ class Written(Answer):
     written: int
 
 
+class Uploaded(Answer):
+    """A file that was written."""
+
+    path: str
+    bytes: int
+
+
 class Entry(Answer):
     """A file, directory, symlink, ..."""
 
@@ -363,6 +370,12 @@ class Status(Answer):
     queued: int
     rss_bytes: int
     pools: list[dict[str, Any]]
+
+
+class Version(Answer):
+    """Which server it is."""
+
+    version: str
 
 
 def said(data: Any, status: int = 200) -> dict[int | str, dict[str, Any]]:

@@ -34,8 +34,8 @@ StatusWord = Literal["creating", "stopped", "starting", "running", "stopping", "
 @router.get("", operation_id="sandbox_list", responses=said(list[Sandbox]))
 async def sandbox_list(
     door: Asked,
-    label: Annotated[list[str] | None, Query(description="KEY:VALUE or KEY=VALUE; only those that have all of them.")] = None,
-    status: Annotated[list[StatusWord] | None, Query(description="Only those in one of these.")] = None,
+    label: Annotated[list[str], Query(default_factory=list, description="KEY:VALUE or KEY=VALUE; only those that have all of them.")],
+    status: Annotated[list[StatusWord], Query(default_factory=list, description="Only those in one of these.")],
     backend: Annotated[str, Query(description="Only of this one.")] = "",
     ephemeral: Annotated[bool, Query(description="Also those of `run`.")] = False,
     after: Annotated[str, Query(description="The cursor of the page before.", max_length=64)] = "",
@@ -43,8 +43,8 @@ async def sandbox_list(
 ) -> Response:
     """Lists sandboxes by id, page by page: the header `X-Next-After` is the cursor of the next page, where there may be one."""
     wanted = SandboxFilter(
-        labels=_labels(label or ()),
-        statuses=tuple(Status(word) for word in status or ()),
+        labels=_labels(label),
+        statuses=tuple(Status(word) for word in status),
         backend=backend,
         ephemeral=ephemeral,
         after=after,
