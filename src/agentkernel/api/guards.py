@@ -21,6 +21,8 @@ _FROM_HERE: Final = frozenset({b"none", b"same-origin"})  # typed by the user, o
 _CORS_METHODS: Final = b"GET, POST, PUT, PATCH, DELETE"
 _CORS_HEADERS: Final = b"authorization, content-type, idempotency-key, last-event-id"
 
+_EXPOSED: Final = b"retry-after, x-next-after, idempotency-replayed"
+
 Headers = Mapping[bytes, list[bytes]]
 
 
@@ -86,7 +88,7 @@ def check_origin(headers: Headers, origins: frozenset[str]) -> bytes | None:
 
 def allowance(origin: bytes) -> list[tuple[bytes, bytes]]:
     """The headers that let a page of that origin read an answer."""
-    return [(b"access-control-allow-origin", origin), (b"vary", b"origin"), (b"access-control-expose-headers", b"retry-after")]
+    return [(b"access-control-allow-origin", origin), (b"vary", b"origin"), (b"access-control-expose-headers", _EXPOSED)]
 
 
 def preflight(origin: bytes) -> list[tuple[bytes, bytes]]:
