@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from agentkernel.api.attended import left
 from agentkernel.errors import AgentKernelError
 
 Opened = AbstractAsyncContextManager[AsyncIterator[bytes]]
@@ -24,19 +25,19 @@ class Flowing(Response):
         open_: opens the source. It is closed when its last piece has been sent, or when the client has gone, whatever it waits for.
     """
 
-    def __init__(self, open_: Callable[[], Opened], media_type: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, open_: Callable[[], Opened], media_type: str, status_code: int = 200) -> None:
         self._open = open_
-        self.status_code = 200
+        self.status_code = status_code
         self.media_type = media_type
         self.background = None
         self.body = b""
-        self.init_headers({"cache-control": "no-store", "x-accel-buffering": "no", **(headers or {})})
+        self.init_headers({"cache-control": "no-store", "x-accel-buffering": "no"})
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends it."""
         sending = asyncio.create_task(self._send(send))
-        leaving = asyncio.create_task(_left(receive))
+        leaving = asyncio.create_task(left(receive))
         try:
             await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -65,9 +66,3 @@ class Flowing(Response):
 
     async def _begin(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-
-
-async def _left(receive: Receive) -> None:
-    """Returns when the client has gone."""
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -7,11 +7,9 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Protocol
 
 from agentkernel.abc import Process
-from agentkernel.errors import AgentKernelError, CommandNotExecutable, CommandNotFound
+from agentkernel.errors import AgentKernelError
 from agentkernel.model.command import Cause, ExitStatus
 from agentkernel.text.outcome import exit_status
-
-NOT_STARTED = (CommandNotFound, CommandNotExecutable)  # 127 and 126: ends like others, no failures of the sandbox
 
 
 class Piece(NamedTuple):
@@ -95,7 +93,7 @@ def ended(status: ExitStatus) -> dict[str, Any]:
 
 
 def not_started(error: AgentKernelError) -> dict[str, Any]:
-    """The end of a command that there is not, or that cannot be executed."""
+    """The end of a command that did not start: 127 there is none, 126 it cannot be executed, 125 anything else."""
     said: dict[str, Any] = {"exit_code": error.exit_status, "timed_out": False, "error": error.message, "code": error.code}
     return {**said, "hint": error.hint} if error.hint else said
 

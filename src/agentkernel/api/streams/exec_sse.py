@@ -16,13 +16,13 @@ from fastapi import APIRouter, Header, Query
 from agentkernel.api.doors import Asked, Built, Door
 from agentkernel.api.shapes import ExecBody, InputBody, RunBody
 from agentkernel.api.streams.answer import Flowing
-from agentkernel.api.streams.course import NOT_STARTED, Course, foreground, not_started
+from agentkernel.api.streams.course import Course, foreground, not_started
 from agentkernel.api.streams.places import opened
 from agentkernel.api.streams.recorded import recorded
 from agentkernel.api.streams.sse import MEDIA_TYPE, Texts, event, flow
 from agentkernel.api.wishes import exec_of, run_of
 from agentkernel.channel.gather import fed
-from agentkernel.errors import InvalidInput
+from agentkernel.errors import CommandNotStarted, InvalidInput
 from agentkernel.model.command import Command
 from agentkernel.model.request import SandboxRequest
 from agentkernel.text.records import exec_text, notice_record, parse_exec
@@ -96,7 +96,7 @@ async def _run(door: Door, request: SandboxRequest, command: Command, data: byte
             async with fed(run.process, data or None), aclosing(_course(course, (0, 0))) as events:
                 async for each in events:
                     yield each
-    except NOT_STARTED as error:
+    except CommandNotStarted as error:
         yield event(not_started(error), name="exit")
 
 
@@ -107,7 +107,7 @@ async def _exec(door: Door, name: str, command: Command, data: bytes) -> AsyncGe
             async with fed(course.process, data or None), aclosing(_course(course, (0, 0))) as events:
                 async for each in events:
                     yield each
-    except NOT_STARTED as error:
+    except CommandNotStarted as error:
         yield event(not_started(error), name="exit")
 
 

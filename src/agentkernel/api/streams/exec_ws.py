@@ -18,11 +18,11 @@ from agentkernel.abc import Process, Sandbox
 from agentkernel.api.doors import Asked, Door
 from agentkernel.api.shapes import Body, Side, SocketBody, Words
 from agentkernel.api.streams.conversation import converse, fail, first_message, say
-from agentkernel.api.streams.course import NOT_STARTED, foreground, not_started
+from agentkernel.api.streams.course import foreground, not_started
 from agentkernel.api.streams.places import opened
 from agentkernel.api.streams.recorded import recorded
 from agentkernel.api.wishes import opened_of
-from agentkernel.errors import AgentKernelError, InvalidInput, NotFound
+from agentkernel.errors import AgentKernelError, CommandNotStarted, InvalidInput, NotFound
 from agentkernel.model.command import Command
 from agentkernel.text.records import exec_text, parse_exec
 
@@ -83,7 +83,7 @@ async def _serve(websocket: WebSocket, name: str, door: Door, kind: type[SocketB
 async def _started(websocket: WebSocket, name: str, door: Door, sandbox: Sandbox, command: Command) -> dict[str, Any] | None:
     try:
         process = await sandbox.start(command)
-    except NOT_STARTED as error:
+    except CommandNotStarted as error:
         return not_started(error)
     started = {"started": {"exec_id": exec_text(process.exec_id), "pid": process.pid}}
     if command.detached:

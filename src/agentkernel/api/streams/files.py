@@ -60,7 +60,7 @@ async def file_upload(
     """
     if path.endswith("/"):
         raise InvalidInput(f"{path!r} is a directory's name", hint="name the file in it")
-    body = _Body(request)
+    body = Body(request)
     async with opened(door, name) as sandbox:
         if append:
             await sandbox.files.write(path, body.pieces(), mode=int(mode, 8), parents=parents, append=True)
@@ -69,7 +69,7 @@ async def file_upload(
     return answer({"path": path, "bytes": body.bytes})
 
 
-class _Body:
+class Body:
     """The body of a request, and how much of it has come."""
 
     def __init__(self, request: Request) -> None:
@@ -86,7 +86,7 @@ class _Body:
             raise InvalidInput("the body broke off") from None
 
 
-async def _replace(files: Files, path: str, body: _Body, *, mode: int, parents: bool) -> None:
+async def _replace(files: Files, path: str, body: Body, *, mode: int, parents: bool) -> None:
     """Writes beside the file and renames: nobody sees a half."""
     beside = posixpath.join(posixpath.dirname(path), f".agentkernel-{os.urandom(8).hex()}")
     try:

@@ -55,7 +55,7 @@ class Recorded:
     async def output(self) -> AsyncGenerator[Piece, None]:
         """See `Course`."""
         ending = self._ended()
-        while not ending.done():
+        if not ending.done():
             async with aclosing(self._coming(ending)) as entries:
                 async for entry in entries:
                     for piece in self._new(entry):
@@ -85,23 +85,20 @@ class Recorded:
     async def _coming(self, ending: asyncio.Future[Event]) -> AsyncGenerator[LogEntry, None]:
         """What is recorded, until the end is told; what was not yielded then is read again."""
         coming: asyncio.Future[LogEntry] | None = None
-        try:
-            entries = self._logs(follow=True)
-            while not ending.done():
-                coming = asyncio.ensure_future(anext(entries))
-                await asyncio.wait((coming, ending), return_when=asyncio.FIRST_COMPLETED)
-                if not coming.done():
-                    return
-                try:
-                    entry = coming.result()
-                except StopAsyncIteration:
-                    await asyncio.wait((ending,))  # the sandbox was removed, and its commands have ended
-                    return
-                yield entry
-        finally:
-            if coming is not None:
-                coming.cancel()
-                await asyncio.gather(coming, return_exceptions=True)
+        async with closing(self._logs(follow=True)) as entries:
+            try:
+                while not ending.done():
+                    coming = asyncio.ensure_future(anext(entries))
+                    await asyncio.wait((coming, ending), return_when=asyncio.FIRST_COMPLETED)
+                    if not coming.done():
+                        return
+                    yield coming.result()
+            except StopAsyncIteration:
+                await asyncio.wait((ending,))  # the sandbox was removed, and its commands have ended
+            finally:
+                if coming is not None:
+                    coming.cancel()
+                    await asyncio.gather(coming, return_exceptions=True)
 
     def _logs(self, *, follow: bool) -> AsyncIterator[LogEntry]:
         return self._door.kernel.logs(self._door.caller, self._sandbox_id, exec_id=self._exec_id, since=self._since, follow=follow)
