@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from agentkernel.errors import AgentKernelError
-from benchmarks import capacity, endurance, machine, network, running, shell, starting
+from benchmarks import capacity, endurance, machine, network, over_http, running, shell, starting
 from benchmarks.contenders import UnmeasurableError
 from benchmarks.figures import Figure, table
 
@@ -32,11 +32,16 @@ TIMED: dict[str, tuple[Benchmark, int]] = {
     "daemon-memory": (capacity.daemon_memory, 1),
     "burst": (capacity.burst, 1),
     "egress": (network.egress, 5),
+    "http-run": (over_http.http_run, 100),
+    "http-exec": (over_http.http_exec, 300),
+    "http-terminals": (over_http.terminals, 1),
+    "http-stream": (over_http.streamed, 1),
     "cycles": (endurance.cycles, endurance.CYCLES),
 }
 SUSTAINED: dict[str, Callable[[float, Path], Awaitable[list[Figure]]]] = {
     "sustained": endurance.sustained,
     "sustained-daemon": endurance.sustained_daemon,
+    "sustained-http": over_http.sustained_http,
     "sustained-sdk": endurance.sustained_sdk,
 }
 
