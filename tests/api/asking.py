@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentkernel.abc import Caller, Kernel
-from agentkernel.api.app import build, routers
+from agentkernel.api.app import ROUTERS, build
 from agentkernel.api.limits import Limits
 from agentkernel.api.parts import Parts
 from agentkernel.config.tokens import TokenStore
@@ -69,7 +69,7 @@ def parts_with(doors: Any, **more: Any) -> Parts:
 def every_route() -> list[tuple[str, str]]:
     """Method (or WEBSOCKET) and path of each route, parameters filled in."""
     found = []
-    for router in routers():
+    for router in ROUTERS:
         for route in router.routes:
             path = str(getattr(route, "path", ""))
             for name, value in (("{path:path}", "tmp/x"), ("{reference:path}", "alpine"), ("{port}", "80"), ("{exec_id}", "1")):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from pathlib import Path
 
 import pytest
 from api.asking import HOST, JSON, Header, app_with, ask, bearer, every_route
 
+from agentkernel.api import routes, streams
+from agentkernel.api.app import ROUTERS
 from agentkernel.api.auth import OPEN_PATHS
 from agentkernel.api.guards import ANY_ADDRESS
 from agentkernel.config.tokens import TokenStore
@@ -56,6 +60,14 @@ BAD_ORIGINS: dict[str, list[Header]] = {
 @pytest.fixture
 def store(tmp_path: Path) -> TokenStore:
     return TokenStore({"AGENTKERNEL_HOME": str(tmp_path)})
+
+
+def test_no_module_with_routes_is_left_out() -> None:
+    found = []
+    for package in (routes, streams):
+        for each in pkgutil.iter_modules(package.__path__):
+            found.append(getattr(importlib.import_module(f"{package.__name__}.{each.name}"), "router", None))
+    assert {id(router) for router in found if router is not None} == {id(router) for router in ROUTERS}
 
 
 def test_there_are_routes_to_try() -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import pkgutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib import import_module
 from typing import Final
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 
 from agentkernel.api.auth import Authority
 from agentkernel.api.doors import Doors
@@ -19,9 +17,55 @@ from agentkernel.api.idempotency import Replays
 from agentkernel.api.metrics import Metrics
 from agentkernel.api.openapi import Application
 from agentkernel.api.parts import Parts
+from agentkernel.api.routes import (
+    agents,
+    audit,
+    backends,
+    batch,
+    detached,
+    engine,
+    files,
+    health,
+    images,
+    logs,
+    network,
+    ports,
+    processes,
+    run,
+    sandboxes,
+)
+from agentkernel.api.routes import exec as exec_routes
+from agentkernel.api.routes import metrics as metric_routes
 from agentkernel.api.running import Running
+from agentkernel.api.streams import archive, door, events, exec_sse, exec_ws
+from agentkernel.api.streams import files as file_streams
 
-PACKAGES = ("agentkernel.api.routes", "agentkernel.api.streams")  # each module of them with a `router`
+# One is asked after the other whether a request is its own: those first that are asked often and are to be quick.
+ROUTERS: Final = (
+    run.router,
+    exec_routes.router,
+    sandboxes.router,
+    exec_sse.router,
+    exec_ws.router,
+    files.router,
+    file_streams.router,
+    health.router,
+    door.router,
+    detached.router,
+    processes.router,
+    logs.router,
+    network.router,
+    ports.router,
+    events.router,
+    archive.router,
+    batch.router,
+    images.router,
+    backends.router,
+    agents.router,
+    audit.router,
+    engine.router,
+    metric_routes.router,
+)
 LOOK_S: Final = 1.0  # between two looks for tokens that were removed
 CLEAN_UP_S: Final = 5.0  # for what was cancelled at the end
 
@@ -60,19 +104,7 @@ def build(parts: Parts) -> FastAPI:
         exception_handlers=HANDLERS,
     )
     app.state.parts, app.state.metrics, app.state.replays = parts, metrics, replays
-    for router in routers():
+    for router in ROUTERS:
         app.include_router(router)
     app.add_middleware(Gate, parts=parts, doors=doors, authority=authority, running=running, metrics=metrics)
     return app
-
-
-def routers() -> list[APIRouter]:
-    """The routers of all modules of routes and streams, by name."""
-    found = []
-    for name in PACKAGES:
-        package = import_module(name)
-        for module in sorted(each.name for each in pkgutil.iter_modules(package.__path__)):
-            router = getattr(import_module(f"{name}.{module}"), "router", None)
-            if isinstance(router, APIRouter):
-                found.append(router)
-    return found

@@ -11,6 +11,7 @@ from starlette.types import Scope
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _NO_ROUTE: Final = "none"
+_METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "WEBSOCKET"})
 # Which routes begin or end a sandbox, and which run a command.
 _LIFE: Final = {
     ("POST", "/sandboxes"): "create",
@@ -21,6 +22,7 @@ _LIFE: Final = {
 _COMMANDS: Final = {
     ("POST", "/run"): "run",
     ("POST", "/run/stream"): "run",
+    ("POST", "/batch/run"): "batch",
     ("POST", "/sandboxes/{name}/exec"): "exec",
     ("POST", "/sandboxes/{name}/exec/stream"): "exec",
     ("POST", "/sandboxes/{name}/exec/detach"): "detach",
@@ -55,7 +57,9 @@ class Metrics:
     def request(self, scope: Scope, status: int, seconds: float) -> None:
         """Counts one request; `status` 0: the client left before it was answered."""
         route = getattr(scope.get("route"), "path", _NO_ROUTE)
-        method = scope.get("method", "WEBSOCKET") if route != _NO_ROUTE else _NO_ROUTE  # a client may send any word as a method
+        method = scope.get("method", "WEBSOCKET")
+        if route == _NO_ROUTE or method not in _METHODS:
+            method = _NO_ROUTE  # a client may send any word
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(method, route).observe(seconds)
         result = "ok" if 0 < status < 400 else "error"
