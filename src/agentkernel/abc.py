@@ -240,6 +240,16 @@ class Assignable(Protocol):
 
 
 @runtime_checkable
+class Addressed(Protocol):
+    """Optional power of a sandbox: whom its commands are for is found out with each of them, not when it was opened."""
+
+    @property
+    def address(self) -> str:
+        """What it was opened by: an id, or NAME@ID; NotFound, with nothing done, for a command that is for no such sandbox by then."""
+        ...
+
+
+@runtime_checkable
 class Recordable(Protocol):
     """Optional power of a sandbox: what a command prints can be read beside whoever reads it. Without it nothing is recorded."""
 
@@ -300,7 +310,8 @@ class Backend(Protocol):
 class Kernel(Protocol):
     """The one door: what every front end talks to. Policy, limits and audit live behind it.
 
-    `name` is a sandbox's name or its id. Callers see their own sandboxes; scope `admin` sees all.
+    `name` is a sandbox's name or its id, or NAME@ID: that id, as long as that is its name. Callers see their own sandboxes; scope `admin`
+    sees all.
     """
 
     async def fingerprints(self, caller: Caller) -> Sequence[Fingerprint]:

@@ -43,10 +43,10 @@ NOWHERE: Final = "/nonexistent"  # what relative paths are meant from: nothing i
 MIB: Final = 2**20
 _OPTIONS: Final[Mapping[str, str]] = {  # of bodies that are called otherwise
     "vcpus": "cpus",
-    "env": "environment",
     "memory_mb": "memory",
     "disk_mb": "disk",
 }
+_PLAIN: Final = SandboxBody.model_fields.keys() - {"env", "secrets"}
 _OPERATORS_OWN: Final = frozenset(
     {"dir", "mounts", "files", "security.mount_cwd", "security.mount_home", "security.pass_env", "network.ports", "sandbox.name"}
     | {"environment", "secrets"}
@@ -63,12 +63,15 @@ def sandbox_of(body: SandboxBody, environment: Mapping[str, str], caller: Caller
         Refused: it names files of the host, which this caller may not; whether they are there is not looked at.
         InvalidInput, UnknownKey: a value is wrong, or the operator's files are.
     """
-    given = body.model_dump(include=SandboxBody.model_fields.keys() - {"env", "secrets"}, exclude_none=True)
+    variables = {} if body.env is None else {"environment": environment_of(body.env)}
+    return _asked(body, environment, caller, variables)
+
+
+def _asked(body: SandboxBody, environment: Mapping[str, str], caller: Caller, variables: Mapping[str, object]) -> SandboxRequest:
+    given = body.model_dump(include=_PLAIN, exclude_none=True)
     options = {_OPTIONS.get(name, name): value * MIB if name.endswith("_mb") else value for name, value in given.items()}
     _check_host(caller, [text for text in (body.directory, *(body.mounts or ()), _path_of(body.image)) if text])
-    if body.env is not None:
-        options["environment"] = environment_of(body.env)
-    request = asked_for(options, base=NOWHERE, environment=environment, below=_operators(environment))
+    request = asked_for({**options, **variables}, base=NOWHERE, environment=environment, below=_operators(environment))
     return replace(
         request if body.secrets is None else _with_secrets(request, body.secrets),
         mount_cwd=None if request.directory is not None else False,
@@ -81,8 +84,7 @@ def sandbox_of(body: SandboxBody, environment: Mapping[str, str], caller: Caller
 def run_of(body: RunBody, environment: Mapping[str, str], caller: Caller) -> tuple[SandboxRequest, Command, bytes]:
     """The sandbox, the command in it and the command's input. The variables are the command's alone: ready sandboxes have none."""
     command, data = exec_of(body)
-    request = sandbox_of(body.model_copy(update={"env": None}), environment, caller)
-    return replace(request, argv=command.argv), command, data
+    return replace(_asked(body, environment, caller, {}), argv=command.argv), command, data
 
 
 def batch_of(
@@ -221,6 +223,7 @@ def _operators(environment: Mapping[str, str]) -> tuple[Layer, ...]:
     return tuple(
         Layer(kind=layer.kind, values={key: given for key, given in layer.values.items() if key not in _OPERATORS_OWN})
         for layer in settings.layers
+        if layer.values
     )
 
 

@@ -158,6 +158,7 @@ class RemoteKernel:
                 backend=info.backend,
                 sandbox_id=ident,
                 spec=spec,
+                address=name if "@" in name else "",
                 on_stop=lambda: self.stop(caller, ident),
                 on_destroy=lambda: self.remove(caller, ident, force=True),
             )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from agentkernel.abc import Sandbox
 from agentkernel.api.attended import attended
 from agentkernel.api.doors import Asked, Door
 from agentkernel.api.envelope import answer
@@ -15,6 +18,7 @@ from agentkernel.api.shapes_answers import Outcome, said
 from agentkernel.api.wishes import exec_of
 from agentkernel.errors import CommandNotStarted
 from agentkernel.model.command import Command
+from agentkernel.model.record import SandboxInfo
 
 router = APIRouter(prefix="/sandboxes/{name}", tags=["exec"])
 
@@ -28,10 +32,14 @@ async def exec_command(name: str, body: ExecBody, request: Request, door: Asked)
 
 async def _done(door: Door, name: str, command: Command, data: bytes) -> Response:
     watch = Watch()
-    async with door.handles.use(name) as (info, sandbox):
+
+    async def work(info: SandboxInfo, sandbox: Sandbox) -> dict[str, Any]:
         watch.created()
         try:
             found = await executed(sandbox, command, data)
         except CommandNotStarted as error:
             found = unstarted(error)
-    return answer(found | placed(info.backend, info.isolation) | {"durations": watch.durations(found.get("wall_s", 0.0))})
+        return found | placed(info.backend, info.isolation)
+
+    found = await door.handles.start(name, work)
+    return answer(found | {"durations": watch.durations(found.get("wall_s", 0.0))})
