@@ -141,7 +141,7 @@ def serving(environment: dict[str, str], *, daemon: bool) -> Iterator[Served]:
         return kernels[0]
 
     async def tunnel(asked: Any) -> Any:
-        return await assembly.open_door(environment)
+        return await assembly.open_door(environment, asked)
 
     opened: Tunnel | None = tunnel if daemon else None
     parts = Parts(doors=lambda _: kernel(), caller=caller, version="0", environment=environment, tunnel=opened)
