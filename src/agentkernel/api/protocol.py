@@ -47,7 +47,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def __init__(
         self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: asyncio.AbstractEventLoop | None = None
-    ):
+    ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._timers: dict[_Timer, asyncio.TimerHandle] = {}
         self._partial = True  # the headers of the next request are awaited, or have begun
