@@ -36,8 +36,7 @@ async def file_read(
     length: Annotated[int | None, Query(ge=0, le=MOST_BYTES)] = None,
 ) -> Response:
     """A regular file's content: text where it is UTF-8, else base64."""
-    async with door.handles.use(name) as (_, sandbox):
-        data = await sandbox.files.read(path, offset=offset, length=length, limit_bytes=MOST_BYTES)
+    data = await door.handles.start(name, lambda _, sandbox: sandbox.files.read(path, offset=offset, length=length, limit_bytes=MOST_BYTES))
     try:
         return answer({"content": data.decode(), "encoding": "utf8", "size": len(data)})
     except UnicodeDecodeError:
@@ -48,8 +47,7 @@ async def file_read(
 async def file_write(name: str, path: Inside, body: FileBody, door: Asked) -> Response:
     """Creates or replaces a file, with the directories above it."""
     data = content_of(body)
-    async with door.handles.use(name) as (_, sandbox):
-        await sandbox.files.write(path, data, mode=int(body.mode, 8), parents=True)
+    await door.handles.start(name, lambda _, sandbox: sandbox.files.write(path, data, mode=int(body.mode, 8), parents=True))
     return answer(f"Wrote {len(data)} bytes to {path}")
 
 
@@ -58,8 +56,7 @@ async def file_remove(
     name: str, path: Inside, door: Asked, recursive: Annotated[bool, Query(description="A directory with all that is in it.")] = False
 ) -> Response:
     """Removes a file, an empty directory or a tree; never follows a symlink."""
-    async with door.handles.use(name) as (_, sandbox):
-        await sandbox.files.remove(path, recursive=recursive)
+    await door.handles.start(name, lambda _, sandbox: sandbox.files.remove(path, recursive=recursive))
     return answer(f"Deleted {path}")
 
 
@@ -77,16 +74,14 @@ async def file_write_many(name: str, body: FilesBody, door: Asked) -> Response:
 @router.get("/stat/{path:path}", operation_id="file_stat", responses=said(Entry))
 async def file_stat(name: str, path: Inside, door: Asked, follow: Annotated[bool, Query(description="Symlinks.")] = True) -> Response:
     """What is at a path."""
-    async with door.handles.use(name) as (_, sandbox):
-        found = await sandbox.files.stat(path, follow=follow)
+    found = await door.handles.start(name, lambda _, sandbox: sandbox.files.stat(path, follow=follow))
     return answer(file_record(found) | {"name": posixpath.basename(path.rstrip("/")) or "/"})
 
 
 @router.get("/list/{path:path}", operation_id="file_list", responses=said(list[Entry]))
 async def file_list(name: str, path: Inside, door: Asked) -> Response:
     """What is in a directory, by name."""
-    async with door.handles.use(name) as (_, sandbox):
-        found = await sandbox.files.list(path)
+    found = await door.handles.start(name, lambda _, sandbox: sandbox.files.list(path))
     return answer([file_record(each) for each in sorted(found, key=lambda each: each.name)])
 
 
@@ -94,8 +89,7 @@ async def file_list(name: str, path: Inside, door: Asked) -> Response:
 async def file_move(name: str, body: MoveBody, door: Asked) -> Response:
     """Renames, replacing a file that is there."""
     source, target = path_of(body.source), path_of(body.target)
-    async with door.handles.use(name) as (_, sandbox):
-        await sandbox.files.move(source, target)
+    await door.handles.start(name, lambda _, sandbox: sandbox.files.move(source, target))
     return answer(f"Moved {source} to {target}")
 
 
@@ -103,6 +97,5 @@ async def file_move(name: str, body: MoveBody, door: Asked) -> Response:
 async def file_mkdir(name: str, body: MakeDirectoryBody, door: Asked) -> Response:
     """Makes a directory."""
     path = path_of(body.path)
-    async with door.handles.use(name) as (_, sandbox):
-        await sandbox.files.make_directory(path, mode=int(body.mode, 8), parents=body.parents)
+    await door.handles.start(name, lambda _, sandbox: sandbox.files.make_directory(path, mode=int(body.mode, 8), parents=body.parents))
     return answer(f"Made {path}")
