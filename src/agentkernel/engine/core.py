@@ -121,14 +121,14 @@ class Core:
         For what `access.CONNECT` names also what would be the row of a block's sandbox, by its id.
         """
         require(caller, operation)
-        name, _, ident = name.partition("@")
+        name, at, ident = name.partition("@")
         if operation in CONNECT and (block := self.blocks.get(name)) is not None:
             require(caller, operation, block.record)
             return block.record
         record = self.store.find(caller.principal, name)
         if record is None and is_sandbox_id(name):
             record = self.store.get(name)
-        if record is None or ident not in ("", record.sandbox_id):
+        if record is None or (at and ident != record.sandbox_id):
             raise not_found(name)
         require(caller, operation, record)
         return record
