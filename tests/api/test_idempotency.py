@@ -185,3 +185,19 @@ async def test_too_many_under_way_are_refused_and_close_ends_them() -> None:
         await replays.once(asked("w3"), ME, work)
     await replays.close()
     assert [type(each) for each in await asyncio.gather(*waiting, return_exceptions=True)] == [asyncio.CancelledError] * 2
+
+
+async def test_what_a_removed_token_has_under_way_is_cancelled_and_its_answers_are_forgotten() -> None:
+    replays, done, work, others = Replays(), Work(), Work(), Work()
+    await replays.once(asked("done"), ME, done)
+    await replays.once(asked("done"), OTHER, others)
+    work.may_end.clear()
+    waiting = asyncio.create_task(replays.once(asked("waiting"), ME, work))
+    while not work.times:
+        await asyncio.sleep(0)
+    replays.end(ME)
+    assert [type(each) for each in await asyncio.gather(waiting, return_exceptions=True)] == [asyncio.CancelledError]
+    await replays.once(asked("done"), ME, done)
+    await replays.once(asked("done"), OTHER, others)
+    assert (done.times, others.times) == (2, 1)
+    await replays.close()

@@ -129,7 +129,14 @@ def test_there_are_not_more_than_can_be_compared_quickly(store: TokenStore, plac
 
 @pytest.mark.parametrize(
     "content",
-    ["{", "[]", '{"format": 2, "tokens": []}', '{"format": 1, "tokens": [{"name": "x"}]}', '{"format": 1, "tokens": [1]}'],
+    [
+        "{",
+        "[]",
+        '{"format": 2, "tokens": []}',
+        '{"format": 1, "tokens": [{"name": "x"}]}',
+        '{"format": 1, "tokens": [{"name": "x", "scopes": [], "sha256": "' + "é" * 64 + '", "created_at": 1}]}',
+        '{"format": 1, "tokens": [1]}',
+    ],
 )
 def test_a_damaged_list_has_no_good_token(store: TokenStore, place: Path, content: str) -> None:
     secret = store.create("ci", [])

@@ -80,6 +80,7 @@ def build(parts: Parts) -> FastAPI:
             await asyncio.sleep(LOOK_S)
             for caller in authority.ended():
                 running.end(caller)
+                replays.end(caller)
                 await doors.drop(caller)
 
     @asynccontextmanager

@@ -73,6 +73,15 @@ class Replays:
         task.add_done_callback(lambda _: self._ended((caller, key), kept))
         return await asyncio.shield(task)
 
+    def end(self, caller: Caller) -> None:
+        """Cancels what a caller has under way, and forgets what it was answered."""
+        for key in [key for key in self._kept if key[0] == caller]:
+            kept = self._kept[key]
+            if kept.ended_at:
+                self._bytes -= self._kept.pop(key).size_bytes
+            else:
+                kept.task.cancel()
+
     async def close(self) -> None:
         """Cancels what is under way and forgets everything."""
         tasks = [kept.task for kept in self._kept.values() if not kept.task.done()]

@@ -56,6 +56,7 @@ def server(parts: Parts, listener: socket.socket, ready: Callable[[], None], cer
         access_log=False,
         proxy_headers=False,  # who asks is the socket's peer, whatever a header says
         server_header=False,
+        headers=[("x-content-type-options", "nosniff")],  # what a sandbox has written is no page
         backlog=BACKLOG,
         ws_max_size=limits.message_bytes,
         ws_per_message_deflate=False,  # a small message may hold a large one

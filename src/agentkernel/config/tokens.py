@@ -39,6 +39,7 @@ _SANDBOX = "sandbox:"
 _RANDOM_BYTES = 32
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 _SECRET = rf"{PREFIX}[A-Za-z0-9_-]{{43}}"
+_DIGEST = r"[0-9a-f]{64}"
 _SUBJECT = r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
 
 
@@ -214,7 +215,7 @@ def _from_json(item: Mapping[str, object]) -> Token:
     if not isinstance(scopes, list):
         raise TypeError("scopes are a list")
     name, digest, created_at = item["name"], item["sha256"], item["created_at"]
-    if not (isinstance(name, str) and isinstance(digest, str) and len(digest) == 64 and isinstance(created_at, int | float)):
+    if not (isinstance(name, str) and isinstance(digest, str) and re.fullmatch(_DIGEST, digest) and isinstance(created_at, int | float)):
         raise ValueError("a token is a name, scopes, a SHA-256 and a time")
     return Token(name=name, scopes=frozenset(str(scope) for scope in scopes), sha256=digest, created_at=float(created_at))
 
