@@ -21,14 +21,14 @@ from typing import Any, TypeVar
 
 import httpx
 import pytest
-import uvicorn
 from unit.cli_harness import SOURCE
 from websockets.sync.client import ClientConnection, connect
 
 from agentkernel import assembly
 from agentkernel.abc import Caller, Kernel
-from agentkernel.api.app import build
+from agentkernel.api.listening import at_address
 from agentkernel.api.parts import Parts, Tunnel
+from agentkernel.api.serve import server
 from agentkernel.cli.caller import local_caller
 from agentkernel.model.record import CreateOptions
 from agentkernel.model.request import SandboxRequest
@@ -47,6 +47,10 @@ class Served:
         self.url = f"http://127.0.0.1:{port}"
         self.port = port
         self.http = httpx.Client(base_url=self.url, timeout=DEADLINE_S, trust_env=False)
+
+    def begin(self) -> None:
+        """The server takes connections, in this loop."""
+        self.loop = asyncio.get_running_loop()
 
     def create(self, name: str) -> str:
         """A running sandbox; returns its name."""
@@ -145,35 +149,18 @@ def serving(environment: dict[str, str], *, daemon: bool) -> Iterator[Served]:
 
     opened: Tunnel | None = tunnel if daemon else None
     parts = Parts(doors=lambda _: kernel(), caller=caller, version="0", environment=environment, tunnel=opened)
-    application = build(parts)
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # without it asyncio does not see that it is TCP
-    listening.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        application,
-        http="httptools",
-        log_level="error",
-        timeout_graceful_shutdown=5,
-        ws_per_message_deflate=False,
-        ws_ping_interval=None,
-        ws_ping_timeout=None,
-    )
-    server = uvicorn.Server(config)
-    served = Served(listening.getsockname()[1], kernel, caller)
-
-    async def serve() -> None:
-        served.loop = asyncio.get_running_loop()
-        await server.serve(sockets=[listening])
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="server")
-    thread.start()
-    try:
-        until(lambda: server.started or not thread.is_alive())
-        yield served
-    finally:
-        served.http.close()
-        server.should_exit = True
-        thread.join()
-        listening.close()
+    with at_address("127.0.0.1", 0) as listener:
+        served = Served(listener.getsockname()[1], kernel, caller)
+        running = server(parts, listener, served.begin)
+        thread = threading.Thread(target=lambda: running.run(sockets=[listener]), name="server")
+        thread.start()
+        try:
+            until(lambda: served.loop is not None or not thread.is_alive())
+            yield served
+        finally:
+            served.http.close()
+            running.should_exit = True
+            thread.join()
 
 
 @pytest.fixture(scope="module", params=["daemon", "engine"])
