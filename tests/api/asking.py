@@ -79,8 +79,11 @@ def every_route() -> list[tuple[str, str]]:
     return found
 
 
-async def ask(app: Any, method: str, path: str, headers: Iterable[Header] = (), body: Sequence[bytes] = (b"",)) -> Said:
-    """Puts one request, and for the method WEBSOCKET a handshake, to the application; `body` is what comes, piece by piece."""
+async def ask(app: Any, method: str, path: str, headers: Iterable[Header] = (), body: Sequence[bytes] = (b"",), send: Any = None) -> Said:
+    """Puts one request, and for the method WEBSOCKET a handshake, to the application; `body` is what comes, piece by piece.
+
+    With `send` that gets what is answered.
+    """
     is_socket = method == "WEBSOCKET"
     pieces = list(body)
     sent: list[dict[str, Any]] = []
@@ -92,7 +95,7 @@ async def ask(app: Any, method: str, path: str, headers: Iterable[Header] = (), 
             return {"type": "http.disconnect"}
         return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
 
-    async def send(message: dict[str, Any]) -> None:
+    async def note(message: dict[str, Any]) -> None:
         sent.append(message)
 
     scope: dict[str, Any] = {
@@ -113,7 +116,7 @@ async def ask(app: Any, method: str, path: str, headers: Iterable[Header] = (), 
     }
     if not is_socket:
         scope["method"] = method
-    await app(scope, receive, send)
+    await app(scope, receive, send or note)
     start = next(message for message in sent if message["type"].endswith("response.start"))
     content = b"".join(message.get("body", b"") for message in sent if message["type"].endswith("response.body"))
     return Said(status=start["status"], headers={name.decode(): value.decode() for name, value in start["headers"]}, body=content)

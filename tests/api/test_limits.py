@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -154,19 +155,24 @@ async def test_the_request_of_a_token_that_is_removed_is_ended() -> None:
     await running.idle(0.0)
 
 
-async def test_a_request_that_is_cancelled_by_others_stays_cancelled() -> None:
+async def test_a_request_that_the_end_of_the_server_cancels_is_told_so() -> None:
     entered = asyncio.Event()
+    sent: list[Any] = []
 
     async def wait() -> Response:
         entered.set()
         await asyncio.Event().wait()
         return answer(None)
 
-    asked = asyncio.create_task(ask(gated(Limits(), wait), "POST", "/echo", [HOST]))
+    async def note(message: Any) -> None:
+        sent.append(message)
+
+    asked = asyncio.create_task(ask(gated(Limits(), wait), "POST", "/echo", [HOST], send=note))
     await entered.wait()
     asked.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asked
+    assert (sent[0]["status"], json.loads(sent[1]["body"])["code"]) == (503, "server_unavailable")
 
 
 async def test_the_kernel_of_a_removed_token_is_closed_and_those_of_others_are_not() -> None:

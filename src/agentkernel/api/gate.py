@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import Final
@@ -18,8 +19,9 @@ from agentkernel.api.limits import Rates, body_limit, bounded, check_length
 from agentkernel.api.metrics import Metrics
 from agentkernel.api.parts import Parts
 from agentkernel.api.running import Running
-from agentkernel.errors import AgentKernelError
+from agentkernel.errors import AgentKernelError, ServerUnavailable
 
+ENDING: Final = ServerUnavailable("the server is ending", hint="ask again when it is back; a command that was under way has been ended")
 LOG: Final = logging.getLogger("agentkernel.api")
 _PREFLIGHT: Final = b"access-control-request-method"
 _KINDS: Final = ("http", "websocket")
@@ -47,6 +49,10 @@ class Gate:
             await self._pass(scope, receive, passage)
         except AgentKernelError as error:
             await passage.refuse(error, receive)
+        except asyncio.CancelledError:  # the server ends, and has waited as long as it would
+            if not passage.status:
+                await passage.refuse(ENDING, receive)
+            raise
         except (ClientDisconnect, WebSocketDisconnect):
             pass  # nobody is there to be answered
         except Exception:  # the edge of the process: the client gets the envelope, the log the rest

@@ -59,6 +59,7 @@ STATUS: Final[dict[str, int]] = {
     "sandbox_lost": 502,
     "backend_unavailable": 503,
     "daemon_unavailable": 503,
+    "server_unavailable": 503,
 }
 BY_ERRNO: Final[dict[int, int]] = {  # of an operation on a file inside; any other errno is 400
     errno.ENOENT: 404,
