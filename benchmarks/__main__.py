@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from agentkernel.errors import AgentKernelError
-from benchmarks import capacity, contained, endurance, machine, network, running, shell, starting
+from benchmarks import capacity, contained, endurance, machine, network, over_http, running, shell, starting
 from benchmarks.contenders import UnmeasurableError
 from benchmarks.figures import Figure, table
 
@@ -39,11 +39,16 @@ TIMED: dict[str, tuple[Benchmark, int]] = {
     "pool-each": (contained.pool_each, 20),
     "memory-each": (contained.memory_each, 1),
     "cost-each": (contained.cost_each, 5),
+    "http-run": (over_http.http_run, 100),
+    "http-exec": (over_http.http_exec, 300),
+    "http-terminals": (over_http.terminals, 1),
+    "http-stream": (over_http.streamed, 1),
     "cycles": (endurance.cycles, endurance.CYCLES),
 }
 SUSTAINED: dict[str, Callable[[float, Path], Awaitable[list[Figure]]]] = {
     "sustained": endurance.sustained,
     "sustained-daemon": endurance.sustained_daemon,
+    "sustained-http": over_http.sustained_http,
     "sustained-sdk": endurance.sustained_sdk,
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +31,7 @@ async def sustained(seconds: float, cwd: Path) -> list[Figure]:
     run = cold(kernel(), TRUE, cwd)
     await take_turns({"warm up": run}, 1)
     before = Standing.now()
-    load = await _load(run, seconds)
+    load = await load_of([run] * CLIENTS, seconds)
     return load.figures("sustained", seconds, Leaks.since(before))
 
 
@@ -40,7 +41,7 @@ async def sustained_daemon(seconds: float, cwd: Path) -> list[Figure]:
         await take_turns({"warm up": run}, 1)
         await daemon.without_pools()
         before = daemon.standing()
-        load = await _load(run, seconds)
+        load = await load_of([run] * CLIENTS, seconds)
         return load.figures("sustained, daemon", seconds, await daemon.leaks(before))
 
 
@@ -49,10 +50,11 @@ async def sustained_sdk(seconds: float, cwd: Path) -> list[Figure]:
     async with served(PASSING_POOLS) as daemon:
         run = cold(daemon.door, TRUE, cwd)
         await take_turns({"warm up": run}, 1)
-        return [replace((await _load(run, seconds)).rate("sustained, SDK blocks through the daemon", seconds), bar=None, slowness=1.0)]
+        load = await load_of([run] * CLIENTS, seconds)
+        return [replace(load.rate("sustained, SDK blocks through the daemon", seconds), bar=None, slowness=1.0)]
 
 
-class _Load:
+class Load:
     """What a number of clients did."""
 
     def __init__(self) -> None:
@@ -60,10 +62,11 @@ class _Load:
         self.took: list[float] = []
         self.failures: list[str] = []
         self.wall_s = 0.0
+        self.clients = 0
 
     def rate(self, name: str, seconds: float) -> Figure:
         times = {"create to destroyed": distribution(self.took)} if self.took else {}
-        note = f"{CLIENTS} clients, {seconds:g} s" + (f"; first failure: {self.failures[0]}" if self.failures else "")
+        note = f"{self.clients} clients, {seconds:g} s" + (f"; first failure: {self.failures[0]}" if self.failures else "")
         value = len(self.took) / self.wall_s
         times["bwrap, before and after"] = distribution(self.raw)
         return Figure(
@@ -86,12 +89,14 @@ class _Load:
         ]
 
 
-async def _load(run: Contender, seconds: float) -> _Load:
-    load = _Load()
+async def load_of(clients: Sequence[Contender], seconds: float) -> Load:
+    """Each does what it does, again and again, until so many seconds are over."""
+    load = Load()
+    load.clients = len(clients)
     load.raw += await bwrap_s(TRUE)
     deadline = time.perf_counter() + seconds
 
-    async def client() -> None:
+    async def client(run: Contender) -> None:
         while (start := time.perf_counter()) < deadline:
             try:
                 await run()
@@ -101,7 +106,7 @@ async def _load(run: Contender, seconds: float) -> _Load:
                 load.took.append(time.perf_counter() - start)
 
     start = time.perf_counter()
-    await asyncio.gather(*(client() for _ in range(CLIENTS)))
+    await asyncio.gather(*(client(run) for run in clients))
     load.wall_s = time.perf_counter() - start
     load.raw += await bwrap_s(TRUE)
     return load

@@ -41,27 +41,36 @@ class DoorClient:
         self.hello: HelloReply | None = None
         self.frames: list[Frame] = []
         self.output: dict[tuple[int, int], bytearray] = {}  # of id and stream
+        self.preface = b""  # sent before HELLO
         self.sock: socket.socket
         self._decoder: FrameDecoder
         self._tag = 0
 
     async def open(self, *, waits: bool = True) -> DoorClient:
         """Connects and says HELLO; with `waits` also reads the answer."""
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.setblocking(False)
+        await self.connect()
         try:
-            await asyncio.get_running_loop().sock_connect(self.sock, self.path)
             await self._greet(waits)
         except BaseException:
             self.sock.close()
             raise
         return self
 
+    async def connect(self) -> None:
+        """Connects and says nothing."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(self.sock, self.path)
+        except BaseException:
+            self.sock.close()
+            raise
+
     async def _greet(self, waits: bool) -> None:
         epoch = b"\1" + os.urandom(15)
         self._decoder = FrameDecoder(epoch)
         self._tag = tag_of(epoch)
-        await self.send_bytes(encode_hello(epoch))
+        await self.send_bytes(self.preface + encode_hello(epoch))
         while waits and self._decoder.hello is None:
             await self._receive()
         self.hello = self._decoder.hello

@@ -34,10 +34,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who asks: the principal as audit shows it, and what it may do."""
+    """Who asks: the principal as audit shows it, and what it may do (`engine.access`)."""
 
     principal: str
     scopes: frozenset[str] = frozenset({"full"})
+    remote: bool = False  # it may be on another machine: it has no paths, files or variables of this one, but with scope `host`
+    via: str = ""  # the name of the token that it came with, as audit shows it
 
 
 class Process(Protocol):
@@ -80,6 +82,17 @@ class Process(Protocol):
     async def kill(self) -> None:
         """SIGKILL for the whole tree; `wait` then tells the end."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A command in a sandbox of its own, and what that is."""
+
+    process: Process
+    sandbox_id: str
+    backend: str
+    isolation: IsolationLevel
+    notices: tuple[Notice, ...] = ()
 
 
 class Files(Protocol):
@@ -227,6 +240,16 @@ class Assignable(Protocol):
 
 
 @runtime_checkable
+class Addressed(Protocol):
+    """Optional power of a sandbox: whom its commands are for is found out with each of them, not when it was opened."""
+
+    @property
+    def address(self) -> str:
+        """What it was opened by: an id, or NAME@ID; NotFound, with nothing done, for a command that is for no such sandbox by then."""
+        ...
+
+
+@runtime_checkable
 class Recordable(Protocol):
     """Optional power of a sandbox: what a command prints can be read beside whoever reads it. Without it nothing is recorded."""
 
@@ -287,7 +310,8 @@ class Backend(Protocol):
 class Kernel(Protocol):
     """The one door: what every front end talks to. Policy, limits and audit live behind it.
 
-    `name` is a sandbox's name or its id. Callers see their own sandboxes; scope `admin` sees all.
+    `name` is a sandbox's name or its id, or NAME@ID: that id, as long as that is its name. Callers see their own sandboxes; scope `admin`
+    sees all.
     """
 
     async def fingerprints(self, caller: Caller) -> Sequence[Fingerprint]:
@@ -300,6 +324,19 @@ class Kernel(Protocol):
 
     def sandbox(self, caller: Caller, request: SandboxRequest) -> AbstractAsyncContextManager[tuple[Sandbox, Grant]]:
         """Builds a sandbox and destroys it at the end of the block."""
+        ...
+
+    def run(self, caller: Caller, request: SandboxRequest, command: Command) -> AbstractAsyncContextManager[Run]:
+        """Starts one command in a sandbox that is made for it; a request without `argv` is taken to be for this one.
+
+        With the end of the block the command is killed, where it still runs, and the sandbox goes, at once or a moment later. Nothing that
+        the command has left running delays its end.
+
+        Raises:
+            CommandNotFound, CommandNotExecutable, CommandNotStarted: it did not start.
+            InvalidInput: a detached command: it would outlive its sandbox.
+            AgentKernelError: what `sandbox` raises.
+        """
         ...
 
     async def aftermath(self, caller: Caller, grant: Grant) -> Sequence[Notice]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cache, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -12,7 +13,9 @@ from agentkernel import __version__
 from agentkernel.errors import BackendUnavailable, InvalidInput, UnknownKey
 
 if TYPE_CHECKING:
-    from agentkernel.abc import Backend, Host, Kernel
+    from asyncio import StreamReader, StreamWriter
+
+    from agentkernel.abc import Backend, Caller, Host, Kernel
     from agentkernel.client.calls import Calls
     from agentkernel.model.isolation import Presence
 
@@ -38,6 +41,7 @@ TEST_BACKENDS: dict[str, str] = {
     "memory": "agentkernel.backends.memory.backend:MemoryBackend",
 }
 ENTRY_POINTS = "agentkernel.backends"
+DOOR_PATIENCE_S = 10.0
 
 
 def build_engine(environment: Mapping[str, str], *, backends: tuple[str, ...] | None = None) -> Kernel:
@@ -125,9 +129,30 @@ def _directories() -> Any:
     return import_module("agentkernel.config.directories")
 
 
-def build_client(environment: Mapping[str, str]) -> Kernel:
-    """The kernel behind the daemon of the user whose environment this is; a daemon is started when the first call finds none."""
-    return cast("Kernel", _load("agentkernel.client.remote:RemoteKernel")(environment))
+def build_client(environment: Mapping[str, str], caller: Caller | None = None) -> Kernel:
+    """The kernel behind the daemon of the user whose environment this is; a daemon is started when the first call finds none.
+
+    With a `caller` everything that goes through it may do what that one may, and no more; pass the same one to its methods. Raises
+    InvalidInput for one whose scopes or token cannot be.
+    """
+    return cast("Kernel", _load("agentkernel.client.remote:RemoteKernel")(environment, caller))
+
+
+async def open_door(environment: Mapping[str, str], caller: Caller) -> tuple[StreamReader, StreamWriter]:
+    """The byte stream of a client of that daemon, for whom it is passed on to: HELLO comes next, and what follows may do what `caller` may.
+
+    Whoever is at its other end may be cut off and come back: commands wait for that for `DOOR_PATIENCE_S`.
+
+    Raises:
+        DaemonUnavailable: none answers and none can be started.
+    """
+    sock = await _load("agentkernel.client.connection:Daemon")(environment, caller, patience_s=DOOR_PATIENCE_S).connect()
+    try:
+        opened = await import_module("asyncio").open_unix_connection(sock=sock)
+    except BaseException:
+        sock.close()
+        raise
+    return cast("tuple[StreamReader, StreamWriter]", opened)
 
 
 def build_calls(environment: Mapping[str, str], *, starts: bool = True) -> Calls:
@@ -244,10 +269,11 @@ def _cache_directory(environment: Mapping[str, str], home: str) -> str:
 
 
 def _late(target: str) -> Callable[..., Any]:
-    """A function that imports `target` when it is called."""
+    """A function that imports `target` when it is first called."""
+    found = cache(partial(_load, target))
 
     def call(*arguments: Any, **named: Any) -> Any:
-        return _load(target)(*arguments, **named)
+        return found()(*arguments, **named)
 
     return call
 

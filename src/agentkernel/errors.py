@@ -3,6 +3,7 @@
     AgentKernelError                 code            exit
       InvalidInput                   invalid_input      2   the request cannot be right, on any host
         UnknownKey                   unknown_key        2   a key, profile, flag or value that does not exist
+      Unauthorized                   unauthorized     125   a server wants a token, and has none or a wrong one
       Refused                        refused          125   policy says no
         NotTrusted                   not_trusted      125   a project file wants to loosen the policy
       Unsupported                    unsupported      125   the backend or this host cannot do it; nothing was done
@@ -13,6 +14,10 @@
       ImageFailed                    image_failed     125   an image cannot be had, or is not what its digests say
       StoreFailed                    store_failed     125   the disk or database of agentkernel's own state failed
       DaemonUnavailable              daemon_unavailable  125  no daemon answers and none can be started
+      ServerUnavailable              server_unavailable  125  the daemon elsewhere cannot be asked; nothing was done
+        CertificateUntrusted         certificate_untrusted  125  its certificate is none that this machine trusts
+        VersionDiffers               version_differs  125   it is of another version than this
+        DoorMissing                  door_missing     125   what answers there has no door for clients
       SandboxFailed                  sandbox_failed   125   the sandbox, not the command, failed
         LaunchFailed                 launch_failed    125   it could not be built; nothing is left of it
         SandboxLost                  sandbox_lost     125   it died; whether the command took effect is unknown
@@ -57,6 +62,12 @@ class UnknownKey(InvalidInput):
     """A name that does not exist (key, profile, backend, flag); the hint suggests the nearest one."""
 
     code = "unknown_key"
+
+
+class Unauthorized(AgentKernelError):
+    """A server wants a token and was given none, or one that it does not know; nothing was done."""
+
+    code = "unauthorized"
 
 
 class Refused(AgentKernelError):
@@ -117,6 +128,30 @@ class DaemonUnavailable(AgentKernelError):
     """No daemon answers and none can be started; nothing was done."""
 
     code = "daemon_unavailable"
+
+
+class ServerUnavailable(AgentKernelError):
+    """The daemon is elsewhere (AGENTKERNEL_HOST), and the server there does not answer, or not as one; nothing was done."""
+
+    code = "server_unavailable"
+
+
+class CertificateUntrusted(ServerUnavailable):
+    """The server's certificate is not one that this machine trusts for its name; nothing was sent, no token either."""
+
+    code = "certificate_untrusted"
+
+
+class VersionDiffers(ServerUnavailable):
+    """The server is of another version, whose requests may mean something else; nothing was done."""
+
+    code = "version_differs"
+
+
+class DoorMissing(ServerUnavailable):
+    """What answers is no agentkernel server, or one without a door for clients; nothing was done."""
+
+    code = "door_missing"
 
 
 class SandboxFailed(AgentKernelError):

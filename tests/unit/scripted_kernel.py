@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agentkernel.abc import Caller
+from agentkernel.abc import Caller, Run
 from agentkernel.errors import BackendUnavailable, CommandNotExecutable, CommandNotFound, SandboxLost
 from agentkernel.model.command import Cause, Command, ExitStatus, LimitHit, TerminalSize
 from agentkernel.model.decisions import details_of, kind_of
@@ -244,6 +244,18 @@ class ScriptedKernel:
         finally:
             await asyncio.sleep(0)
             self.log("destroyed")
+
+    @asynccontextmanager
+    async def run(self, caller: Caller, request: SandboxRequest, command: Command) -> AsyncIterator[Run]:
+        async with self.sandbox(caller, request) as (sandbox, grant):
+            process = await sandbox.start(command)
+            yield Run(
+                process=process,
+                sandbox_id=sandbox.sandbox_id,
+                backend=grant.backend,
+                isolation=IsolationLevel.CONTAINER,
+                notices=grant.notices,
+            )
 
     async def aftermath(self, caller: Caller, grant: Grant) -> tuple[Notice, ...]:
         return ()

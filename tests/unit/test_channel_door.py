@@ -33,8 +33,9 @@ def test_words_come_with_where_they_were_typed() -> None:
 
 
 def test_started_tells_the_sandbox_and_what_to_say() -> None:
-    assert door.decode_started(door.encode_started(7)) == (7, "", [])
-    assert door.decode_started(door.encode_started(7, "a" * 16, [b"{}", b"[]"])) == (7, "a" * 16, [b"{}", b"[]"])
+    assert door.decode_started(door.encode_started(7)) == (7, "", [], "", 0)
+    assert door.decode_started(door.encode_started(7, "a" * 16, [b"{}", b"[]"])) == (7, "a" * 16, [b"{}", b"[]"], "", 0)
+    assert door.decode_started(door.encode_started(7, "a" * 16, [], "gvisor", 3)) == (7, "a" * 16, [], "gvisor", 3)
 
 
 def test_exited_tells_limits_cause_and_what_to_exit_with() -> None:

@@ -72,7 +72,7 @@ def test_no_payload_makes_a_parser_fail_otherwise_than_by_refusing() -> None:
         (messages.parse_pid, struct.pack("<I", 1)),
         (messages.parse_two_offsets, struct.pack("<QQ", 1, 2)),
         (door.decode_request, door.encode_words([b"run", b"true"], b"/", [b"A=b"], 7, (24, 80))),
-        (door.decode_started, door.encode_started(7, "0123456789abcdef", [b"{}"])),
+        (door.decode_started, door.encode_started(7, "0123456789abcdef", [b"{}"], "memory", 2)),
         (door.decode_exited, door.encode_exited(exited, 3, 1, 124, "said")),
         (OfDoor().started, door.encode_started(7, "0123456789abcdef", [b"{}"])),
         (OfDoor().exited, door.encode_exited(exited, 3, 1, 124, "said")),

@@ -7,11 +7,12 @@ import time
 import pytest
 
 from agentkernel.cli.attachment import KeyFilter, choose, parse_keys
-from agentkernel.cli.show import age, exec_text, moment, parse_exec, parse_labels, parse_since
+from agentkernel.cli.show import age, moment, parse_labels, parse_since
 from agentkernel.cli.verbs.cp import split
 from agentkernel.cli.verbs.kill import parse_signal
 from agentkernel.errors import InvalidInput, NotFound
 from agentkernel.model.inspection import ProcessRecord
+from agentkernel.text.records import exec_text, parse_exec
 
 
 @pytest.mark.parametrize(("passed_s", "shown"), [(0, "0s"), (59, "59s"), (61, "1m"), (7199, "1h"), (90000, "1d"), (-5, "0s")])

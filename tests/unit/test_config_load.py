@@ -501,7 +501,7 @@ def test_every_variable_is_read(host: Host) -> None:
         "resources.cpus": "1.5",
         "resources.pids": "9",
     }
-    samples |= {"resources.disk": "1g", "security.profile": "permissive"}
+    samples |= {"resources.disk": "1g", "security.profile": "permissive", "host": "https://ci.example:8443"}
     samples |= {"security.domains.allow": "a.example", "security.domains.block": "a.example:443 b.example", "network.ports": "80 81:82"}
     samples |= {"network.max_connections": "8", "network.max_bytes": "500MB", "network.max_lookups": "5"}
     for setting in SETTINGS:

@@ -17,6 +17,7 @@ from agentkernel.channel import door
 from agentkernel.channel.frames import FrameType
 from agentkernel.channel.messages import Start, encode_start, parse_resumed
 from agentkernel.model.command import Command, TerminalSize
+from agentkernel.model.isolation import IsolationLevel
 
 KILL = struct.pack("<I", 2)
 AT_START = bytes(16)
@@ -44,7 +45,7 @@ async def processes(client: DoorClient, sandbox: str) -> bytes:
 async def test_a_command_runs_in_a_named_sandbox(world: World, client: DoorClient) -> None:
     box = await world.box()
     await client.start(5, "box", "echo out; echo err >&2; exit 3")
-    assert door.decode_started((await client.until(FrameType.STARTED, 5)).payload)[1:] == ("", [])
+    assert door.decode_started((await client.until(FrameType.STARTED, 5)).payload)[1:] == ("", [], "", 0)
     assert await client.exited(5) == (3, 0, None, "")
     assert client.output == {(5, 1): b"out\n", (5, 2): b"err\n"}
     kinds = [event["kind"] for event in await client.call("events", wanted={"sandbox": box})]
@@ -86,8 +87,8 @@ async def test_what_cannot_be_asked_is_refused(world: World, client: DoorClient)
 
 async def test_a_sandbox_is_made_for_a_command_and_goes_with_it(world: World, client: DoorClient) -> None:
     await client.once(7, Command(argv=(b"sh", b"-c", b"echo once; exit 6")))
-    _, ident, _ = door.decode_started((await client.until(FrameType.STARTED, 7)).payload)
-    assert len(ident) == 16
+    _, ident, _, backend, level = door.decode_started((await client.until(FrameType.STARTED, 7)).payload)
+    assert (len(ident), backend, level) == (16, "memory", IsolationLevel.CONTAINER)
     assert (await client.exited(7))[0] == 6
     assert client.output[7, 1] == b"once\n"
     async with asyncio.timeout(10):
@@ -97,7 +98,7 @@ async def test_a_sandbox_is_made_for_a_command_and_goes_with_it(world: World, cl
 
 async def test_a_sandbox_is_held_until_it_is_let_go(world: World, client: DoorClient) -> None:
     await client.once(7, None)
-    pid, box, _ = door.decode_started((await client.until(FrameType.STARTED, 7)).payload)
+    pid, box, *_ = door.decode_started((await client.until(FrameType.STARTED, 7)).payload)
     assert pid == 1
     other = await world.client()
     await other.start(8, box, "echo inside")

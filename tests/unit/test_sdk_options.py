@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agentkernel.config.options import change_of, command_of, create_options, port_of, seconds, statuses_of
 from agentkernel.errors import AgentKernelError, CommandFailed, InvalidInput, UnknownKey
 from agentkernel.model.command import Command, ExitStatus, TerminalSize
 from agentkernel.model.image import ImageWork, ImageWorkKind, PullPolicy
@@ -17,7 +18,7 @@ from agentkernel.model.request import SandboxRequest
 from agentkernel.model.spec import Bind, StorageKind
 from agentkernel.model.status import Status
 from agentkernel.sdk import options
-from agentkernel.sdk.options import build_of, change_of, command_of, create_options, port_of, request_of, seconds, statuses_of
+from agentkernel.sdk.options import build_of, request_of
 from agentkernel.sdk.result import Chunk, Result
 
 ENVIRONMENT = {"PATH": "/usr/bin", "TOKEN": "value", "MY_SETTING": "vi", "AWS_SECRET_ACCESS_KEY": "hidden"}

@@ -77,6 +77,8 @@ class OfDoor:
         self.sandbox = sandbox
         self.sandbox_id = ""
         self.notices: list[bytes] = []  # JSON
+        self.backend = ""
+        self.isolation = 0  # the level's number
         self.verdict: Verdict | None = None
 
     def addressed(self, inner: bytes) -> bytes:
@@ -85,7 +87,7 @@ class OfDoor:
 
     def started(self, payload: Payload) -> int:
         """See `Dialect`."""
-        pid, self.sandbox_id, self.notices = door.decode_started(payload)
+        pid, self.sandbox_id, self.notices, self.backend, self.isolation = door.decode_started(payload)
         return pid
 
     def exited(self, payload: Payload) -> Exited:

@@ -14,12 +14,12 @@ DRAINING = 1  # bit of HELLO_REPLY's state
 
 SANDBOX, INNER, REQUEST, COMMAND = 32, 33, 34, 35
 WORD, CWD, ENV, TTYS, TERMINAL = 40, 41, 42, 43, 7
-SANDBOX_ID, NOTICE, EXIT_STATUS, MESSAGE = 48, 49, 50, 51
+SANDBOX_ID, NOTICE, EXIT_STATUS, MESSAGE, BACKEND, ISOLATION = 48, 49, 50, 51, 52, 53
 HAS_INPUT = 8  # bit of TTYS beside 1, 2 and 4
 
 _LISTS = frozenset({WORD, ENV, NOTICE})
 _KNOWN_TO_DAEMON = frozenset({SANDBOX, INNER, REQUEST, COMMAND, WORD, CWD, ENV, TTYS, TERMINAL})
-_KNOWN_TO_CLIENT = frozenset({SANDBOX_ID, NOTICE, EXIT_STATUS, MESSAGE})
+_KNOWN_TO_CLIENT = frozenset({SANDBOX_ID, NOTICE, EXIT_STATUS, MESSAGE, BACKEND, ISOLATION})
 _U32 = struct.Struct("<I")
 _SIZE = struct.Struct("<HH")
 _EXITED_BYTES = 64  # of the guest protocol's EXITED
@@ -61,21 +61,25 @@ def decode_request(payload: bytes | memoryview) -> Fields:
     return _collect(payload, _KNOWN_TO_DAEMON)
 
 
-def encode_started(pid: int, sandbox_id: str = "", notices: list[bytes] | tuple[bytes, ...] = ()) -> bytes:
-    """STARTED: notices as JSON."""
+def encode_started(
+    pid: int, sandbox_id: str = "", notices: list[bytes] | tuple[bytes, ...] = (), backend: str = "", isolation: int = 0
+) -> bytes:
+    """STARTED: notices as JSON, the isolation level by its number."""
     fields = [(SANDBOX_ID, sandbox_id.encode())] if sandbox_id else []
+    if backend:
+        fields += [(BACKEND, backend.encode()), (ISOLATION, _U32.pack(isolation))]
     return _U32.pack(pid) + encode_fields(fields + [(NOTICE, notice) for notice in notices])
 
 
-def decode_started(payload: bytes | memoryview) -> tuple[int, str, list[bytes]]:
-    """Reads STARTED: pid, sandbox id (empty where the client named it) and notices."""
+def decode_started(payload: bytes | memoryview) -> tuple[int, str, list[bytes], str, int]:
+    """Reads STARTED: pid, sandbox id (empty where the client named it), notices, backend and isolation level (where a request was sent)."""
     if len(payload) < _U32.size:
         raise ProtocolViolation("malformed STARTED")
     (pid,) = _U32.unpack_from(payload)
     if pid == 0:
         raise ProtocolViolation("malformed STARTED")
     fields = _collect(payload[_U32.size :], _KNOWN_TO_CLIENT)
-    return pid, _text(fields, SANDBOX_ID), fields.get(NOTICE, [])
+    return pid, _text(fields, SANDBOX_ID), fields.get(NOTICE, []), _text(fields, BACKEND), number(fields, ISOLATION)
 
 
 def encode_exited(exited: bytes, limits: int, cause: int, exit_status: int | None = None, message: str = "") -> bytes:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 
 from agentkernel.cli.context import Context
 from agentkernel.cli.output import say
-from agentkernel.cli.show import print_json, sandbox_record
-from agentkernel.errors import AgentKernelError, DaemonUnavailable
+from agentkernel.cli.show import print_json
+from agentkernel.errors import AgentKernelError, DaemonUnavailable, ServerUnavailable, Unauthorized
 from agentkernel.model.record import SandboxInfo
+from agentkernel.text.records import sandbox_record
 
 
 def for_each(names: Sequence[str], act: Callable[[str], SandboxInfo | None], context: Context, *, as_json: bool) -> int:
@@ -19,7 +20,7 @@ def for_each(names: Sequence[str], act: Callable[[str], SandboxInfo | None], con
     for name in names:
         try:
             info = act(name)
-        except DaemonUnavailable:
+        except (DaemonUnavailable, ServerUnavailable, Unauthorized):
             raise
         except AgentKernelError as error:
             say("error", error.message, error.hint, context.environment)

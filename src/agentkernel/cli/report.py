@@ -9,10 +9,10 @@ from collections.abc import Mapping
 
 from agentkernel.cli.output import say
 from agentkernel.cli.session import Outcome
-from agentkernel.cli.show import decision_record, port_record
 from agentkernel.errors import AgentKernelError
 from agentkernel.model.request import Grant
 from agentkernel.text.outcome import why
+from agentkernel.text.records import decision_record, notice_record, port_record
 
 _DENIALS = 100  # that are shown in full; `network log` has all
 
@@ -62,7 +62,7 @@ def print_outcome(outcome: Outcome, output: Collector) -> None:
         record |= _grant(outcome.grant)
         record["ports"] = [port_record(port) for port in outcome.ports]
         record["denied"] = [decision_record(decision) for decision in outcome.denied[:_DENIALS]]
-        record["aftermath"] = [{"code": notice.code, "message": notice.message, "hint": notice.hint} for notice in outcome.aftermath]
+        record["aftermath"] = [notice_record(notice) for notice in outcome.aftermath]
     record["durations"] = {"create_s": round(outcome.create_s, 6), "total_s": round(outcome.total_s, 6)} | (
         {"command_s": status.wall_s, "user_cpu_s": status.user_cpu_s, "system_cpu_s": status.system_cpu_s} if status else {}
     )
@@ -84,7 +84,7 @@ def _grant(grant: Grant) -> dict[str, object]:
         "isolation": grant.spec.level.label,
         "profile": grant.spec.profile,
         "network": grant.spec.network.value,
-        "notices": [{"code": notice.code, "message": notice.message, "hint": notice.hint} for notice in grant.notices],
+        "notices": [notice_record(notice) for notice in grant.notices],
     }
 
 

@@ -1,4 +1,4 @@
-"""How sandboxes, commands and times are shown and typed; what verbs print as JSON."""
+"""How sandboxes and times are shown and typed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from agentkernel.errors import InvalidInput
-from agentkernel.model.image import ImageRecord
-from agentkernel.model.network import Base, Decision, EgressRules, PublishedPort
-from agentkernel.model.record import Labels, SandboxInfo
+from agentkernel.model.network import Base, PublishedPort
+from agentkernel.model.record import Labels
 from agentkernel.units import parse_duration
 
 _STEPS = (("d", 86400.0), ("h", 3600.0), ("m", 60.0), ("s", 1.0))
@@ -23,76 +22,14 @@ def print_json(value: object) -> None:
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
-def sandbox_record(info: SandboxInfo) -> dict[str, object]:
-    """A sandbox as JSON: every key is always there; times are Unix seconds, as in all JSON of the command line."""
-    return {
-        "id": info.sandbox_id,
-        "name": info.name,
-        "owner": info.owner,
-        "status": info.status.value,
-        "backend": info.backend,
-        "isolation": info.isolation.label,
-        "image": info.image,
-        "profile": info.profile,
-        "ephemeral": info.ephemeral,
-        "labels": dict(info.labels),
-        "created_at": info.created_at,
-        "started_at": info.started_at,
-        "used_at": info.used_at or None,
-        "expires_at": info.expires_at,
-        "idle_s": info.idle_s,
-        "reason": info.reason,
-        "network": info.network.value,
-        "ports": [port_record(port) for port in info.ports],
-    }
-
-
 def ports_text(ports: Sequence[PublishedPort]) -> str:
     """Published ports in short: `8080:80`, the host's first, as they are typed."""
     return ",".join(f"{port.host_port}:{port.port}" for port in ports)
 
 
-def port_record(port: PublishedPort) -> dict[str, object]:
-    """A published port as JSON."""
-    return {"port": port.port, "host_address": port.host_address, "host_port": port.host_port}
-
-
 def base_text(base: Base) -> str:
     """What is allowed where no rule says anything, in words."""
     return "the public internet" if base is Base.PUBLIC else "nothing"
-
-
-def rules_record(rules: EgressRules) -> dict[str, object]:
-    """A sandbox's egress rules as JSON: each rule as it is typed."""
-    lists = {"allow": rules.allow, "deny": rules.deny, "private": rules.private}
-    return {"default": rules.base.value} | {name: [str(rule) for rule in found] for name, found in lists.items()}
-
-
-def decision_record(decision: Decision) -> dict[str, object]:
-    """An attempt to reach something as JSON."""
-    return {
-        "at": decision.at,
-        "verdict": decision.verdict.value,
-        "protocol": decision.protocol,
-        "host": decision.host,
-        "port": decision.port or None,
-        "address": decision.address,
-        "rule": decision.rule,
-        "reason": decision.reason,
-    }
-
-
-def image_record(record: ImageRecord) -> dict[str, object]:
-    """An image as JSON."""
-    return {
-        "reference": record.reference,
-        "digest": record.digest,
-        "backend": record.backend,
-        "platform": record.platform,
-        "size_bytes": record.size_bytes,
-        "obtained_at": record.obtained_at or None,
-        "used_at": record.used_at or None,
-    }
 
 
 def age(since: float) -> str:
@@ -130,15 +67,3 @@ def parse_labels(words: list[str]) -> Labels:
             raise InvalidInput(f"{word!r} is no label", hint="write KEY=VALUE")
         labels[key] = value
     return tuple(sorted(labels.items()))
-
-
-def exec_text(exec_id: int) -> str:
-    """A command's id as users see it."""
-    return f"{exec_id:016x}"
-
-
-def parse_exec(text: str) -> int:
-    """A command's id as `ps` shows it."""
-    if not re.fullmatch(r"[0-9a-f]{1,16}", text, re.ASCII) or not int(text, 16):
-        raise InvalidInput(f"{text!r} is no command's id", hint="`agentkernel ps NAME` shows them")
-    return int(text, 16)

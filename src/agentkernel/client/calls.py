@@ -10,17 +10,19 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from agentkernel import __version__
 from agentkernel import channel as late  # what only some calls need
+from agentkernel import client as afar  # what only a daemon elsewhere needs
 from agentkernel.channel import wire
 from agentkernel.channel.door import DRAINING, encode_addressed
 from agentkernel.channel.refusal import decode_refusal, is_refusal
 from agentkernel.config.daemon_process import last_words, spawn
 from agentkernel.config.directories import socket_path
+from agentkernel.config.elsewhere import elsewhere_of
 from agentkernel.errors import (
     AgentKernelError,
     DaemonUnavailable,
@@ -39,20 +41,24 @@ from agentkernel.model.request import Grant, SandboxRequest
 
 PATIENCE_S: Final = 60.0  # for daemons to come after one that is gone or ends
 _PAUSE_S: Final = 0.02
+_AWAY_S: Final = 0.2  # between two looks for a server
 _FOLLOW_S: Final = 20.0  # how long the daemon holds a question for what is to come
 _SIGNAL, _LIST, _CALL, _REPLY, _FAILED = 5, 10, 14, 128, 129
 _CREDENTIALS = struct.Struct("3i")
 _SIGNALLED = struct.Struct("<QII")
 _WHOLE_TREE = 1
 _HELLO_ID = 2  # no request of ours has an even id
+T = TypeVar("T")
 
 
 class Calls:
     """A connection to the user's daemon. What a daemon that goes away had not answered is asked of the next one, as the same request."""
 
     def __init__(self, environment: Mapping[str, str], *, starts: bool = True) -> None:
-        """`starts`: a daemon is started where none answers."""
+        """`starts`: a daemon is started where none answers. Raises InvalidInput for an AGENTKERNEL_HOST that is no place."""
         self._environment = environment
+        self._elsewhere = elsewhere_of(environment)
+        self._was_reached = False  # elsewhere
         self._starts = starts
         self._socket: socket.socket | None = None
         self._tag = 0
@@ -71,14 +77,15 @@ class Calls:
             self._socket = None
 
     def connect(self) -> None:
-        """Connects now; raises DaemonUnavailable."""
-        self._connected()
+        """Connects now; raises DaemonUnavailable, or of one elsewhere ServerUnavailable and Unauthorized."""
+        self._persistently(self._connected)
 
     def call(self, operation: str, **parameters: Any) -> Any:
         """One operation of `model.operation`, with its result as the table types it.
 
         Raises:
             DaemonUnavailable: none answers and none can be started.
+            ServerUnavailable, Unauthorized: the one elsewhere does not answer, or does not let us in.
             AgentKernelError: the operation's own.
         """
         said = {name: to_json(value) for name, value in parameters.items()}
@@ -90,13 +97,16 @@ class Calls:
 
     def create(self, request: SandboxRequest, options: CreateOptions) -> SandboxInfo:
         """See `abc.Kernel`, as for all these; a repeat to the next daemon makes no second one."""
-        info: SandboxInfo = self.call("create", request=request, options=replace(options, request_key=os.urandom(16).hex()))
+        info: SandboxInfo = self.call("create", request=self._told(request), options=replace(options, request_key=os.urandom(16).hex()))
         return info
 
     def grant(self, request: SandboxRequest) -> Grant:
         """What would be built; decides without doing anything."""
-        grant: Grant = self.call("grant", request=request)
+        grant: Grant = self.call("grant", request=self._told(request))
         return grant
+
+    def _told(self, request: SandboxRequest) -> SandboxRequest:
+        return request if self._elsewhere is None else afar.without_surroundings(request)
 
     def info(self, name: str) -> SandboxInfo:
         """Describes one."""
@@ -230,17 +240,26 @@ class Calls:
         if len(payload) > wire.MAX_PAYLOAD:
             raise InvalidInput(f"the request takes {len(payload)} bytes, at most {wire.MAX_PAYLOAD} can be sent")
         ident = int.from_bytes(os.urandom(8), "little") | 1
+        return self._persistently(lambda: self._exchange(kind, ident, payload))
+
+    def _persistently(self, act: Callable[[], T]) -> T:
+        """Does it over the connections that follow each other."""
         deadline = time.monotonic() + PATIENCE_S
         self.repeated = False
         while True:
             try:
-                return self._exchange(kind, ident, payload)
+                return act()
             except (EOFError, ConnectionError) as gone:
                 self.close()
-                if time.monotonic() > deadline:
-                    raise DaemonUnavailable(f"the daemon is gone: {gone}") from gone
+                if time.monotonic() > deadline or (self._elsewhere is not None and not self._was_reached):
+                    raise self._gone(gone) from gone
             self.repeated = True
-            time.sleep(_PAUSE_S)
+            time.sleep(_PAUSE_S if self._elsewhere is None else _AWAY_S)
+
+    def _gone(self, error: EOFError | ConnectionError) -> AgentKernelError:
+        if self._elsewhere is not None:
+            return afar.unanswered(self._elsewhere, error)
+        return DaemonUnavailable(f"the daemon is gone: {error}")
 
     def _exchange(self, kind: int, ident: int, payload: bytes) -> bytes:
         connection = self._connected()
@@ -262,12 +281,13 @@ class Calls:
     def _connected(self) -> socket.socket:
         if self._socket is None:
             epoch = bytes((os.urandom(1)[0] | 1,)) + os.urandom(15)
-            self._socket = self._reached()
+            self._socket = self._opened() if self._elsewhere is None else afar.reach(self._elsewhere)
             self._tag = wire.tag_of(epoch)
             self._socket.sendall(wire.encode_hello(epoch))
             magic, answered, version, _, state, _ = wire.HELLO_REPLY.unpack(self._exactly(self._socket, wire.HELLO_REPLY.size))
             if (magic, answered) != (wire.AGENT_MAGIC, epoch) or version != wire.VERSION:
                 raise ProtocolViolation("what answers at the daemon's socket speaks another protocol")
+            self._was_reached = True  # from now on it is waited for: it, or the way to it, is being started again
             if state & DRAINING:
                 raise ConnectionError("it is ending")
             # One that is older than this makes way; its answer passes by with the others that nobody waits for.
@@ -276,7 +296,7 @@ class Calls:
             )
         return self._socket
 
-    def _reached(self) -> socket.socket:
+    def _opened(self) -> socket.socket:
         path = socket_path(self._environment)
         try:
             return _open(path)

@@ -6,43 +6,90 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
+from agentkernel import client as late  # what only a daemon elsewhere needs
+from agentkernel.abc import Caller
 from agentkernel.channel.exchange import Answer
 from agentkernel.channel.execution import Phase
 from agentkernel.channel.frames import FrameType
 from agentkernel.channel.mux import Channel, Deadlines
+from agentkernel.channel.preface import encode_preface
 from agentkernel.client.exchange import DoorExchange
 from agentkernel.config.daemon_process import last_words, spawn
 from agentkernel.config.directories import socket_path
-from agentkernel.errors import DaemonUnavailable
+from agentkernel.config.elsewhere import Elsewhere, elsewhere_of
+from agentkernel.errors import DaemonUnavailable, InvalidInput
+from agentkernel.model.request import SandboxRequest
 
 CONNECT_S: Final = 20.0  # for a daemon to start and take the connection
 # Whatever the daemon is asked may have to wait for a place in its queues.
 DEADLINES: Final = Deadlines(attach_s=30.0, answer_s=900.0, reattach_s=30.0, backoff_first_s=0.01, backoff_max_s=0.25)
 _PAUSE_S: Final = 0.02
+_AWAY_S: Final = 0.2  # between two looks for a server
 _CREDENTIALS = struct.Struct("3i")
 
 
 class Daemon:
-    """Implements `channel.boundary.Reachable`: the daemon of the user whose environment this is."""
+    """Implements `channel.boundary.Reachable`: the daemon of the user whose environment this is, or the one elsewhere that it names.
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    Args:
+        caller: for whom its connections speak, where that is less than the user may do.
+        patience_s: for how long after the loss of a caller's connection its commands wait for the next one.
+
+    Raises:
+        InvalidInput: for what is no caller; for one that is to be narrowed by a daemon elsewhere, which takes its callers by their tokens;
+            for what is no place.
+    """
+
+    def __init__(self, environment: Mapping[str, str], caller: Caller | None = None, *, patience_s: float = 0.0) -> None:
         self._environment = environment
+        self._preface = b"" if caller is None else encode_preface(caller, patience_s)
+        self._elsewhere = elsewhere_of(environment)
+        self._was_reached = False  # elsewhere
+        if self._elsewhere is not None and self._preface:
+            raise InvalidInput(
+                f"a server serves the daemon of its own machine, not that at {self._elsewhere.url}", hint="unset AGENTKERNEL_HOST"
+            )
 
     async def connect(self) -> socket.socket:
-        """A connected, non-blocking socket; the daemon is started where there is none.
+        """A connected, non-blocking socket on which the client may say HELLO; the daemon is started where there is none.
 
         Raises:
             DaemonUnavailable: none answers and none can be started, or what answers is not this user's.
+            ServerUnavailable, Unauthorized: the one elsewhere does not answer, or does not let us in.
         """
+        return await (self._opened() if self._elsewhere is None else self._reached(self._elsewhere))
+
+    def told(self, request: SandboxRequest) -> SandboxRequest:
+        """The request as this daemon is told it."""
+        return request if self._elsewhere is None else late.without_surroundings(request)
+
+    async def _reached(self, elsewhere: Elsewhere) -> socket.socket:
+        """A stream to the daemon elsewhere. One that has answered before is waited for: it is being started again, or the way to it is."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + CONNECT_S
+        while True:
+            try:
+                sock = await _in_thread(late.reach, elsewhere)
+            except ConnectionError as away:
+                if not self._was_reached or loop.time() > deadline:
+                    raise late.unanswered(elsewhere, away) from away
+                await asyncio.sleep(_AWAY_S)
+                continue
+            self._was_reached = True
+            sock.setblocking(False)
+            return sock
+
+    async def _opened(self) -> socket.socket:
+        """A stream to the daemon of this machine."""
         loop = asyncio.get_running_loop()
         path = socket_path(self._environment)
         deadline = loop.time() + CONNECT_S
         while True:
             try:
-                return _connected(path)
+                return _connected(path, self._preface)
             except BlockingIOError:
                 trouble = "its queue of connections is full"
             except (FileNotFoundError, ConnectionRefusedError) as missing:
@@ -98,13 +145,30 @@ def _ignore(answer: Answer) -> None:
     """Whatever it is."""
 
 
-def _connected(path: str) -> socket.socket:
+async def _in_thread(connect: Callable[[Elsewhere], socket.socket], elsewhere: Elsewhere) -> socket.socket:
+    """Connects without holding up the event loop; when that is cancelled, what is connected all the same is closed."""
+    connecting = asyncio.get_running_loop().run_in_executor(None, connect, elsewhere)
+    try:
+        return await asyncio.shield(connecting)
+    except asyncio.CancelledError:
+        connecting.add_done_callback(_dropped)
+        raise
+
+
+def _dropped(connected: asyncio.Future[socket.socket]) -> None:
+    if not connected.cancelled() and connected.exception() is None:
+        connected.result().close()
+
+
+def _connected(path: str, preface: bytes) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         connection.connect(path)
         uid = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1]
         if uid not in (0, os.geteuid()):
             raise DaemonUnavailable(f"who listens at {path} is uid {uid}, whom this user need not trust")
+        if preface and connection.send(preface) != len(preface):
+            raise BlockingIOError  # nothing was in it before: the kernel is short of memory
     except BaseException:
         connection.close()
         raise

@@ -11,15 +11,17 @@ from dataclasses import replace
 from typing import Any, Final
 
 from agentkernel import __version__
-from agentkernel.abc import Caller, Sandbox
+from agentkernel.abc import Caller, Run, Sandbox
 from agentkernel.channel.frames import FrameType
 from agentkernel.channel.messages import Failure
 from agentkernel.channel.wire import MAX_PAYLOAD
 from agentkernel.client.connection import Connection, Daemon
 from agentkernel.client.hold import held
+from agentkernel.client.once import run_once
 from agentkernel.client.sandbox import Door, open_behind_door
 from agentkernel.errors import Conflict, InvalidInput, NotFound, OutputTooLarge, ProtocolViolation
 from agentkernel.model.codec import from_json, to_json
+from agentkernel.model.command import Command
 from agentkernel.model.image import ImageProgress, ImageRecord, ImageWork
 from agentkernel.model.isolation import BackendKind, Fingerprint, IsolationLevel
 from agentkernel.model.network import EgressChange, EgressRules, PortRule, PublishedPort
@@ -37,12 +39,13 @@ POLL_S: Final = 20.0  # how long the daemon holds a question for what is to come
 class RemoteKernel:
     """Implements `abc.Kernel` over the socket of the user's daemon, which is started when the first call finds none.
 
-    The daemon takes its caller from the socket, so `caller` is not sent. A daemon that ends in the middle of a call is followed to its
+    The daemon takes its caller from the socket, and from what each connection says at its beginning where the kernel was made for a
+    `caller` that may do less: what its methods are given is not sent. A daemon that ends in the middle of a call is followed to its
     successor; a mutating call is repeated with its key, so that it is done once. Belongs to one event loop.
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._daemon = Daemon(environment)
+    def __init__(self, environment: Mapping[str, str], caller: Caller | None = None) -> None:
+        self._daemon = Daemon(environment, caller)
         self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
         self._room = asyncio.Semaphore(CALLS_AT_ONCE)
@@ -59,7 +62,7 @@ class RemoteKernel:
 
     async def grant(self, caller: Caller, request: SandboxRequest) -> Grant:
         """See `abc.Kernel`."""
-        grant: Grant = await self._call("grant", request=request)
+        grant: Grant = await self._call("grant", request=self._daemon.told(request))
         self._levels.setdefault(grant.backend, grant.spec.level)
         return grant
 
@@ -80,10 +83,17 @@ class RemoteKernel:
         """A sandbox for a block; see `client.hold`."""
         return self._sandbox(caller, request)
 
+    @asynccontextmanager
+    async def run(self, caller: Caller, request: SandboxRequest, command: Command) -> AsyncIterator[Run]:
+        """See `abc.Kernel` and `client.once`: many go over one connection, and the daemon takes 1,024 at a time."""
+        async with run_once(await self._connected(), self._daemon.told(request), command) as run:
+            self._levels.setdefault(run.backend, run.isolation)
+            yield run
+
     async def create(self, caller: Caller, request: SandboxRequest, options: CreateOptions) -> SandboxInfo:
         """See `abc.Kernel`."""
         key = options.request_key or _new_key()
-        return self._known(await self._call("create", key, request=request, options=replace(options, request_key=key)))
+        return self._known(await self._call("create", key, request=self._daemon.told(request), options=replace(options, request_key=key)))
 
     async def start(self, caller: Caller, name: str, secret_values: dict[str, str] | None = None) -> SandboxInfo:
         """See `abc.Kernel`."""
@@ -148,6 +158,7 @@ class RemoteKernel:
                 backend=info.backend,
                 sandbox_id=ident,
                 spec=spec,
+                address=name if "@" in name else "",
                 on_stop=lambda: self.stop(caller, ident),
                 on_destroy=lambda: self.remove(caller, ident, force=True),
             )
@@ -291,7 +302,7 @@ class RemoteKernel:
 
     @asynccontextmanager
     async def _sandbox(self, caller: Caller, request: SandboxRequest) -> AsyncIterator[tuple[Sandbox, Grant]]:
-        async with held(self._daemon, request) as (ident, notices):
+        async with held(self._daemon, self._daemon.told(request)) as (ident, notices):
             sandbox = await self._opened(caller, ident, request.environment)
             chosen = BackendKind.CHOSEN if request.backend is None else BackendKind.ASKED
             try:

@@ -41,6 +41,7 @@ class Door:
     seccomp: bytes = b""  # it is the daemon that configures the agent
     rlimits: tuple[tuple[int, int, int], ...] = ()
     network: None = None
+    address: str = ""  # what commands are addressed to, where that is not the id: NAME@ID
 
     async def connect(self) -> socket.socket:
         """Connects to the daemon."""
@@ -72,11 +73,17 @@ class DoorSandbox(GuestSandbox):
     def __init__(self, door: Door, connection: Connection) -> None:
         super().__init__(door, connection)
         self._name = door.sandbox_id
+        self._address = door.address or door.sandbox_id
         self._connection = connection
+
+    @property
+    def address(self) -> str:
+        """See `abc.Addressed`."""
+        return self._address
 
     def launch(self, start: Start) -> GuestProcess:
         """Sends a START as it is, without waiting for the answer; raises InvalidInput, DaemonUnavailable."""
-        payload = encode_addressed(self._name, encode_start(start))
+        payload = encode_addressed(self._address, encode_start(start))
         lossy = bool(start.flags & StartFlag.DETACHED)
         stdin = InputWindow(wanted=bool(start.flags & StartFlag.STDIN))
         return self._process(payload, start, OutputQueue(start.ring_bytes, lossy=lossy), stdin, 0)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentkernel.config.document import parse as parse
+    from agentkernel.config.elsewhere import parse_elsewhere as parse_elsewhere
+    from agentkernel.config.load import users_settings as users_settings
     from agentkernel.config.loosening import loosenings as loosenings
     from agentkernel.config.secrets import read_references as read_references
     from agentkernel.config.secrets import read_secrets as read_secrets
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 _LATE = {
     "parse": "agentkernel.config.document",
+    "parse_elsewhere": "agentkernel.config.elsewhere",
+    "users_settings": "agentkernel.config.load",
     "loosenings": "agentkernel.config.loosening",
     "read_references": "agentkernel.config.secrets",
     "read_secrets": "agentkernel.config.secrets",

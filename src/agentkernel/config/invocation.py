@@ -84,6 +84,7 @@ def read_run(args: Namespace, console: Console) -> Invocation:
     settings = load_settings(cwd=console.cwd, config_path=args.config, environment=console.environment, flags=flags_given(args))
     if not console.whole and passes_environment(settings):
         raise DaemonUnavailable("the command gets the caller's whole environment, which was not sent")
+    _check_here(settings, console)
     if not console.whole and settings.get("secrets"):
         raise DaemonUnavailable("values of secrets are read by the caller's own process")
     names_one = _names_command(settings.get("sandbox.base_image"))
@@ -115,6 +116,7 @@ def read_exec(args: Namespace, console: Console) -> Invocation:
         rest = args.command
     argv = _argv(rest, f"exec {sandbox} ls -l")
     settings = users_settings(cwd=console.cwd, environment=console.environment, flags=flags_given(args))
+    _check_here(settings, console)
     given = settings_of_flags(flags_given(args), cwd=console.cwd)
     command = _command(args, argv, settings, console)
     environment = given_environment(given.get("environment"), console.environment)
@@ -124,7 +126,7 @@ def read_exec(args: Namespace, console: Console) -> Invocation:
             command,
             environment=command.environment | {os.fsencode(name): os.fsencode(value) for name, value in environment.items()},
             cwd=None if args.workdir is None else validate_inside_path(args.workdir),
-            user=_ids(given.get("user")),
+            user=ids_of(given.get("user")),
             detached=args.detach,
             stdin=command.stdin and not args.detach,
         ),
@@ -141,6 +143,12 @@ _READERS: Mapping[str, tuple[Callable[[ArgumentParser], None], _Read]] = {
     "run": (configure_run, read_run),
     "exec": (configure_exec, read_exec),
 }
+
+
+def _check_here(settings: Settings, console: Console) -> None:
+    """Words that were sent to this machine's daemon are for it; raises DaemonUnavailable where the user's file names another."""
+    if not console.whole and settings.get("host"):
+        raise DaemonUnavailable("the settings name a daemon elsewhere")
 
 
 @cache
@@ -196,7 +204,7 @@ def _terminal_environment(environment: Mapping[str, str]) -> dict[bytes, bytes]:
     return {name.encode(): os.fsencode(environment[name]) for name in ("TERM", "COLORTERM") if environment.get(name)}
 
 
-def _ids(user: str | None) -> tuple[int, int] | None:
+def ids_of(user: str | None) -> tuple[int, int] | None:
     """The uid and gid of a value of the setting `user`; None is the sandbox's own user."""
     if user is None or user == "user":
         return None

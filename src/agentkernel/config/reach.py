@@ -1,4 +1,4 @@
-"""The types of settings about the network: rules, ports, a proxy, secrets."""
+"""The types of settings about the network: rules, ports, a proxy, secrets, a daemon elsewhere."""
 
 from __future__ import annotations
 
@@ -58,6 +58,11 @@ def _write_proxy(value: object) -> object:
     return _CREDENTIALS.sub("...", str(value))
 
 
+def _read_elsewhere(value: object, _base: str) -> str:
+    text = read_string(value)
+    return late.parse_elsewhere(text).url if text else ""
+
+
 def _read_secrets(value: object, base: str) -> object:
     return late.read_references(value, base)
 
@@ -67,6 +72,7 @@ def _write_secrets(value: object) -> object:
     return late.write_references(value) if value else []
 
 
+ELSEWHERE = ValueType(name="`https://HOST[:PORT]`", read=_read_elsewhere)
 HOSTS = ValueType(name="list of `HOST[:PORT,...]`", read=_read_hosts, write=_write_hosts, merge=Merge.APPEND)
 CONNECTIONS = whole(MAX_CONNECTIONS)
 LOOKUPS = whole(MAX_LOOKUPS_PER_S)

@@ -88,10 +88,17 @@ def read_secrets(references: Mapping[str, SecretReference], environment: Mapping
 def read_values(sources: Mapping[str, Source], environment: Mapping[str, str]) -> tuple[dict[str, str], tuple[Notice, ...]]:
     """Values by the secrets' names, and what there is to say about where they are kept; raises what `read_secrets` raises."""
     notices: list[Notice] = []
-    values = {name: _checked(name, _value(name, source, environment, notices)) for name, source in sources.items()}
+    values = checked_values({name: _value(name, source, environment, notices) for name, source in sources.items()})
+    return values, tuple(notices)
+
+
+def checked_values(values: dict[str, str]) -> dict[str, str]:
+    """The values by name, if headers can carry them and they are not too much; raises InvalidInput, which shows none."""
+    for name, value in values.items():
+        _check(name, value)
     if sum(map(len, values.values())) > MAX_VALUES:
         raise InvalidInput(f"the secrets of a sandbox are longer than {MAX_VALUES} characters together")
-    return values, tuple(notices)
+    return values
 
 
 def read_given(texts: Iterable[str], base: str) -> dict[str, Source]:
@@ -142,12 +149,11 @@ def _of_keyring(name: str, reference: str) -> str:
     return str(value)
 
 
-def _checked(name: str, value: str) -> str:
+def _check(name: str, value: str) -> None:
     if not MIN_VALUE <= len(value) <= MAX_VALUE:
         raise InvalidInput(f"the value of the secret {name} is not {MIN_VALUE} to {MAX_VALUE} characters long")
     if not _VALUE.fullmatch(value):
         raise InvalidInput(f"the value of the secret {name} is more than one line of printable ASCII, which no header can carry")
-    return value
 
 
 def read_references(value: object, base: str) -> dict[str, SecretReference]:

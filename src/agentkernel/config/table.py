@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from agentkernel.config import arguments, tighten
 from agentkernel.config.compound import ENVIRONMENT, FILES, MOUNTS
-from agentkernel.config.reach import CONNECTIONS, HOSTS, LOOKUPS, PORTS, PROXY, SECRETS
+from agentkernel.config.reach import CONNECTIONS, ELSEWHERE, HOSTS, LOOKUPS, PORTS, PROXY, SECRETS
 from agentkernel.config.setting import MAKES_SANDBOX, Setting
 from agentkernel.config.values import (
     COUNT,
@@ -86,6 +86,23 @@ SETTINGS: tuple[Setting, ...] = (
         flags=("--daemon",),
         off_flags=("--no-daemon",),
         verbs=frozenset({"run", "exec"}),
+    ),
+    Setting(
+        key="host",
+        type=ELSEWHERE,
+        help="a daemon elsewhere, which every verb then asks: https://HOST[:PORT], http://... or unix:///PATH, see docs/remote.md",
+        project=tighten.NEVER,
+        default="",
+        environment="AGENTKERNEL_HOST",
+        verbs=frozenset(),
+    ),
+    Setting(
+        key="token_file",
+        type=PATH,
+        help="file with the token for the host; AGENTKERNEL_TOKEN, the token itself, wins over it",
+        project=tighten.NEVER,
+        environment="AGENTKERNEL_TOKEN_FILE",
+        verbs=frozenset(),
     ),
     Setting(
         key="dir",

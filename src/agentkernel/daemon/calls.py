@@ -107,16 +107,22 @@ class Calls:
 
     def _hello(self, caller: Caller, said: Mapping[str, Any]) -> dict[str, Any]:
         """A client of a later version has this daemon make way for one of its own, if it may end it."""
-        if caller.scopes & _MAY_END and _numbers(str(said.get("version", ""))) > _numbers(__version__):
+        if _may_end(caller) and _numbers(str(said.get("version", ""))) > _numbers(__version__):
             self._desk.end(f"a client has version {said['version']}, this is {__version__}")
         return {"version": __version__, "pid": os.getpid()}
 
     def _drain(self, caller: Caller, said: Mapping[str, Any]) -> dict[str, Any]:
         """`daemon stop`."""
-        if not caller.scopes & _MAY_END:
-            raise Refused(f"{caller.principal} may not do this: drain", hint=f"it takes one of the scopes {', '.join(sorted(_MAY_END))}")
+        if not _may_end(caller):
+            hint = f"it takes one of the scopes {', '.join(sorted(_MAY_END))}, on the daemon's own machine"
+            raise Refused(f"{caller.principal} may not do this: drain", hint=hint)
         self._desk.end("it was told to stop")
         return {"pid": os.getpid()}
+
+
+def _may_end(caller: Caller) -> bool:
+    """Who may not start the next one leaves this one alone."""
+    return not caller.remote and bool(caller.scopes & _MAY_END)
 
 
 def _parse(payload: bytes) -> dict[str, Any]:

@@ -12,10 +12,12 @@ from agentkernel.channel.door import DRAINING
 from agentkernel.channel.frames import CLIENT_TYPES, Frame, FrameDecoder, FrameType, HelloReply, decode_hello, encode_hello_reply
 from agentkernel.channel.link import Link
 from agentkernel.channel.messages import MAX_ECHO, encode_echo
+from agentkernel.channel.preface import read_preface
 from agentkernel.channel.refusal import encode_refusal
-from agentkernel.channel.wire import HELLO, VERSION, encode_frame, tag_of
+from agentkernel.channel.wire import VERSION, encode_frame, tag_of
 from agentkernel.daemon.calls import Calls
 from agentkernel.daemon.desk import Desk
+from agentkernel.daemon.greeting import Greeting
 from agentkernel.daemon.questions import answer_about_sandbox
 from agentkernel.daemon.session import Session
 from agentkernel.errors import AgentKernelError, Busy, InvalidInput, ProtocolViolation
@@ -25,7 +27,6 @@ BACKLOG_LIMIT_BYTES: Final = 1024 * 1024  # above it nothing more is read from t
 HELLO_S: Final = 10.0  # within which a connection must say who it is
 MAX_COMMANDS: Final = 1024
 MAX_CALLS: Final = 256
-_GREETING_BYTES: Final = 8192
 _OF_COMMANDS: Final = frozenset({FrameType.STDIN, FrameType.CONSUMED, FrameType.RESIZE, FrameType.KILL, FrameType.FORGET})
 
 
@@ -42,8 +43,7 @@ class Connection:
         self._closed = closed
         self._desk = desk
         self._calls = calls
-        self._greeting = bytearray(_GREETING_BYTES)
-        self._greeted = 0  # bytes of the greeting that are there
+        self._greeting = Greeting()
         self._decoder: FrameDecoder | None = None
         self._tag = 0
         self._sessions: dict[int, Session] = {}
@@ -51,7 +51,8 @@ class Connection:
         self._open = True
         self._loop = asyncio.get_running_loop()
         self._link = Link(sock, self, self._loop)
-        self._patience = self._loop.call_later(HELLO_S, self._close, "it did not say HELLO")
+        self._unheard = self._loop.call_later(HELLO_S, self._close, "it did not say HELLO")
+        self._patience_s = 0.0  # for which its commands wait for another connection when this one is lost
         desk.clients += 1
 
     # -- what sessions and calls use
@@ -64,7 +65,7 @@ class Connection:
     @property
     def is_full(self) -> bool:
         """See `relay.Client`."""
-        return self._link.backlog_bytes > BACKLOG_LIMIT_BYTES
+        return not self._open or self._link.backlog_bytes > BACKLOG_LIMIT_BYTES
 
     def send(self, kind: int, ident: int, payload: bytes = b"", flags: int = 0) -> None:
         """See `relay.Client`; dropped when the client is gone."""
@@ -89,7 +90,7 @@ class Connection:
 
     def writable(self) -> memoryview:
         """See `link.Reader`."""
-        return memoryview(self._greeting)[self._greeted :] if self._decoder is None else self._decoder.writable()
+        return self._greeting.writable() if self._decoder is None else self._decoder.writable()
 
     def received(self, count: int) -> None:
         """See `link.Reader`."""
@@ -112,17 +113,19 @@ class Connection:
     def lost(self, reason: str) -> None:
         """See `link.Reader`: ends what belongs to this connection alone."""
         for session in tuple(self._sessions.values()):
-            session.lose()
+            session.lose(self._patience_s)
         self._end()
 
     # -- frames
 
     def _greet(self, count: int) -> None:
-        self._greeted += count
-        if self._greeted < HELLO.size:
+        greeting = self._greeting
+        if not greeting.received(count):
             return
-        hello = decode_hello(bytes(self._greeting[: HELLO.size]))
-        self._patience.cancel()
+        if (preface := greeting.preface) is not None:
+            self.caller, self._patience_s = read_preface(self.caller, preface)
+        hello = decode_hello(greeting.hello)
+        self._unheard.cancel()
         version = VERSION if hello.version_min <= VERSION <= hello.version_max else 0
         state = DRAINING if self._desk.is_draining else 0
         self._tag = tag_of(hello.epoch)
@@ -131,8 +134,8 @@ class Connection:
             self._close(f"it speaks versions {hello.version_min} to {hello.version_max}")
             return
         decoder = self._decoder = FrameDecoder(hello.epoch, types=CLIENT_TYPES, greeted=True)
-        rest = self._greeting[HELLO.size : self._greeted]
-        self._greeting = bytearray()
+        rest = greeting.rest
+        greeting.clear()
         decoder.writable()[: len(rest)] = rest
         self._read(decoder, len(rest))
 
@@ -204,6 +207,7 @@ class Connection:
     def _close(self, reason: str) -> None:
         """Ends a connection that breaks the rules."""
         self._desk.log(f"connection of {self.caller.principal} closed: {reason}")
+        self._patience_s = 0.0
         if self._open:
             self.lost(reason)
 
@@ -211,7 +215,7 @@ class Connection:
         if self._open:
             self._open = False
             self._desk.clients -= 1
-            self._patience.cancel()
+            self._unheard.cancel()
             for task in tuple(self._asking.values()):
                 task.cancel()
             self._link.flush(at_once=True)

@@ -5,10 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from agentkernel.abc import Host
 from agentkernel.errors import DaemonUnavailable
+
+
+class Waiting(Protocol):
+    """A session whose client was lost, and may come back over another connection."""
+
+    def lose(self) -> None:
+        """It does not come."""
+        ...
+
+    def leave(self) -> None:
+        """Lets go of what it followed without ending anything."""
+        ...
+
+    @property
+    def told(self) -> tuple[bool, bool]:
+        """Whether the beginning and the end of its command have been told to the engine."""
+        ...
 
 
 class Desk:
@@ -28,6 +45,7 @@ class Desk:
         self._reason = ""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._claims: Counter[tuple[str, int]] = Counter()
+        self._waiting: dict[tuple[str, int], list[Waiting]] = {}
 
     @property
     def reason(self) -> str:
@@ -66,6 +84,32 @@ class Desk:
             return False
         del self._claims[principal, exec_id]
         return True
+
+    def wait(self, principal: str, exec_id: int, session: Waiting, patience_s: float) -> None:
+        """A session waits so long for its client to come back."""
+        key = (principal, exec_id)
+        self._waiting.setdefault(key, []).append(session)
+        asyncio.get_running_loop().call_later(patience_s, self._give_up, key, session)
+
+    def take_over(self, principal: str, exec_id: int) -> tuple[bool, bool]:
+        """The client is back, and its new session follows the command: those that waited let go; see `Waiting.told`."""
+        sessions = self._waiting.pop((principal, exec_id), [])
+        for session in sessions:
+            session.leave()
+        return any(session.told[0] for session in sessions), any(session.told[1] for session in sessions)
+
+    def leave(self) -> None:
+        """The daemon goes: those that wait let go, for the next one."""
+        for principal, exec_id in tuple(self._waiting):
+            self.take_over(principal, exec_id)
+
+    def _give_up(self, key: tuple[str, int], session: Waiting) -> None:
+        sessions = self._waiting.get(key, [])
+        if session in sessions:
+            sessions.remove(session)
+            if not sessions:
+                del self._waiting[key]
+            session.lose()
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Runs something to its end beside everything else; what it fails with is logged."""

@@ -14,7 +14,7 @@ from agentkernel.config.invocation import check_backend
 from agentkernel.daemon import words
 from agentkernel.daemon.reaching import name_of, relaying
 from agentkernel.daemon.words import Words
-from agentkernel.errors import AgentKernelError, InvalidInput
+from agentkernel.errors import AgentKernelError, InvalidInput, Refused
 from agentkernel.model.codec import from_json, to_json
 from agentkernel.model.command import Command, ExitStatus
 from agentkernel.model.decisions import decisions_of, denials_of
@@ -45,7 +45,10 @@ class Opened:
         if self.words is None and self.grant is None:
             return door.encode_started
         notices = self._notices(() if self.grant is None else self.grant.notices)
-        return lambda pid: door.encode_started(pid, self.sandbox.sandbox_id, notices)
+        if self.words is not None or self.grant is None:
+            return lambda pid: door.encode_started(pid, self.sandbox.sandbox_id, notices)
+        backend, level = self.grant.backend, self.grant.spec.level
+        return lambda pid: door.encode_started(pid, self.sandbox.sandbox_id, notices, backend, level)
 
     async def ending(self, host: Host, caller: Caller, status: ExitStatus) -> tuple[int | None, str]:
         """What a command that was typed exits with, and what its user is told."""
@@ -77,6 +80,8 @@ async def open_sandbox(host: Host, caller: Caller, fields: door.Fields, exec_id:
     if len(kinds) != 1 or (door.COMMAND in fields and door.REQUEST not in fields) or (door.INNER in fields) != (door.SANDBOX in fields):
         raise InvalidInput("a START has words, or a request (with its command), or a sandbox and what to start there")
     if kinds[0] == door.WORD:
+        if caller.remote:
+            raise Refused("words mean what they mean where they were typed", hint="send the request that they make")
         return await _of_words(host, caller, await words.read(fields), exec_id)
     if kinds[0] == door.REQUEST:
         return await _of_request(host, caller, fields, exec_id)

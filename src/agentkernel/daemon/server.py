@@ -63,6 +63,7 @@ class Server:
             await asyncio.sleep(_POLL_S)
         for connection in tuple(self._connections):
             connection.leave()
+        desk.leave()
         tasks = desk.unfinished()
         if tasks:
             await asyncio.wait(tasks, timeout=max(_POLL_S, deadline - self._loop.time()))

@@ -59,6 +59,8 @@ class Session:
         self._stays = False  # what it began goes on without it
         self._owns = False  # the sandbox was made for the command, and goes when no session follows it any more
         self._has_claim = False
+        self._began = False  # the engine was told so
+        self._told = False  # and of the end
 
     def begin(self, payload: bytes, *, resumes: bool) -> None:
         """Takes up the work."""
@@ -89,8 +91,19 @@ class Session:
         if self._relay is not None:
             self._relay.client_is_ready()
 
-    def lose(self) -> None:
-        """The client is gone, and with it what it began in the foreground."""
+    @property
+    def told(self) -> tuple[bool, bool]:
+        """Whether the beginning and the end of the command have been told to the engine."""
+        return self._began, self._told
+
+    def lose(self, patience_s: float = 0.0) -> None:
+        """The client is gone, and with it, unless it comes back within `patience_s`, what it began in the foreground."""
+        if patience_s:
+            if self._desk.is_draining:
+                self.leave()
+            else:
+                self._desk.wait(self._client.caller.principal, self._ident, self, patience_s)
+            return
         self._forgotten.set()
         if self._relay is not None:
             self._stays = self._relay.is_detached
@@ -155,13 +168,16 @@ class Session:
         if opened.start is None:
             failpoint("daemon.hold.made")
             self._client.send(FrameType.STARTED, self._ident, opening(_HELD.pid))
+            self._desk.take_over(caller.principal, self._ident)
             await self._hold()
             return
         relay = self._relay = relaying(opened.sandbox).relay(self._ident, opened.start, self._client, opening)
         self._early.replay(relay)
         failpoint("daemon.exec.passed")
-        if opened.is_audited:
+        self._began, self._told = self._desk.take_over(caller.principal, self._ident)
+        if opened.is_audited and not self._began:
             host.started(caller, opened.sandbox, opened.command, self._ident)
+            self._began = True
         try:
             await self._to_the_end(relay, lambda status: opened.ending(host, caller, status), opened.sandbox if opened.is_audited else None)
         except CommandNotStarted:
@@ -185,6 +201,7 @@ class Session:
             if not self._owns:
                 raise
             self._client.send(FrameType.RESUMED, self._ident, encode_resumed(_HELD))
+            self._desk.take_over(self._client.caller.principal, self._ident)
             await self._hold()
             return
         self._early.replay(relay)
@@ -193,9 +210,11 @@ class Session:
         async def ending(status: ExitStatus) -> tuple[int | None, str]:
             return exit_status(status), "".join(line(*each) for each in why(status, sandbox.spec, None))
 
+        _, self._told = self._desk.take_over(self._client.caller.principal, self._ident)
         is_in_use = relay.is_alone and not relay.is_detached  # else the engine knows of it
-        if is_in_use:
+        if is_in_use and not self._told:
             self._desk.host.resumed(self._client.caller, sandbox, self._ident)
+            self._began = True
         await self._to_the_end(relay, ending, sandbox if is_in_use else None)
 
     async def _to_the_end(self, relay: Relay, ending: Ending, audited: Sandbox | None) -> None:
@@ -219,7 +238,8 @@ class Session:
         relay.release()
 
     def _note_end(self, audited: Sandbox | None, status: ExitStatus | None, error: str) -> None:
-        if audited is not None:
+        if audited is not None and not self._told:
+            self._told = True
             self._desk.host.ended(self._client.caller, audited, self._ident, status, error)
 
     async def _hold(self) -> None:

@@ -5,6 +5,7 @@ admin             everything with everybody's
 run-only          one command in a sandbox of its own, its network and ports, and what that takes to decide
 read-only         looking: lists, descriptions, logs, the audit trail
 sandbox:<name>    everything with the one sandbox of that name or id, but making, renaming and removing it
+host              nothing by itself; with it a remote caller may name what is on this host (`engine.confine`)
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from agentkernel.model.record import SandboxRecord
 DECIDE = frozenset({"fingerprints", "grant", "aftermath", "status"})
 IMAGES = frozenset({"images", "image_follow"})
 READ = DECIDE | IMAGES | {"sandboxes", "info", "spec", "logs", "events", "network", "ports"}
+HOST = "host"
 RUN = DECIDE | IMAGES | {"run"}
 CONNECT = frozenset({"network", "change_network", "publish", "unpublish", "ports"})
 ONE = CONNECT | {"sandboxes", "info", "spec", "logs", "events", "start", "stop", "open", "extend", "relabel", "status"}
 _SANDBOX = "sandbox:"
+_ALL_OF_ITS_OWN = frozenset({"full", "admin", "read-only"})
 _BY_SCOPE = {"read-only": READ, "run-only": RUN}
 
 
@@ -36,7 +39,8 @@ def require(caller: Caller, operation: str, record: SandboxRecord | None = None)
         raise not_found(record.name)
     if not any(_allows(scope, operation, record) for scope in caller.scopes):
         scopes = ", ".join(sorted(caller.scopes)) or "none"
-        raise Refused(f"{caller.principal} may not do this: {operation}", hint=f"its scopes: {scopes}")
+        who = f"{caller.principal} (token {caller.via})" if caller.via else caller.principal
+        raise Refused(f"{who} may not do this: {operation}", hint=f"its scopes: {scopes}")
 
 
 def sees(caller: Caller, record: SandboxRecord) -> bool:
@@ -45,8 +49,8 @@ def sees(caller: Caller, record: SandboxRecord) -> bool:
 
 
 def narrows(caller: Caller) -> frozenset[str] | None:
-    """The names or ids that the caller is confined to; None: no scope confines it."""
-    if any(not scope.startswith(_SANDBOX) and scope != "run-only" for scope in caller.scopes):
+    """The names or ids that the caller is confined to; None: one of its scopes lets it see all of its own."""
+    if caller.scopes & _ALL_OF_ITS_OWN:
         return None
     return frozenset(scope.removeprefix(_SANDBOX) for scope in caller.scopes if scope.startswith(_SANDBOX))
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-from agentkernel.abc import Store
+from agentkernel.abc import Caller, Store
 from agentkernel.engine.locks import host_errors
 from agentkernel.errors import AgentKernelError, StoreFailed
 from agentkernel.model.command import Command, ExitStatus
@@ -37,9 +37,9 @@ Details = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What an operation is about, as far as it is known."""
+    """Who does what an operation does, and what it is about, as far as that is known."""
 
-    principal: str
+    who: Caller | str
     sandbox: str = ""
     backend: str = ""
 
@@ -67,15 +67,19 @@ class Audit:
     def event(
         self,
         kind: str,
-        principal: str,
+        who: Caller | str,
         record: SandboxRecord | None = None,
         *,
         exec_id: int = 0,
         outcome: str = "ok",
         details: Details = (),
     ) -> Event:
-        """An event, not yet stored: it goes into the store together with the change that it tells of."""
-        details = tuple((key, cut(value)) for key, value in details)
+        """An event, not yet stored: it goes into the store together with the change that it tells of.
+
+        `who`: the caller, whose token is told, or the principal on whose behalf the engine does something by itself.
+        """
+        principal, via = (who, "") if isinstance(who, str) else (who.principal, who.via)
+        details = tuple((key, cut(value)) for key, value in (*details, *((("via", via),) if via else ())))
         if record is None:
             return Event(kind=kind, at=self._clock(), principal=principal, outcome=outcome, exec_id=exec_id, details=details)
         return Event(
@@ -119,7 +123,7 @@ class Audit:
                 yield
         except AgentKernelError as error:
             details = (("reason", error.message),)
-            event = self.event(kind, subject.principal, outcome=error.code, details=details)
+            event = self.event(kind, subject.who, outcome=error.code, details=details)
             self.append(replace(event, sandbox=_shown(subject.sandbox), backend=_shown(subject.backend)))
             raise
 

@@ -51,7 +51,7 @@ class Connections:
             rules = changed(record.spec.egress, change)
             if rules == record.spec.egress:
                 return record
-            event = core.audit.event("network.changed", caller.principal, record, details=described(change))
+            event = core.audit.event("network.changed", caller, record, details=described(change))
             record = core.update(replace(record, spec=replace(record.spec, egress=rules)), event)
             failpoint("engine.network.stored")
             core.networks.change(record)
@@ -70,7 +70,7 @@ class Connections:
                 found.append(port)
                 if port in record.published:
                     return record
-                event = core.audit.event("ports.published", caller.principal, record, details=of_port(port))
+                event = core.audit.event("ports.published", caller, record, details=of_port(port))
                 record = core.update(replace(record, published=(*record.published, port)), event)
                 failpoint("engine.ports.stored")
                 return record
@@ -85,7 +85,7 @@ class Connections:
         async def act(caller: Caller, record: SandboxRecord) -> SandboxRecord:
             gone = [each for each in record.published if each.port == port]
             for each in gone:
-                event = core.audit.event("ports.unpublished", caller.principal, record, details=of_port(each))
+                event = core.audit.event("ports.unpublished", caller, record, details=of_port(each))
                 record = core.update(replace(record, published=tuple(left for left in record.published if left != each)), event)
             if gone:
                 failpoint("engine.ports.unstored")

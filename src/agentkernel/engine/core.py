@@ -116,18 +116,19 @@ class Core:
         return self.ports.published(sandbox_id) if self._has_ports else ()
 
     def find(self, caller: Caller, operation: str, name: str) -> SandboxRecord:
-        """The row of a sandbox by its name or id, if the caller may do that with it; raises NotFound, Refused.
+        """The row of a sandbox by its name or id, or NAME@ID, if the caller may do that with it; raises NotFound, Refused.
 
         For what `access.CONNECT` names also what would be the row of a block's sandbox, by its id.
         """
         require(caller, operation)
+        name, at, ident = name.partition("@")
         if operation in CONNECT and (block := self.blocks.get(name)) is not None:
             require(caller, operation, block.record)
             return block.record
         record = self.store.find(caller.principal, name)
         if record is None and is_sandbox_id(name):
             record = self.store.get(name)
-        if record is None:
+        if record is None or (at and ident != record.sandbox_id):
             raise not_found(name)
         require(caller, operation, record)
         return record

@@ -10,9 +10,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from agentkernel import engine as late  # what only some need
-from agentkernel.abc import Caller, Sandbox
+from agentkernel.abc import Caller, Run, Sandbox
 from agentkernel.engine import access, audit, listing
 from agentkernel.engine.audit import Subject
+from agentkernel.engine.confine import confined, granted, is_elsewhere
 from agentkernel.engine.core import Core
 from agentkernel.engine.ending import LINGER_S, to_the_end
 from agentkernel.engine.garbage import Garbage
@@ -25,6 +26,7 @@ from agentkernel.engine.registry import Live
 from agentkernel.engine.surroundings import appeared
 from agentkernel.engine.usage import Usage
 from agentkernel.errors import AgentKernelError, Conflict, InvalidInput
+from agentkernel.model.command import Command
 from agentkernel.model.isolation import Fingerprint, IsolationLevel
 from agentkernel.model.names import random_name, validate_name
 from agentkernel.model.record import (
@@ -39,7 +41,7 @@ from agentkernel.model.record import (
     SandboxRecord,
 )
 from agentkernel.model.request import Grant, Notice, SandboxRequest
-from agentkernel.model.spec import SandboxSpec, StorageKind
+from agentkernel.model.spec import SandboxSpec, StorageKind, first_words
 from agentkernel.model.status import Status
 
 if TYPE_CHECKING:
@@ -94,12 +96,12 @@ class Engine:
     async def grant(self, caller: Caller, request: SandboxRequest) -> Grant:
         """See `abc.Kernel`. Probes are remembered, see `FingerprintCache`."""
         access.require(caller, "grant")
-        return await self._core.granting.grant(request)
+        return granted(caller, await self._core.granting.grant(confined(caller, request)))
 
     async def aftermath(self, caller: Caller, grant: Grant) -> Sequence[Notice]:
         """Names files that appeared in a writable workspace where a protected one could not be, because there was none."""
         access.require(caller, "aftermath")
-        made = appeared(grant.spec.workspace)
+        made = () if is_elsewhere(caller) else appeared(grant.spec.workspace)
         if not made:
             return ()
         message = f"the sandbox made {', '.join(made)} in {grant.spec.workspace.source}: programs on the host run or obey such files"
@@ -118,8 +120,9 @@ class Engine:
     @asynccontextmanager
     async def _sandbox(self, caller: Caller, request: SandboxRequest) -> AsyncIterator[tuple[Sandbox, Grant]]:
         core = self._core
-        with core.audit.failures("sandbox.created", Subject(caller.principal, request.name or "", request.backend or "")):
+        with core.audit.failures("sandbox.created", Subject(caller, request.name or "", request.backend or "")):
             access.require(caller, "run")
+            request = confined(caller, request)
             grant = await core.granting.prepared(await core.granting.grant(request), request)
             grant = replace(grant, spec=replace(grant.spec, linger_s=LINGER_S))
             with core.keeping_secrets(grant.spec, request), core.bound(grant.spec.ports) as published:
@@ -127,18 +130,35 @@ class Engine:
                 record = replace(_of_block(caller, grant, sandbox, core.clock()), published=published)
                 live = core.blocks.add(Live(record=record, sandbox=sandbox, used_at=record.created_at))
         try:
-            core.audit.append(core.audit.event("sandbox.created", caller.principal, record, details=audit.of_request(request)))
+            core.audit.append(core.audit.event("sandbox.created", caller, record, details=audit.of_request(request)))
             yield SharedSandbox(live, self._usage, caller), grant
         finally:
             await to_the_end(self._destroyed(caller, live))
+
+    @asynccontextmanager
+    async def run(self, caller: Caller, request: SandboxRequest, command: Command) -> AsyncIterator[Run]:
+        """See `abc.Kernel`."""
+        if command.detached:
+            raise InvalidInput("a sandbox that is made for one command ends with it", hint="create a sandbox, and start the command there")
+        request = request if request.argv else replace(request, argv=command.argv)
+        async with self._sandbox(caller, request) as (sandbox, grant):
+            command = replace(command, argv=first_words(grant.spec.root, command.argv), ends_tree=True)
+            process = await sandbox.start(command)
+            yield Run(
+                process=process,
+                sandbox_id=sandbox.sandbox_id,
+                backend=grant.backend,
+                isolation=grant.spec.level,
+                notices=grant.notices,
+            )
 
     async def _destroyed(self, caller: Caller, live: Live) -> None:
         """The end of a block's sandbox, told also when the block was cancelled."""
         trail = self._core.audit
         self._core.blocks.pop(live.sandbox_id)
         self._core.forget(live.record.spec)
-        await trail.told("sandbox.removed", Subject(caller.principal, live.record.name, live.record.backend), live.sandbox.destroy())
-        trail.append(trail.event("sandbox.removed", caller.principal, live.record))
+        await trail.told("sandbox.removed", Subject(caller, live.record.name, live.record.backend), live.sandbox.destroy())
+        trail.append(trail.event("sandbox.removed", caller, live.record))
 
     async def _create(self, grant: Grant) -> Sandbox:
         granting = self._core.granting
@@ -156,8 +176,9 @@ class Engine:
         """See `abc.Kernel`."""
         core = self._core
         name = options.name or request.name or random_name("sandbox")
-        with core.audit.failures("sandbox.created", Subject(caller.principal, name, request.backend or "")):
+        with core.audit.failures("sandbox.created", Subject(caller, name, request.backend or "")):
             access.require(caller, "create")
+            request = confined(caller, request)
             if (made := await self._lifecycle.made_before(caller, options)) is not None:
                 return self._info(made)
             if request.storage is StorageKind.MEMORY:
@@ -166,7 +187,7 @@ class Engine:
             grant = await core.granting.prepared(await core.granting.grant(request), request)
         self._upkeep.start()
         making = self._made(caller, grant, request, options)
-        record = await core.operations.finish(core.audit.told("sandbox.created", Subject(caller.principal, name, grant.backend), making))
+        record = await core.operations.finish(core.audit.told("sandbox.created", Subject(caller, name, grant.backend), making))
         return replace(self._info(record), notices=grant.notices)
 
     async def _made(self, caller: Caller, grant: Grant, request: SandboxRequest, options: CreateOptions) -> SandboxRecord:
@@ -237,7 +258,7 @@ class Engine:
             validate_name(new_name)
             details = (("from", record.name),)
             record = replace(record, name=new_name, spec=replace(record.spec, name=new_name))
-            return self._core.update(record, self._core.audit.event("sandbox.renamed", caller.principal, record, details=details))
+            return self._core.update(record, self._core.audit.event("sandbox.renamed", caller, record, details=details))
 
         return self._info(await self._on(caller, "rename", name, "sandbox.renamed", act))
 
@@ -248,7 +269,7 @@ class Engine:
         async def act(caller: Caller, record: SandboxRecord) -> SandboxRecord:
             details = (("ttl_s", "never" if ttl_s is None else f"{ttl_s:g}"),)
             record = replace(record, expires_at=None if ttl_s is None else now + checked_seconds("ttl_s", ttl_s))
-            return self._core.update(record, self._core.audit.event("sandbox.extended", caller.principal, record, details=details))
+            return self._core.update(record, self._core.audit.event("sandbox.extended", caller, record, details=details))
 
         return self._info(await self._on(caller, "extend", name, "sandbox.extended", act))
 
@@ -257,7 +278,7 @@ class Engine:
 
         async def act(caller: Caller, record: SandboxRecord) -> SandboxRecord:
             record = replace(record, labels=checked_labels(labels))
-            return self._core.update(record, self._core.audit.event("sandbox.relabeled", caller.principal, record))
+            return self._core.update(record, self._core.audit.event("sandbox.relabeled", caller, record))
 
         return self._info(await self._on(caller, "relabel", name, "sandbox.relabeled", act))
 
@@ -317,13 +338,13 @@ class Engine:
 
     async def collect_garbage(self, caller: Caller, *, dry_run: bool = False) -> Sequence[str]:
         """See `abc.Kernel`."""
-        with self._core.audit.failures("garbage.collected", Subject(caller.principal)):
+        with self._core.audit.failures("garbage.collected", Subject(caller)):
             access.require(caller, "collect_garbage")
             owner = "" if "admin" in caller.scopes else caller.principal
             lines = await self._core.operations.finish(self._garbage.collect(owner, dry_run=dry_run))
         if not dry_run:
             details = (("things", str(len(lines))),)
-            self._core.audit.append(self._core.audit.event("garbage.collected", caller.principal, details=details))
+            self._core.audit.append(self._core.audit.event("garbage.collected", caller, details=details))
         return lines
 
     def events(self, caller: Caller, wanted: EventFilter, *, follow: bool = False) -> AsyncIterator[Event]:
@@ -375,7 +396,7 @@ class Engine:
             record = self._core.find(caller, operation, name)
             return await self._lifecycle.alone(caller, record.sandbox_id, act, even_unavailable)
 
-        return await self._core.operations.finish(self._core.audit.told(kind, Subject(caller.principal, name), work()))
+        return await self._core.operations.finish(self._core.audit.told(kind, Subject(caller, name), work()))
 
     def _info(self, record: SandboxRecord) -> SandboxInfo:
         return listing.shown(self._core, record)

@@ -10,6 +10,7 @@ from agentkernel.abc import Caller, Sandbox
 from agentkernel.engine.access import require, sees
 from agentkernel.engine.admission import check_quota
 from agentkernel.engine.audit import Subject, of_request
+from agentkernel.engine.confine import confined
 from agentkernel.engine.core import Core
 from agentkernel.engine.ending import let_go_unless
 from agentkernel.engine.hostfiles import without_root
@@ -42,7 +43,7 @@ class Ephemerals:
 
         When the caller goes meanwhile, it is made none the less, and removed if nobody asks for it again.
         """
-        subject = Subject(caller.principal, request.name or "", request.backend or "")
+        subject = Subject(caller, request.name or "", request.backend or "")
         made = self._core.audit.told("sandbox.created", subject, self._acquired(caller, request, exec_id, fetches))
         work = self._core.operations.spawn(made)
         try:
@@ -69,6 +70,7 @@ class Ephemerals:
         """None, with nothing done, where an image had to be fetched first and is not to be."""
         core = self._core
         require(caller, "run")
+        request = confined(caller, request)
         async with core.locks.hold(f"exec {exec_id}"):
             live = await self._found(caller, exec_id)
             if live is not None:
@@ -101,7 +103,7 @@ class Ephemerals:
             used_at=now,
             published=published,
         )
-        event = core.audit.event("sandbox.created", caller.principal, record, exec_id=exec_id, details=of_request(request))
+        event = core.audit.event("sandbox.created", caller, record, exec_id=exec_id, details=of_request(request))
         if pooled is not None:
             record = replace(record, status=Status.RUNNING, started_at=now)
             async with core.locks.hold(record.sandbox_id):  # free, so nothing is awaited before it is stored

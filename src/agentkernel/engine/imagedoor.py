@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from agentkernel.config.directories import IMAGES
 from agentkernel.engine import access
 from agentkernel.engine.audit import Subject
+from agentkernel.engine.confine import check_image_work
 from agentkernel.engine.imagejobs import ImageJobs
 from agentkernel.engine.parts import BuildPlace
 from agentkernel.errors import ImageFailed, InvalidInput, NotFound, Unsupported
@@ -32,8 +33,9 @@ class ImageDoor:
 
     async def begin(self, caller: Caller, work: ImageWork) -> str:
         """See `abc.Kernel`."""
-        with self._core.audit.failures(_KINDS[work.kind], Subject(caller.principal, backend=work.backend)):
+        with self._core.audit.failures(_KINDS[work.kind], Subject(caller, backend=work.backend)):
             access.require(caller, "image_begin")
+            check_image_work(caller, work)
             reference = self._core.parts.images.canonical(work.reference)
             _check(work)
             keeper = await self._core.granting.images.of(work.backend)
@@ -52,24 +54,24 @@ class ImageDoor:
 
     async def remove(self, caller: Caller, text: str, backend: str) -> None:
         """See `abc.Kernel`."""
-        core, subject = self._core, Subject(caller.principal, backend=backend)
+        core, subject = self._core, Subject(caller, backend=backend)
         with core.audit.failures("image.removed", subject):
             access.require(caller, "image_remove")
             reference = core.parts.images.canonical(text)
             await core.operations.finish(self._removed(reference, text, backend))
-        core.audit.append(core.audit.event("image.removed", caller.principal, details=_details(reference, backend)))
+        core.audit.append(core.audit.event("image.removed", caller, details=_details(reference, backend)))
 
     async def prune(self, caller: Caller, unused_for_s: float, backend: str) -> Sequence[str]:
         """See `abc.Kernel`."""
         core = self._core
-        with core.audit.failures("image.pruned", Subject(caller.principal, backend=backend)):
+        with core.audit.failures("image.pruned", Subject(caller, backend=backend)):
             access.require(caller, "image_prune")
             if not unused_for_s >= 0:
                 raise InvalidInput("images cannot be unused for less than no time")
             keeper = await core.granting.images.of(backend)
             in_use = sorted(await core.images_in_use())
             lines = await core.operations.finish(_pruned(keeper, unused_for_s, in_use))
-        core.audit.append(core.audit.event("image.pruned", caller.principal, details=(("things", str(len(lines))), ("backend", backend))))
+        core.audit.append(core.audit.event("image.pruned", caller, details=(("things", str(len(lines))), ("backend", backend))))
         return lines
 
     async def _removed(self, reference: str, text: str, backend: str) -> None:
@@ -87,9 +89,9 @@ class ImageDoor:
         """Does the work; a failure is told as an event of its kind."""
         trail = self._core.audit
         kind = _KINDS[work.kind]
-        image = await trail.told(kind, Subject(caller.principal, backend=work.backend), self._made(work, reference, keeper, report))
+        image = await trail.told(kind, Subject(caller, backend=work.backend), self._made(work, reference, keeper, report))
         details = (*_details(reference, work.backend), ("digest", image.digest))
-        trail.append(trail.event(kind, caller.principal, details=details))
+        trail.append(trail.event(kind, caller, details=details))
         return await _record(keeper, image, work.backend, self._core.clock())
 
     async def _made(self, work: ImageWork, reference: str, keeper: ImageKeeper, report: Report) -> Image:

@@ -62,7 +62,7 @@ class Lifecycle:
             core.boots.check()
         failpoint("engine.create.granted")
         async with core.locks.hold(record.sandbox_id):
-            core.insert(record, None if options.start else core.audit.event("sandbox.created", caller.principal, record))
+            core.insert(record, None if options.start else core.audit.event("sandbox.created", caller, record))
             try:
                 failpoint("engine.create.stored")
                 return await self._boot(caller, record, "sandbox.created") if options.start else record
@@ -100,9 +100,9 @@ class Lifecycle:
         """Ends everything in it and keeps its files; one that is stopped is fine."""
         if record.status is Status.STOPPED:
             return record
-        return await self.end_boot(record, caller.principal, "sandbox.stopped")
+        return await self.end_boot(record, caller, "sandbox.stopped")
 
-    async def end_boot(self, record: SandboxRecord, principal: str, kind: str, reason: str = "") -> SandboxRecord:
+    async def end_boot(self, record: SandboxRecord, caller: Caller, kind: str, reason: str = "") -> SandboxRecord:
         """From running to stopped, for whatever reason."""
         core = self._core
         live = core.live(record)
@@ -115,7 +115,7 @@ class Lifecycle:
                 await let_go_unless(live.sandbox, live.sandbox.stop)
         failpoint("engine.stop.stopped")
         details = (("reason", reason),) if reason else ()
-        return core.move(record, Status.STOPPED, core.audit.event(kind, principal, record, details=details), reason=reason)
+        return core.move(record, Status.STOPPED, core.audit.event(kind, caller, record, details=details), reason=reason)
 
     async def remove(self, caller: Caller, record: SandboxRecord, *, force: bool, why: str = "") -> SandboxRecord:
         """Removes it and its files."""
@@ -123,7 +123,7 @@ class Lifecycle:
         details = (("reason", why),) if why else ()
         if core.granting.is_missing(record.backend) and force:
             details = (*details, ("left", "its backend was not to be had"))
-            core.delete(record, core.audit.event("sandbox.removed", caller.principal, record, details=details))
+            core.delete(record, core.audit.event("sandbox.removed", caller, record, details=details))
             return record
         backend = core.granting.own(record.backend)
         if record.status is Status.RUNNING and not force:
@@ -138,7 +138,7 @@ class Lifecycle:
             else:
                 await backend.discard(record.sandbox_id, core.store.identity)
         failpoint("engine.remove.removed")
-        core.delete(record, core.audit.event("sandbox.removed", caller.principal, record, details=details))
+        core.delete(record, core.audit.event("sandbox.removed", caller, record, details=details))
         return record
 
     async def lost(self, live: Live, reason: str) -> None:
@@ -147,7 +147,7 @@ class Lifecycle:
         async def act(caller: Caller, record: SandboxRecord) -> SandboxRecord:
             if record.status is not Status.RUNNING or self._core.live(record) is not live:
                 return record
-            return await self.end_boot(record, caller.principal, "sandbox.lost", reason)
+            return await self.end_boot(record, caller, "sandbox.lost", reason)
 
         await self.operate(Caller(principal=live.record.owner), live.sandbox_id, act)
 
@@ -157,7 +157,7 @@ class Lifecycle:
         record = replace(record, sandbox_id=pooled.sandbox_id, status=Status.RUNNING, started_at=record.created_at)
         async with core.locks.hold(record.sandbox_id):  # free, so nothing is awaited before it is stored
             try:
-                core.insert(record, core.audit.event("sandbox.created", caller.principal, record))
+                core.insert(record, core.audit.event("sandbox.created", caller, record))
                 failpoint("engine.create.taken")
             except BaseException:
                 await self._reconciler.give_up(record.sandbox_id, pooled)
@@ -215,7 +215,7 @@ class Lifecycle:
         now = core.clock()
         try:
             failpoint("engine.start.booted")
-            record = core.move(replace(record, used_at=now), Status.RUNNING, core.audit.event(kind, caller.principal, record))
+            record = core.move(replace(record, used_at=now), Status.RUNNING, core.audit.event(kind, caller, record))
             failpoint("engine.start.running")
         except BaseException:
             with suppress(AgentKernelError, OSError):  # its row is not at rest: what could not be ended is found again

@@ -83,7 +83,7 @@ class Logs:
                 for number, entry in enumerate(reader.more(), 1):
                     if entry.is_output and entry.at > since and exec_id in (0, entry.exec_id):
                         given.append(reader.mark(entry))
-                        yield LogEntry(at=entry.at, exec_id=entry.exec_id, stream=entry.kind, data=entry.data)
+                        yield LogEntry(at=entry.at, exec_id=entry.exec_id, stream=entry.kind, data=entry.data, offset=entry.offset)
                     if number % AT_ONCE == 0:
                         await asyncio.sleep(0)
                 if not follow or sandbox_id not in self._core.census:

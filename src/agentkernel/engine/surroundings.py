@@ -155,7 +155,12 @@ def _credentials(directory: _Directory) -> tuple[str, ...]:
 
 
 def _named_files(request: SandboxRequest) -> tuple[str, ...]:
-    """Arguments that are regular files beneath the working directory; an option's `--file=NAME` counts too."""
+    """Arguments that are regular files beneath the working directory; an option's `--file=NAME` counts too.
+
+    None are beneath `/`, where every file is: that is who works nowhere.
+    """
+    if request.cwd == "/":
+        return ()
     found: dict[str, None] = {}
     for argument in request.argv:
         text = os.fsdecode(argument)

@@ -116,7 +116,7 @@ class Upkeep:
             if record.status is not Status.RUNNING or self._core.live(record) is not live or not _is_idle(live, self._core.clock()):
                 return record
             reason = f"nobody used it for {record.idle_s:g} seconds"
-            return await self._lifecycle.end_boot(record, caller.principal, "sandbox.stopped", reason)
+            return await self._lifecycle.end_boot(record, caller, "sandbox.stopped", reason)
 
         await self._lifecycle.operate(Caller(principal=live.record.owner), live.sandbox_id, act)
 

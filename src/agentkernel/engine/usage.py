@@ -37,7 +37,7 @@ class Usage:
             live.commands.add(exec_id)
         else:
             live.unnamed += 1
-        event = self._core.audit.event("exec.started", caller.principal, live.record, exec_id=exec_id, details=audit.of_command(command))
+        event = self._core.audit.event("exec.started", caller, live.record, exec_id=exec_id, details=audit.of_command(command))
         self._core.audit.append(event)
 
     def resumed(self, live: Live, exec_id: int) -> None:
@@ -55,7 +55,7 @@ class Usage:
             live.commands.discard(exec_id)
         else:
             live.unnamed = max(0, live.unnamed - 1)
-        self._tell_end(caller.principal, live, exec_id, status, error)
+        self._tell_end(caller, live, exec_id, status, error)
 
     def recorded(self, live: Live, exec_id: int, status: ExitStatus | None, error: str) -> None:
         """The recording of a detached command has ended, with the command."""
@@ -108,7 +108,7 @@ class Usage:
 
         await self._lifecycle.operate(caller, live.sandbox_id, act)
 
-    def _tell_end(self, principal: str, live: Live, exec_id: int, status: ExitStatus | None, error: str) -> None:
+    def _tell_end(self, who: Caller | str, live: Live, exec_id: int, status: ExitStatus | None, error: str) -> None:
         details = () if status is None else audit.of_end(status)
         trail = self._core.audit
-        trail.append(trail.event("exec.ended", principal, live.record, exec_id=exec_id, outcome=error or "ok", details=details))
+        trail.append(trail.event("exec.ended", who, live.record, exec_id=exec_id, outcome=error or "ok", details=details))

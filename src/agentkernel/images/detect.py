@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from agentkernel.images.procfile import commands_of
 
@@ -78,9 +79,14 @@ def detect_project(directory: str) -> Language | None:
 def detect_image(argv: Sequence[bytes], names: Iterable[str]) -> str | None:
     """The image for a run, by its command, else by the names in the project's top directory; None when neither tells."""
     language = detect_command(os.fsdecode(argv[0])) if argv else None
-    present = frozenset(names)
-    language = language or next((one for one in LANGUAGES if one.has_file(present)), None)
+    language = language or _of_files(frozenset(names))
     return language.image if language is not None else None
+
+
+@lru_cache(maxsize=8)
+def _of_files(names: frozenset[str]) -> Language | None:
+    """Of a project, by the names in it: it is asked for every command that is run there."""
+    return next((language for language in LANGUAGES if language.has_file(names)), None)
 
 
 def default_image() -> str:

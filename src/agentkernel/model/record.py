@@ -182,3 +182,4 @@ class LogEntry:
     exec_id: int
     stream: int  # 1 stdout, 2 stderr
     data: bytes
+    offset: int = 0  # of its first byte in the stream

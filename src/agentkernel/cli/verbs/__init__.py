@@ -39,6 +39,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "extend-ttl": ("agentkernel.cli.verbs.extend_ttl", "let a sandbox live longer, or shorter"),
     "gc": ("agentkernel.cli.verbs.gc", "remove what has expired and what belongs to nothing"),
     "audit": ("agentkernel.cli.verbs.audit", "show what was done, as JSON lines"),
+    "serve": ("agentkernel.cli.verbs.serve", "serve the HTTP API"),
+    "token": ("agentkernel.cli.verbs.token", "make, list and remove tokens for the HTTP API"),
     "daemon": ("agentkernel.cli.verbs.daemon", "start, stop or look at the daemon"),
     "doctor": ("agentkernel.cli.verbs.doctor", "say what this host can do, and what would make it better"),
     "backends": ("agentkernel.cli.verbs.backends", "list the isolation backends and whether they are ready"),
@@ -46,11 +48,12 @@ VERBS: dict[str, tuple[str, str]] = {
     "setup": ("agentkernel.cli.verbs.setup", "say what is installed, what is missing and how to get it"),
     "config": ("agentkernel.cli.verbs.config", "show the settings in force and where each comes from"),
     "trust": ("agentkernel.cli.verbs.trust", "allow a project's agentkernel.toml to loosen the policy"),
+    "mcp": ("agentkernel.cli.verbs.mcp", "serve sandboxes as tools of a language model (MCP)"),
     "completions": ("agentkernel.cli.verbs.completions", "print the completion script for a shell"),
 }
 
 
-ALIASES = {"rm": "remove", "ls": "list", "images": "image"}
+ALIASES = {"rm": "remove", "ls": "list", "images": "image", "mcp-server": "mcp"}
 
 
 class Verb(Protocol):

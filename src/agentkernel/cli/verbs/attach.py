@@ -10,12 +10,12 @@ from agentkernel.cli.attachment import Attachment, choose, parse_keys
 from agentkernel.cli.caller import local_caller
 from agentkernel.cli.context import Context
 from agentkernel.cli.output import say
-from agentkernel.cli.show import exec_text, parse_exec
 from agentkernel.cli.terminal import terminal_size
 from agentkernel.config.request import given_environment
 from agentkernel.config.table import BY_KEY
 from agentkernel.errors import InvalidInput
 from agentkernel.model.command import Command
+from agentkernel.text.records import exec_text, parse_exec
 
 HELP = """\
 Join a command that runs in a sandbox: its output from what is still kept, your keys to it. Without ID the newest one. Where nothing

@@ -8,9 +8,10 @@ from argparse import ArgumentParser, Namespace
 from collections import deque
 
 from agentkernel.cli.context import Context
-from agentkernel.cli.show import exec_text, parse_since
+from agentkernel.cli.show import parse_since
 from agentkernel.errors import InvalidInput
-from agentkernel.model.record import Event, EventFilter
+from agentkernel.model.record import EventFilter
+from agentkernel.text.records import event_record
 
 HELP = """\
 Show the audit trail as JSON lines, the oldest first: one for each thing done, with who did it and what came of it.
@@ -45,23 +46,7 @@ def main(args: Namespace, context: Context) -> int:
     with context.calls("audit") as calls:
         events = calls.events(wanted, follow=args.follow)
         for event in events if args.last is None else deque(events, maxlen=args.last):
-            sys.stdout.write(json.dumps(_record(event)) + "\n")
+            sys.stdout.write(json.dumps(event_record(event)) + "\n")
             if args.follow:
                 sys.stdout.flush()
     return 0
-
-
-def _record(event: Event) -> dict[str, object]:
-    return {
-        "event_id": event.event_id,
-        "at": event.at,
-        "kind": event.kind,
-        "principal": event.principal,
-        "sandbox_id": event.sandbox_id,
-        "sandbox": event.sandbox,
-        "backend": event.backend,
-        "isolation": event.isolation,
-        "outcome": event.outcome,
-        "exec_id": exec_text(event.exec_id) if event.exec_id else "",
-        "details": dict(event.details),
-    }

@@ -6,11 +6,13 @@ import asyncio
 import json
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 
 from agentkernel.cli.caller import local_caller
 from agentkernel.cli.context import Context
 from agentkernel.cli.output import table
 from agentkernel.model.isolation import Fingerprint
+from agentkernel.text.records import backend_record
 from agentkernel.text.style import printable
 
 HELP = """\
@@ -31,10 +33,10 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def main(args: Namespace, context: Context) -> int:
-    """Probes every backend and lists them."""
-    found = asyncio.run(context.kernel().fingerprints(local_caller()))
+    """Probes every backend, here or where the daemon is, and lists them."""
+    found = asyncio.run(_probed(context))
     if args.json:
-        records = [_record(one) for one in found]
+        records = [backend_record(one) for one in found]
         sys.stdout.write(json.dumps(records, indent=2) + "\n")
         return 0
     rows = [[one.backend, "yes" if one.ready else "no", one.level.label if one.ready else "-", printable(one.reason)] for one in found]
@@ -42,12 +44,9 @@ def main(args: Namespace, context: Context) -> int:
     return 0
 
 
-def _record(found: Fingerprint) -> dict[str, object]:
-    return {
-        "name": found.backend,
-        "ready": found.ready,
-        "isolation": found.level.label,
-        "reason": found.reason,
-        "remedy": found.remedy,
-        "runtimes": [{"name": each.name, "isolation": each.level.label} for each in found.runtimes],
-    }
+async def _probed(context: Context) -> Sequence[Fingerprint]:
+    kernel = context.client() if context.elsewhere() else context.kernel()
+    try:
+        return await kernel.fingerprints(local_caller())
+    finally:
+        await kernel.close()

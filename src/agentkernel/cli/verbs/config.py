@@ -12,6 +12,7 @@ from agentkernel.config.load import Settings, collect
 from agentkernel.config.places import PROJECT_FILE
 from agentkernel.config.setting import Setting
 from agentkernel.config.table import BY_KEY, SETTINGS
+from agentkernel.config.tokens import DEFAULT, TokenStore
 from agentkernel.errors import InvalidInput
 from agentkernel.text.style import printable
 
@@ -21,6 +22,7 @@ Show the settings in force and where each comes from.
   agentkernel config [show] [--json]         every setting, its value and its origin
   agentkernel config explain KEY             what each place says about one setting, the last one wins
   agentkernel config check [FILE]            whether a project file (./agentkernel.toml) is right, and what it would loosen
+  agentkernel config token                   the token named `default` of the HTTP API, made when there is none yet
 
 Values of environment variables are not shown: they may be secrets. docs/configuration.md lists all settings.
 
@@ -35,7 +37,11 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("-c", "--config", default=None, metavar="FILE", help="project file to read in place of ./agentkernel.toml")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
-        "what", nargs="?", default="show", choices=("show", "explain", "check"), help="every setting in force; one setting; a project file"
+        "what",
+        nargs="?",
+        default="show",
+        choices=("show", "explain", "check", "token"),
+        help="every setting in force; one setting; a project file; a token",
     )
     parser.add_argument("name", nargs="?", default=None, metavar="KEY|FILE", help=f"explain: a setting; check: default ./{PROJECT_FILE}")
 
@@ -44,13 +50,24 @@ def main(args: Namespace, context: Context) -> int:
     """Reads the settings without asking whether the project's file is trusted; says so where it matters."""
     if args.what == "explain" and args.name is None:
         raise InvalidInput("which setting?", hint="for example: agentkernel config explain security.network")
-    if args.what == "show" and args.name is not None:
-        raise InvalidInput(f"`config show` takes no argument {args.name!r}", hint=f"perhaps: agentkernel config explain {args.name}")
+    if args.what in ("show", "token") and args.name is not None:
+        raise InvalidInput(f"`config {args.what}` takes no argument {args.name!r}", hint=f"perhaps: agentkernel config explain {args.name}")
+    if args.what == "token":
+        return _token(context, args.json)
     path = (args.name or args.config or PROJECT_FILE) if args.what == "check" else args.config
     settings = collect(cwd=context.cwd(), config_path=path, environment=context.environment, flags={})
     if args.what == "explain":
         return _explain(settings, args.name, args.json)
     return _check(settings, args.json) if args.what == "check" else _show(settings, args.json)
+
+
+def _token(context: Context, as_json: bool) -> int:
+    secret, _ = TokenStore(context.environment).default()
+    if as_json:
+        _print_json({"name": DEFAULT, "token": secret})
+    else:
+        sys.stdout.write(secret + "\n")
+    return 0
 
 
 def _show(settings: Settings, as_json: bool) -> int:

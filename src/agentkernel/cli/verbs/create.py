@@ -10,7 +10,7 @@ from agentkernel.cli.caller import local_caller
 from agentkernel.cli.context import Context
 from agentkernel.cli.fetching import fetching
 from agentkernel.cli.output import say
-from agentkernel.cli.show import parse_labels, print_json, sandbox_record
+from agentkernel.cli.show import parse_labels, print_json
 from agentkernel.client.calls import Calls
 from agentkernel.config.load import load_settings
 from agentkernel.config.request import request_from_settings
@@ -19,6 +19,7 @@ from agentkernel.errors import AgentKernelError
 from agentkernel.model.record import CreateOptions
 from agentkernel.model.request import SandboxRequest
 from agentkernel.text.network import listening
+from agentkernel.text.records import notice_record, sandbox_record
 from agentkernel.text.said import state_directory, unsaid
 from agentkernel.units import parse_duration
 
@@ -67,7 +68,7 @@ def main(args: Namespace, context: Context) -> int:
             request = asyncio.run(_with_image(context, request, quietly=args.quiet or args.json))
         info = calls.create(request, options)
     if args.json:
-        notices = [{"code": notice.code, "message": notice.message, "hint": notice.hint} for notice in info.notices]
+        notices = [notice_record(notice) for notice in info.notices]
         print_json(sandbox_record(info) | {"notices": notices})
         return 0
     if not args.quiet:

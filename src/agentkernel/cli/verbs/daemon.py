@@ -14,7 +14,8 @@ from agentkernel.cli.show import age, moment, print_json
 from agentkernel.config.daemon_process import daemon_argv, spawn
 from agentkernel.config.directories import data_directory, socket_path
 from agentkernel.errors import Busy, DaemonUnavailable
-from agentkernel.model.record import KernelStatus, PoolState
+from agentkernel.model.record import PoolState
+from agentkernel.text.records import status_record
 from agentkernel.units import format_size
 
 HELP = """\
@@ -26,6 +27,7 @@ after it.
   agentkernel daemon start
   agentkernel daemon start --foreground       for a service manager (see deploy/)
 
+Where AGENTKERNEL_HOST names a daemon elsewhere, `status` is about that one, and the others are refused.
 Exit status of `status`: 0 when it runs, 1 when it does not.
 """
 
@@ -42,9 +44,10 @@ def configure(parser: ArgumentParser) -> None:
 
 def main(args: Namespace, context: Context) -> int:
     """Does it."""
-    if args.what == "start":
-        return _start(args, context)
-    return _stop(args, context) if args.what == "stop" else _status(args, context)
+    if args.what == "status":
+        return _status(args, context)
+    context.here(f"`agentkernel daemon {args.what}` is about this machine's daemon")
+    return _start(args, context) if args.what == "start" else _stop(args, context)
 
 
 def _start(args: Namespace, context: Context) -> int:
@@ -81,19 +84,19 @@ def _say(args: Namespace, *, stopped: bool, pid: int | None) -> None:
 
 
 def _status(args: Namespace, context: Context) -> int:
-    path = socket_path(context.environment)
-    log = f"{data_directory(context.environment, os.geteuid())}/daemon.log"
+    url = context.elsewhere()
+    places = {"host": url} if url else _places(context)
     try:
         with context.running_daemon() as calls:
             status = calls.status()
     except DaemonUnavailable:
         if args.json:
-            print_json({"running": False, "socket": path, "log": log})
+            print_json({"running": False, **places})
         else:
             sys.stdout.write("not running\n")
         return EXIT_NOT_RUNNING
     if args.json:
-        print_json(_record(status) | {"socket": path, "log": log})
+        print_json(status_record(status) | places)
         return 0
     version = status.version if status.version == __version__ else f"{status.version} (this is {__version__})"
     lines = (
@@ -105,13 +108,17 @@ def _status(args: Namespace, context: Context) -> int:
         ("sandboxes", f"{status.sandboxes}, {status.running} running"),
         ("clients", str(status.clients)),
         ("operations", f"{status.busy} under way, {status.queued} waiting"),
-        ("socket", path),
-        ("log", log),
+        *places.items(),
     )
     sys.stdout.write("".join(f"{name.ljust(10)}  {value}\n" for name, value in lines))
     if status.pools:
         sys.stdout.write("\n" + _pools(status.pools))
     return 0
+
+
+def _places(context: Context) -> dict[str, str]:
+    log = f"{data_directory(context.environment, os.geteuid())}/daemon.log"
+    return {"socket": socket_path(context.environment), "log": log}
 
 
 def _pools(pools: tuple[PoolState, ...]) -> str:
@@ -120,33 +127,3 @@ def _pools(pools: tuple[PoolState, ...]) -> str:
         stock, bounds = f"{pool.ready} (+{pool.making})", f"{pool.minimum}-{pool.maximum}"
         rows.append((pool.backend, pool.image, pool.profile, stock, bounds, str(pool.hits), str(pool.misses), pool.reason))
     return table(("POOL", "IMAGE", "PROFILE", "READY", "SIZE", "HITS", "MISSES", ""), rows)
-
-
-def _record(status: KernelStatus) -> dict[str, object]:
-    return {
-        "running": True,
-        "version": status.version,
-        "pid": status.pid,
-        "started_at": status.started_at,
-        "sandboxes": status.sandboxes,
-        "sandboxes_running": status.running,
-        "clients": status.clients,
-        "busy": status.busy,
-        "queued": status.queued,
-        "rss_bytes": status.rss_bytes,
-        "pools": [
-            {
-                "backend": pool.backend,
-                "image": pool.image,
-                "profile": pool.profile,
-                "ready": pool.ready,
-                "making": pool.making,
-                "minimum": pool.minimum,
-                "maximum": pool.maximum,
-                "hits": pool.hits,
-                "misses": pool.misses,
-                "reason": pool.reason,
-            }
-            for pool in status.pools
-        ],
-    }

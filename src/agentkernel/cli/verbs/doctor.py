@@ -7,13 +7,14 @@ import json
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from agentkernel import __version__
 from agentkernel.cli.caller import local_caller
 from agentkernel.cli.context import Context
 from agentkernel.cli.host import Fact, facts
+from agentkernel.cli.output import say
 from agentkernel.model.isolation import Feature, Fingerprint, Provision, Support
+from agentkernel.text.records import backend_record, features_record
 from agentkernel.text.style import BOLD, DIM, GREEN, RED, YELLOW, colourful, paint, printable
 
 HELP = """\
@@ -36,6 +37,8 @@ def configure(parser: ArgumentParser) -> None:
 
 def main(args: Namespace, context: Context) -> int:
     """Probes, reads, reports."""
+    if url := context.elsewhere():
+        say("note", "this is about the machine here", f"`agentkernel backends` asks {url}", context.environment)
     found = asyncio.run(context.kernel().fingerprints(local_caller()))
     host = facts()
     ready = any(one.ready for one in found)
@@ -44,7 +47,7 @@ def main(args: Namespace, context: Context) -> int:
             "version": __version__,
             "ready": ready,
             "host": {fact.name: {"value": fact.value, "good": fact.good, "remedy": fact.remedy} for fact in host},
-            "backends": [_record(one) for one in found],
+            "backends": [backend_record(one) | features_record(one) for one in found],
         }
         sys.stdout.write(json.dumps(record, indent=2) + "\n")
     else:
@@ -92,16 +95,3 @@ def _verdict(found: Sequence[Fingerprint], colours: bool) -> str:
     if names:
         return paint(f"Ready: agentkernel run works here, with {', '.join(names)}.", GREEN, colours)
     return paint("Not ready: no backend can run here; see `to do` above.", RED, colours)
-
-
-def _record(found: Fingerprint) -> dict[str, object]:
-    return {
-        "name": found.backend,
-        "ready": found.ready,
-        "isolation": found.level.label,
-        "reason": found.reason,
-        "remedy": found.remedy,
-        "features": {feature.value: asdict(provision) for feature, provision in found.features.items()},
-        "runtimes": [{"name": each.name, "isolation": each.level.label} for each in found.runtimes],
-        "details": found.details,
-    }

@@ -12,9 +12,10 @@ from agentkernel.cli.console import console_of
 from agentkernel.cli.context import Context
 from agentkernel.cli.execute import execute
 from agentkernel.cli.place import lasting
-from agentkernel.cli.show import exec_text, print_json
+from agentkernel.cli.show import print_json
 from agentkernel.config.invocation import Invocation, configure_exec, read_exec
 from agentkernel.errors import DaemonUnavailable
+from agentkernel.text.records import exec_text
 
 HELP = """\
 Run a command in a running sandbox, beside whatever runs there.

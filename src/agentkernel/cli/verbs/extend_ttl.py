@@ -7,8 +7,9 @@ import time
 from argparse import ArgumentParser, Namespace
 
 from agentkernel.cli.context import Context
-from agentkernel.cli.show import moment, print_json, sandbox_record
+from agentkernel.cli.show import moment, print_json
 from agentkernel.errors import InvalidInput
+from agentkernel.text.records import sandbox_record
 from agentkernel.units import parse_duration
 
 HELP = """\

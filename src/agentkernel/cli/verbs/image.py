@@ -14,12 +14,13 @@ from agentkernel.cli.caller import local_caller
 from agentkernel.cli.context import Context
 from agentkernel.cli.output import table
 from agentkernel.cli.progress import Progress
-from agentkernel.cli.show import age, image_record, print_json
+from agentkernel.cli.show import age, print_json
 from agentkernel.client.imagework import worked
 from agentkernel.config.parsing import Parser
 from agentkernel.errors import InvalidInput
 from agentkernel.images.reference import parse
 from agentkernel.model.image import ImageRecord, ImageWork, ImageWorkKind
+from agentkernel.text.records import image_record
 from agentkernel.text.style import printable
 from agentkernel.units import format_size, parse_duration
 
@@ -75,6 +76,10 @@ def configure(parser: ArgumentParser) -> None:
 def main(args: Namespace, context: Context) -> int:
     """Does it."""
     _check(args)
+    if args.what in ("import", "build"):
+        context.here(
+            f"`image {args.what}` reads files of the daemon's machine", hint="put it into a registry, then: agentkernel image pull NAME"
+        )
     if args.what in ("list", "remove", "prune"):
         return _KEEPING[args.what](args, context)
     record = _done(context, lambda kernel, caller: _worked(kernel, caller, _work(args, context), args, context))

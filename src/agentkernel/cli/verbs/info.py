@@ -7,11 +7,12 @@ from argparse import ArgumentParser, Namespace
 
 from agentkernel.cli.context import Context
 from agentkernel.cli.host import upstream_proxy
-from agentkernel.cli.show import age, base_text, moment, print_json, rules_record, sandbox_record
+from agentkernel.cli.show import age, base_text, moment, print_json
 from agentkernel.model.network import EgressRules
 from agentkernel.model.ports import address_text
 from agentkernel.model.record import SandboxInfo
 from agentkernel.model.spec import NetworkMode
+from agentkernel.text.records import rules_record, sandbox_record
 from agentkernel.text.style import printable
 from agentkernel.units import format_duration
 

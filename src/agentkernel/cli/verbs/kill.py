@@ -7,9 +7,10 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from agentkernel.cli.context import Context
-from agentkernel.cli.show import exec_text, parse_exec, print_json
+from agentkernel.cli.show import print_json
 from agentkernel.errors import InvalidInput, UnknownKey
 from agentkernel.model.names import suggest
+from agentkernel.text.records import exec_text, parse_exec
 
 HELP = """\
 Signal commands in a running sandbox, each with everything that it started. Prints the ids of those signalled.

@@ -7,10 +7,11 @@ from argparse import SUPPRESS, ArgumentParser, Namespace
 
 from agentkernel.cli.context import Context
 from agentkernel.cli.output import table
-from agentkernel.cli.show import age, parse_labels, ports_text, print_json, sandbox_record
+from agentkernel.cli.show import age, parse_labels, ports_text, print_json
 from agentkernel.errors import DaemonUnavailable
 from agentkernel.model.record import SandboxFilter, SandboxInfo
 from agentkernel.model.status import Status
+from agentkernel.text.records import sandbox_record
 from agentkernel.text.style import GREEN, RED, colourful, paint, printable
 
 HELP = """\

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import sys
 from argparse import ArgumentParser, Namespace
 
 from agentkernel.cli.context import Context
-from agentkernel.cli.show import exec_text, parse_exec, parse_since
+from agentkernel.cli.show import parse_since
 from agentkernel.cli.streams import write_all
-from agentkernel.model.record import LogEntry
+from agentkernel.text.records import log_record, parse_exec
 
 HELP = """\
 Show the recorded output of detached commands (`exec -d`): stdout on stdout, stderr on stderr, as it was.
@@ -38,20 +37,8 @@ def main(args: Namespace, context: Context) -> int:
     with context.calls("logs") as calls:
         for entry in calls.logs(args.name, exec_id=exec_id, since=parse_since(args.since), follow=args.follow):
             if args.json:
-                sys.stdout.write(json.dumps(_record(entry)) + "\n")
+                sys.stdout.write(json.dumps(log_record(entry)) + "\n")
                 sys.stdout.flush()
             else:
                 write_all(entry.stream, entry.data)
     return 0
-
-
-def _record(entry: LogEntry) -> dict[str, object]:
-    record: dict[str, object] = {
-        "at": entry.at,
-        "exec_id": exec_text(entry.exec_id),
-        "stream": "stdout" if entry.stream == 1 else "stderr",
-    }
-    try:
-        return record | {"data": entry.data.decode(), "encoding": "utf-8"}
-    except UnicodeDecodeError:
-        return record | {"data": base64.b64encode(entry.data).decode(), "encoding": "base64"}

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from agentkernel.cli.context import Context
 from agentkernel.cli.output import table
-from agentkernel.cli.show import base_text, decision_record, moment, parse_since, print_json, rules_record
+from agentkernel.cli.show import base_text, moment, parse_since, print_json
 from agentkernel.client.calls import Calls
 from agentkernel.config.parsing import Parser
 from agentkernel.errors import InvalidInput, NotFound
@@ -18,6 +18,7 @@ from agentkernel.model.decisions import KINDS, decisions_of
 from agentkernel.model.network import Decision, EgressChange, EgressRules, Rule, Verdict
 from agentkernel.model.record import EventFilter
 from agentkernel.model.rules import parse_rule
+from agentkernel.text.records import decision_record, rules_record
 from agentkernel.text.style import printable
 
 HELP = """\

@@ -7,10 +7,11 @@ from argparse import ArgumentParser, Namespace
 
 from agentkernel.cli.context import Context
 from agentkernel.cli.output import table
-from agentkernel.cli.show import port_record, print_json
+from agentkernel.cli.show import print_json
 from agentkernel.errors import InvalidInput
 from agentkernel.model.network import PortRule
 from agentkernel.model.ports import address_text, checked_port, parse_port
+from agentkernel.text.records import port_record
 
 HELP = """\
 Show the published ports of a sandbox, publish one more, or end that. A published port listens on this host's loopback, and what

@@ -9,8 +9,9 @@ from argparse import ArgumentParser, Namespace
 
 from agentkernel.cli.context import Context
 from agentkernel.cli.output import table
-from agentkernel.cli.show import age, exec_text, print_json
+from agentkernel.cli.show import age, print_json
 from agentkernel.model.inspection import ProcessRecord
+from agentkernel.text.records import exec_text, process_record
 from agentkernel.text.style import printable
 
 HELP = """\
@@ -37,7 +38,7 @@ def main(args: Namespace, context: Context) -> int:
         found = [record for record in calls.processes(args.name) if record.running or args.all]
     found.sort(key=lambda record: record.started_unix_ms)
     if args.json:
-        print_json([_record(record) for record in found])
+        print_json([process_record(record) for record in found])
         return 0
     rows = [
         (exec_text(record.exec_id), str(record.pid), _status(record), age(record.started_unix_ms / 1000), _command(record))
@@ -55,15 +56,3 @@ def _status(record: ProcessRecord) -> str:
 
 def _command(record: ProcessRecord) -> str:
     return printable(shlex.join(os.fsdecode(word) for word in record.argv))
-
-
-def _record(record: ProcessRecord) -> dict[str, object]:
-    return {
-        "exec_id": exec_text(record.exec_id),
-        "pid": record.pid,
-        "running": record.running,
-        "detached": record.detached,
-        "terminal": record.terminal,
-        "started_at": record.started_unix_ms / 1000,
-        "argv": [word.decode("utf-8", "backslashreplace") for word in record.argv],
-    }

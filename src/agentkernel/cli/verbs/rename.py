@@ -6,7 +6,8 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from agentkernel.cli.context import Context
-from agentkernel.cli.show import print_json, sandbox_record
+from agentkernel.cli.show import print_json
+from agentkernel.text.records import sandbox_record
 
 HELP = """\
 Give a sandbox another name. Its id stays, and so does what runs in it.

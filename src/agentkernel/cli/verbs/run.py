@@ -51,6 +51,8 @@ def main(args: Namespace, context: Context) -> int:
     wanted = read_run(args, console_of(context))
     if wanted.keep and not wanted.daemon:
         raise DaemonUnavailable("--keep needs the daemon, which keeps sandboxes", hint="leave --no-daemon out")
+    if not wanted.daemon:
+        context.here("without a daemon it runs here")
     behind_daemon = wanted.daemon and (wanted.keep or _daemon_answers(wanted, context))
     return execute(wanted, _place(wanted, context), context, context.client() if behind_daemon else context.kernel())
 
@@ -76,6 +78,8 @@ def _daemon_answers(wanted: Invocation, context: Context) -> bool:
         with context.calls("run") as calls:
             calls.connect()
     except DaemonUnavailable as error:
+        if context.elsewhere():
+            raise
         lack = Notice(code="no-daemon", message=f"this runs without a daemon: {error.message}", hint=error.hint)
         for notice in unsaid([lack], state_directory(context.environment)) if not (wanted.quiet or wanted.json) else ():
             say("note", notice.message, notice.hint, context.environment)

@@ -13,7 +13,7 @@ from agentkernel.cli.caller import local_caller
 from agentkernel.cli.context import Context
 from agentkernel.cli.getting import install, way_to_gvisor
 from agentkernel.cli.host import Fact, compiler, guest_binary, user_namespaces
-from agentkernel.cli.output import table
+from agentkernel.cli.output import say, table
 from agentkernel.errors import InvalidInput, SandboxFailed
 from agentkernel.model.isolation import Fingerprint
 from agentkernel.text.style import printable
@@ -44,6 +44,8 @@ def main(args: Namespace, context: Context) -> int:
         return _install(agreed=args.yes)
     if args.yes:
         raise InvalidInput("--yes is for what is to be installed", hint="agentkernel setup gvisor --yes")
+    if url := context.elsewhere():
+        say("note", "this is about the machine here", f"`agentkernel backends` asks {url}", context.environment)
     found = asyncio.run(context.kernel().fingerprints(local_caller()))
     parts = _parts(found)
     ready = any(one.ready for one in found)

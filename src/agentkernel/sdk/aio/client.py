@@ -12,6 +12,7 @@ from typing import Unpack
 
 from agentkernel import assembly
 from agentkernel.abc import Caller, Kernel
+from agentkernel.config.options import create_options, labels_of, statuses_of
 from agentkernel.config.principal import principal_of
 from agentkernel.errors import AgentKernelError, Conflict
 from agentkernel.model.isolation import Fingerprint
@@ -19,26 +20,42 @@ from agentkernel.model.record import Event, EventFilter, KernelStatus, SandboxFi
 from agentkernel.model.status import Status
 from agentkernel.sdk.aio.images import AsyncImages
 from agentkernel.sdk.aio.sandbox import AsyncSandbox
-from agentkernel.sdk.options import LastingOptions, SandboxOptions, create_options, labels_of, request_of, statuses_of
+from agentkernel.sdk.options import LastingOptions, SandboxOptions, request_of
+from agentkernel.sdk.place import environment_of
 
 PAGE = 100
 
 
 class AsyncClient:
-    """Sandboxes through the daemon (started on demand), or with `local` by an engine in this process, whose sandboxes end with the client.
+    """Sandboxes through the daemon (started on demand), through one elsewhere, or with `local` by an engine in this process, whose
+    sandboxes end with the client.
 
     Args:
         local: an engine in this process.
         socket: the daemon's socket, in place of AGENTKERNEL_SOCKET or the usual place.
-        kernel: a kernel made elsewhere, in place of both; closed with the client.
+        url: a daemon elsewhere, in place of the one that AGENTKERNEL_HOST names: `https://HOST[:PORT]`, `http://...` for a server
+            (`agentkernel serve`), `unix:///PATH` for a socket.
+        token: the server's; without it that of AGENTKERNEL_TOKEN or AGENTKERNEL_TOKEN_FILE, unless AGENTKERNEL_HOST names another server.
+        kernel: a kernel made elsewhere, in place of all these; closed with the client.
 
-    An instance belongs to one event loop. Raises DaemonUnavailable at the first call when no daemon answers and none can be started.
+    An instance belongs to one event loop.
+
+    Raises:
+        InvalidInput: more than one of them, or no URL. At the first call of all:
+        DaemonUnavailable: no daemon answers and none can be started.
+        ServerUnavailable, CertificateUntrusted, VersionDiffers, DoorMissing, Unauthorized: the one elsewhere cannot be used.
     """
 
-    def __init__(self, *, local: bool = False, socket: str | None = None, kernel: Kernel | None = None) -> None:
-        self._environment = dict(os.environ)
-        if socket is not None:
-            self._environment["AGENTKERNEL_SOCKET"] = os.fspath(socket)
+    def __init__(
+        self,
+        *,
+        local: bool = False,
+        socket: str | None = None,
+        url: str | None = None,
+        token: str | None = None,
+        kernel: Kernel | None = None,
+    ) -> None:
+        self._environment = environment_of(os.environ, local=local, socket=socket, url=url, token=token)
         self._local = local
         self._own = kernel
         self._closed = False

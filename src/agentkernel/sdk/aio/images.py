@@ -8,8 +8,9 @@ from typing import Unpack
 
 from agentkernel.abc import Caller, Kernel
 from agentkernel.client.imagework import worked
+from agentkernel.config.options import seconds
 from agentkernel.model.image import ImageProgress, ImageRecord, ImageWork, ImageWorkKind
-from agentkernel.sdk.options import BuildOptions, build_of, import_of, seconds
+from agentkernel.sdk.options import BuildOptions, build_of, import_of
 
 Watch = Callable[[ImageProgress], None]
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shlex
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 
 from agentkernel import abc
+from agentkernel.channel.gather import Input, fed, finish
 from agentkernel.errors import FileOperationFailed, InvalidInput, TimedOut
-from agentkernel.model.command import Cause, Command, ExecResult, ExitStatus, TerminalSize
+from agentkernel.model.command import Cause, Command, ExitStatus, TerminalSize
 from agentkernel.sdk.result import Chunk
-
-Input = bytes | str | Iterable[bytes] | AsyncIterable[bytes]
 
 
 class AsyncProcess:
@@ -114,7 +111,7 @@ class AsyncStream:
     async def close(self) -> None:
         """Kills the command's whole tree if it still runs."""
         if self._process is not None and self._status is None:
-            self._status = await _finish(self._process, self._output)
+            self._status = await finish(self._process, self._output)
 
     async def _started(self) -> abc.Process:
         if self._process is None:
@@ -162,7 +159,7 @@ class AsyncConnection:
 
     async def close(self) -> None:
         """Closes the connection; repeating it is fine."""
-        await _finish(self._process, self._chunks)
+        await finish(self._process, self._chunks)
 
     async def __aenter__(self) -> AsyncConnection:
         return self
@@ -171,79 +168,11 @@ class AsyncConnection:
         await self.close()
 
 
-async def collect(process: abc.Process, data: Input, command: Command) -> ExecResult:
-    """Feeds a process and keeps the first bytes of each stream; kills it when the input fails or the caller gives up."""
-    kept, truncated = (bytearray(), bytearray()), [False, False]
-    output = process.output()
-    try:
-        async with fed(process, data):
-            async for stream, piece in output:
-                room = command.output_limit_bytes - len(kept[stream - 1])
-                truncated[stream - 1] |= len(piece) > room
-                kept[stream - 1].extend(piece[:room])
-            status = await process.wait()
-    except BaseException:
-        await process.kill()
-        raise
-    return ExecResult(
-        status=status,
-        stdout=bytes(kept[0]),
-        stderr=bytes(kept[1]),
-        stdout_truncated=truncated[0],
-        stderr_truncated=truncated[1],
-    )
-
-
 def raise_timeout(status: ExitStatus, command: Command) -> None:
     """Raises TimedOut when the timeout ended a command."""
     if status.cause is Cause.TIMEOUT:
         name = shlex.quote(os.fsdecode(command.argv[0]))
         raise TimedOut(f"{name} ran longer than {command.timeout_s:g} seconds and was killed", hint="allow more time, or spawn it")
-
-
-@asynccontextmanager
-async def fed(process: abc.Process, data: Input | None) -> AsyncIterator[None]:
-    """Gives a process its input beside the block. When the input fails the process is killed, and the block's end raises what it raised."""
-    if data is None:
-        yield
-        return
-    feeding = asyncio.create_task(_feed(process, data))
-    try:
-        yield
-    finally:
-        feeding.cancel()
-        outcome = (await asyncio.gather(feeding, return_exceptions=True))[0]
-    if isinstance(outcome, Exception):
-        raise outcome
-
-
-async def _feed(process: abc.Process, data: Input) -> None:
-    try:
-        async for piece in _pieces(data):
-            await process.write_stdin(piece)
-    except Exception:
-        await process.kill()
-        raise
-    await process.close_stdin()
-
-
-async def _pieces(data: Input) -> AsyncIterator[bytes]:
-    if isinstance(data, bytes | str):
-        yield _encoded(data)
-    elif isinstance(data, AsyncIterable):
-        async for piece in data:
-            yield piece
-    else:
-        for piece in data:
-            yield piece
-
-
-async def _finish(process: abc.Process, output: AsyncIterator[tuple[int, bytes]] | None) -> ExitStatus:
-    """Kills a process that somebody may have begun to read, and waits for its end."""
-    if isinstance(output, AsyncGenerator):
-        await output.aclose()  # else what it has not yet taken would hold the end up
-    await process.kill()
-    return await process.wait()
 
 
 def _encoded(data: bytes | str) -> bytes:

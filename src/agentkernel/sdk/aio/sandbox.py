@@ -9,6 +9,8 @@ from types import TracebackType
 from typing import Unpack
 
 from agentkernel.abc import Caller, Kernel, Process, Sandbox
+from agentkernel.channel.gather import Input, collect
+from agentkernel.config.options import Argument, change_of, command_of, labels_of, port_of, seconds
 from agentkernel.errors import Conflict
 from agentkernel.model.command import Command
 from agentkernel.model.decisions import KINDS, decisions_of
@@ -18,8 +20,8 @@ from agentkernel.model.record import EventFilter, LogEntry, SandboxInfo
 from agentkernel.model.request import Notice
 from agentkernel.sdk.aio.files import AsyncFiles
 from agentkernel.sdk.aio.live import Live
-from agentkernel.sdk.aio.process import AsyncConnection, AsyncProcess, AsyncStream, Input, collect, raise_timeout
-from agentkernel.sdk.options import Argument, CommandOptions, change_of, command_of, labels_of, port_of, seconds
+from agentkernel.sdk.aio.process import AsyncConnection, AsyncProcess, AsyncStream, raise_timeout
+from agentkernel.sdk.options import CommandOptions
 from agentkernel.sdk.result import Result
 
 _EVENTS = 100  # at a time

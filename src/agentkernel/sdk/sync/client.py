@@ -19,20 +19,31 @@ from agentkernel.sdk.sync.sandbox import Sandbox
 
 
 class Client:
-    """Sandboxes through the daemon (started on demand), or with `local` by an engine in this process, whose sandboxes end with the client.
+    """Sandboxes through the daemon (started on demand), through one elsewhere, or with `local` by an engine in this process, whose
+    sandboxes end with the client.
 
     Args:
         local: an engine in this process.
         socket: the daemon's socket, in place of AGENTKERNEL_SOCKET or the usual place.
-        kernel: a kernel made elsewhere, in place of both, not used elsewhere; closed with the client.
+        url: a daemon elsewhere, in place of the one that AGENTKERNEL_HOST names: `https://HOST[:PORT]`, `http://...` for a server
+            (`agentkernel serve`), `unix:///PATH` for a socket.
+        token: the server's; without it that of AGENTKERNEL_TOKEN or AGENTKERNEL_TOKEN_FILE, unless AGENTKERNEL_HOST names another server.
+        kernel: a kernel made elsewhere, in place of all these, not used elsewhere; closed with the client.
 
     Any thread may use it, and everything made by it, also one whose own event loop runs (which then waits). A process that was forked
-    makes its own: there every call raises Conflict. Raises DaemonUnavailable at the first call when no daemon answers and none can be
-    started.
+    makes its own: there every call raises Conflict. Raises what `AsyncClient` raises.
     """
 
-    def __init__(self, *, local: bool = False, socket: str | None = None, kernel: Kernel | None = None) -> None:
-        self._async = AsyncClient(local=local, socket=socket, kernel=kernel)
+    def __init__(
+        self,
+        *,
+        local: bool = False,
+        socket: str | None = None,
+        url: str | None = None,
+        token: str | None = None,
+        kernel: Kernel | None = None,
+    ) -> None:
+        self._async = AsyncClient(local=local, socket=socket, url=url, token=token, kernel=kernel)
         self._portal = Portal()
 
     @property

@@ -7,13 +7,14 @@ from functools import cached_property
 from types import TracebackType
 from typing import Unpack
 
+from agentkernel.channel import gather
+from agentkernel.config.options import Argument
 from agentkernel.model.inspection import ProcessRecord, SandboxStatistics
 from agentkernel.model.network import Decision, EgressRules, PublishedPort
 from agentkernel.model.record import LogEntry, SandboxInfo
 from agentkernel.model.request import Notice
-from agentkernel.sdk.aio import process as aio
 from agentkernel.sdk.aio.sandbox import AsyncSandbox
-from agentkernel.sdk.options import Argument, CommandOptions
+from agentkernel.sdk.options import CommandOptions
 from agentkernel.sdk.result import Result
 from agentkernel.sdk.sync.files import Files
 from agentkernel.sdk.sync.portal import Portal
@@ -197,5 +198,5 @@ class Sandbox:
         self.close()
 
 
-def _input(data: Input) -> aio.Input:
+def _input(data: Input) -> gather.Input:
     return data if isinstance(data, bytes | str) else pieces(data)

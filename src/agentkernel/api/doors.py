@@ -1,0 +1,78 @@
+"""The kernel of each caller, and how a route gets its own.
+
+@router.get("/sandboxes/{name}")
+async def sandbox_info(name: str, door: Asked) -> Response:
+    return answer(described(await door.kernel.info(door.caller, name)))
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from agentkernel.abc import Caller, Kernel
+from agentkernel.api.handles import Handles
+from agentkernel.api.parts import Parts
+
+STATE = "agentkernel.door"
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Who asks, and the kernel that answers it: pass `caller` to every method. `handles`: the caller's sandboxes that are open."""
+
+    kernel: Kernel
+    caller: Caller
+    handles: Handles
+
+
+async def door(connection: HTTPConnection) -> Door:
+    """The door of this request or WebSocket, which the gate has put there."""
+    found: Door = connection.scope[STATE]
+    return found
+
+
+async def parts(connection: HTTPConnection) -> Parts:
+    """What the application is built of."""
+    found: Parts = connection.app.state.parts
+    return found
+
+
+Asked = Annotated[Door, Depends(door)]
+Built = Annotated[Parts, Depends(parts)]
+
+
+class Doors:
+    """One kernel for each caller, made when it first asks. Belongs to one event loop."""
+
+    def __init__(self, make: Callable[[Caller], Kernel]) -> None:
+        self._make = make
+        self._doors: dict[Caller, Door] = {}
+
+    def of(self, caller: Caller) -> Door:
+        """The caller's door."""
+        found = self._doors.get(caller)
+        if found is None:
+            kernel = self._make(caller)
+            found = self._doors[caller] = Door(kernel, caller, Handles(kernel, caller))
+        return found
+
+    async def drop(self, caller: Caller) -> None:
+        """Closes the kernel of a caller that will not ask again, unless others use the same."""
+        gone = self._doors.pop(caller, None)
+        if gone is not None:
+            await gone.handles.close()
+        if gone is not None and all(each.kernel is not gone.kernel for each in self._doors.values()):
+            await gone.kernel.close()
+
+    async def close(self) -> None:
+        """Closes every kernel; sandboxes and background commands live on where there is a daemon."""
+        await asyncio.gather(*(each.handles.close() for each in self._doors.values()))
+        kernels = {id(each.kernel): each.kernel for each in self._doors.values()}
+        self._doors.clear()
+        await asyncio.gather(*(kernel.close() for kernel in kernels.values()))

@@ -1,0 +1,77 @@
+"""How a command that was waited for ended, as answers tell it. That it failed, or could not be started, is no error of the API."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+from agentkernel.abc import Sandbox
+from agentkernel.api.streams.course import ended, not_started
+from agentkernel.channel.gather import collect
+from agentkernel.errors import CommandNotStarted
+from agentkernel.model.command import Command, ExecResult
+from agentkernel.model.isolation import IsolationLevel
+from agentkernel.model.request import Notice
+from agentkernel.text.records import notice_record
+
+NOWHERE: Final[dict[str, Any]] = {"backend": None, "isolation": None, "notices": []}  # a sandbox that went before anything ran in it
+
+
+class Watch:
+    """Measures the parts of a request, in milliseconds, from its making on."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._created: float | None = None
+
+    def created(self) -> None:
+        """The sandbox is there, and the command in it has been started."""
+        self._created = time.perf_counter()
+
+    def durations(self, wall_s: float = 0.0) -> dict[str, float]:
+        """Until the sandbox was there, of the command itself, and of all so far."""
+        now = time.perf_counter()
+        created = now if self._created is None else self._created
+        times = {"create_ms": created - self._began, "exec_ms": wall_s, "total_ms": now - self._began}
+        return {name: round(value * 1000, 3) for name, value in times.items()}
+
+
+async def executed(sandbox: Sandbox, command: Command, data: bytes) -> dict[str, Any]:
+    """Runs a command to its end; its output is told also when its time was up."""
+    if command.timeout_s is None:
+        return finished(await sandbox.exec(command, stdin=data))
+    return finished(await collect(await sandbox.start(command), data or None, command))
+
+
+def finished(result: ExecResult) -> dict[str, Any]:
+    """A command that ended. Bytes that are no UTF-8 are U+FFFD in the text, and then there is base64 beside it."""
+    stdout, stderr = _text(result.stdout), _text(result.stderr)
+    said: dict[str, Any] = {
+        "output": stdout + stderr,
+        "stdout": stdout,
+        "stderr": stderr,
+        "stdout_truncated": result.stdout_truncated,
+        "stderr_truncated": result.stderr_truncated,
+        **ended(result.status),
+    }
+    for name, text, data in (("stdout", stdout, result.stdout), ("stderr", stderr, result.stderr)):
+        if "\ufffd" in text and text.encode() != data:
+            said[f"{name}_base64"] = base64.b64encode(data).decode()
+    return said
+
+
+def unstarted(error: CommandNotStarted) -> dict[str, Any]:
+    """A command that there is not (127), that cannot be executed (126), or not so (125)."""
+    nothing = {"output": "", "stdout": "", "stderr": "", "stdout_truncated": False, "stderr_truncated": False}
+    return {**nothing, **not_started(error)}
+
+
+def placed(backend: str, isolation: IsolationLevel, notices: Sequence[Notice] = ()) -> dict[str, Any]:
+    """Where it ran."""
+    return {"backend": backend, "isolation": isolation.label, "notices": [notice_record(notice) for notice in notices]}
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")

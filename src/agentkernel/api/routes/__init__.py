@@ -1,0 +1,1 @@
+"""What is asked and answered: each module has a `router`."""

@@ -1,0 +1,61 @@
+"""POST /batch/run: many commands, each in a sandbox of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agentkernel.api.attended import attended
+from agentkernel.api.doors import Asked, Built, Door
+from agentkernel.api.envelope import answer
+from agentkernel.api.outcome import Watch
+from agentkernel.api.routes.run import once
+from agentkernel.api.shapes import BatchBody
+from agentkernel.api.shapes_answers import Batch, said
+from agentkernel.api.wishes import batch_of
+from agentkernel.errors import AgentKernelError
+from agentkernel.model.command import Command
+from agentkernel.model.request import SandboxRequest
+
+router = APIRouter(tags=["run"])
+
+AT_ONCE: Final = 8  # of one batch
+OUTPUT_BYTES: Final = 1 << 20  # of each stream of each command
+_TOLD: Final = ("output", "exit_code", "stdout", "stderr", "timed_out")
+
+
+@router.post("/batch/run", operation_id="batch_run", responses=said(Batch))
+async def batch_run(body: BatchBody, request: Request, door: Asked, parts: Built) -> Response:
+    """Runs commands side by side and answers in their order. One that fails, or whose sandbox does, keeps no other from running.
+
+    Of what each prints, the first MiB of each stream is told.
+    """
+    wanted, commands = batch_of(body, parts.environment, door.caller, OUTPUT_BYTES)
+    return await attended(request, _all(door, wanted, commands))
+
+
+async def _all(door: Door, wanted: SandboxRequest, commands: tuple[Command, ...]) -> Response:
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def one(command: Command) -> dict[str, Any]:
+        async with turns:
+            return await _told(door, wanted, command)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(command)) for command in commands]
+    return answer({"results": [task.result() for task in tasks]})
+
+
+async def _told(door: Door, wanted: SandboxRequest, command: Command) -> dict[str, Any]:
+    try:
+        found = await once(door, wanted, command, b"", Watch())
+    except AgentKernelError as error:
+        return {"output": None, "error": error.message, "code": error.code, "hint": error.hint, "exit_code": None}
+    return {name: found[name] for name in _TOLD} | {name: found.get(name, default) for name, default in _ERROR.items()}
+
+
+_ERROR: Final[dict[str, str | None]] = {"error": None, "code": "", "hint": ""}

@@ -1,0 +1,1 @@
+"""What flows: each module has a `router`."""

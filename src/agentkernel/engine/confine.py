@@ -1,0 +1,74 @@
+"""What callers elsewhere may name of this host: nothing, but with scope `host`.
+
+A request names directories and files of the machine that it was made on. One that came over the network was made on another, and whoever
+made it may be anybody who has a token: it is never to show him this host's files, or to tell which there are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agentkernel.abc import Caller
+from agentkernel.engine.access import HOST
+from agentkernel.engine.hostfiles import without_root
+from agentkernel.errors import Refused
+from agentkernel.model.image import ImageWork, ImageWorkKind
+from agentkernel.model.request import Grant, SandboxRequest
+
+_HINT = "write the files into the sandbox instead; a token with the scope host may name files of that machine"
+
+
+def is_elsewhere(caller: Caller) -> bool:
+    """Whether nothing of this host's files may be named or told."""
+    return caller.remote and HOST not in caller.scopes
+
+
+def confined(caller: Caller, request: SandboxRequest) -> SandboxRequest:
+    """The request as it may be decided on: what goes without saying on the caller's own machine is left out, and no profile adds it.
+
+    Raises:
+        Refused: it asks for something of this host.
+    """
+    if not is_elsewhere(caller):
+        return request
+    asked = {
+        "mounts": bool(request.mounts),
+        "a directory": request.directory is not None,
+        "an image that is a file": request.image is not None and request.image.startswith("/"),
+        "the working directory": request.mount_cwd is True,
+        "the home directory": request.mount_home is True,
+        "the environment": request.pass_environment is True,
+    }
+    for what, is_asked in asked.items():
+        if is_asked:
+            raise Refused(f"a remote caller may not ask for {what} of the host", hint=_HINT)
+    return replace(
+        request,
+        argv=_nowhere(request.argv),
+        cwd="/",
+        host_environment={},
+        mount_cwd=False,
+        mount_home=False,
+        pass_environment=False,
+    )
+
+
+def granted(caller: Caller, grant: Grant) -> Grant:
+    """The grant as the caller may see it: without what of this host its root is made of."""
+    return replace(grant, spec=without_root(grant.spec)) if is_elsewhere(caller) else grant
+
+
+def _nowhere(argv: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """The words that a root is chosen for.
+
+    A program that is given by its path here would be shown with its toolchain, wherever that lies; its name alone tells the language.
+    """
+    if not argv or not argv[0].startswith(b"/"):
+        return argv
+    return (b"./" + argv[0].rpartition(b"/")[2], *argv[1:])
+
+
+def check_image_work(caller: Caller, work: ImageWork) -> None:
+    """Raises Refused for work that reads files of this host."""
+    if is_elsewhere(caller) and work.kind is not ImageWorkKind.PULL:
+        raise Refused("a remote caller may not make images of what lies on the host", hint="pull the image by its name")

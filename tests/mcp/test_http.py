@@ -1,0 +1,159 @@
+"""A server that listens: streamable HTTP through the official client, and who is not let in."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import httpx2
+import pytest
+from e2e.host import processes_named
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from agentkernel.config.tokens import TokenStore
+
+DEADLINE_S = 60.0
+ACCEPT = {"Accept": "application/json, text/event-stream"}
+PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+
+
+@contextmanager
+def listening(servers: Any, *options: str) -> Iterator[str]:
+    """The address of a server, which must end in order."""
+    with servers.start("mcp", "--http", "--port", "0", *options) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().decode().strip()
+            process.terminate()
+            assert process.wait(DEADLINE_S) == 0
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def at(daemon_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One server with a daemon."""
+
+    class Starts:
+        def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+            argv = [sys.executable, "-m", "agentkernel", *arguments]
+            return subprocess.Popen(argv, stdout=subprocess.PIPE, env=daemon_environment, cwd=tmp_path_factory.mktemp("http"))
+
+    with listening(Starts()) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def tokens(daemon_environment: dict[str, str]) -> TokenStore:
+    """The user's tokens."""
+    return TokenStore(daemon_environment)
+
+
+@asynccontextmanager
+async def client(url: str, token: str, mode: str = "auto") -> AsyncIterator[Client]:
+    async with (
+        httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=DEADLINE_S) as http,
+        Client(streamable_http_client(url, http_client=http), mode=mode) as found,
+    ):
+        yield found
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_tools_are_called_with_progress_and_images_and_structure(at: str, tokens: TokenStore, behind_daemon: Any, mode: str) -> None:
+    told: list[str] = []
+
+    async def progress(_count: float, _total: float | None, message: str | None) -> None:
+        told.append(message or "")
+
+    async with client(at, tokens.default()[0], mode) as model:
+        ran = await model.call_tool("sandbox_run", {"command": "echo hello; exit 2"}, progress_callback=progress)
+        assert (ran.structured_content["stdout"], ran.structured_content["exit_code"]) == ("hello\n", 2)
+        while not {"making a sandbox", "hello"} <= set(told):
+            await asyncio.sleep(0.01)
+        await model.call_tool("sandbox_create", {"name": f"box-{mode}", "temporary": True})
+        arguments = {"name": f"box-{mode}", "path": "/tmp/i", "content": "/9j/4AAQ", "encoding": "base64"}
+        await model.call_tool("sandbox_file_write", arguments)
+        shown = await model.call_tool("sandbox_file_read", {"name": f"box-{mode}", "path": "/tmp/i"})
+        assert (shown.content[0].type, shown.content[0].mime_type, shown.content[0].data) == ("image", "image/jpeg", "/9j/4AAQ")
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_a_call_that_is_cancelled_ends_its_command(
+    at: str, tokens: TokenStore, behind_daemon: Any, until: Callable[..., None], mode: str
+) -> None:
+    marker = f"75319.{mode == 'auto':d}8642"
+    async with client(at, tokens.default()[0], mode) as model:
+        call = asyncio.create_task(model.call_tool("sandbox_run", {"command": ["sleep", marker]}))
+        await asyncio.to_thread(until, lambda: processes_named(marker))
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await asyncio.to_thread(until, lambda: not processes_named(marker))
+
+
+async def test_a_token_may_do_what_its_scopes_say(at: str, tokens: TokenStore, behind_daemon: Any) -> None:
+    for name, scope in (("looks", "read-only"), ("runs", "run-only"), ("one", "sandbox:lent")):
+        behind_daemon.run("create", "lent", "--start") if name == "one" else None
+        secret = tokens.create(name, [scope])
+        try:
+            async with client(at, secret) as model:
+                ran = await model.call_tool("sandbox_run", {"command": "echo ran"})
+                made = await model.call_tool("sandbox_create", {"name": "more"})
+                assert made.is_error and made.structured_content["code"] == "refused"
+                assert ran.is_error is (name != "runs")
+                if name == "one":
+                    used = await model.call_tool("sandbox_exec", {"name": "lent", "command": "echo used"})
+                    assert used.structured_content["stdout"] == "used\n"
+        finally:
+            tokens.remove(name)
+    async with httpx2.AsyncClient() as http:
+        refused = await http.post(at, json=PING, headers=ACCEPT | {"Authorization": f"Bearer {secret}"})
+        assert refused.status_code == 401
+
+
+async def test_who_is_not_let_in(at: str, tokens: TokenStore, behind_daemon: Any) -> None:
+    good = f"Bearer {tokens.default()[0]}"
+    port = at.split(":")[2].split("/")[0]
+    refusals = [
+        ({}, 401),
+        ({"Authorization": "Bearer"}, 401),
+        ({"Authorization": "Bearer ak_" + "A" * 43}, 401),
+        ({"Authorization": good[:-1]}, 401),
+        ({"Authorization": good.replace("Bearer", "Basic")}, 401),
+        ({"Authorization": good, "Host": "evil.example"}, 421),
+        ({"Authorization": good, "Host": f"127.0.0.1.evil.example:{port}"}, 421),
+        ({"Authorization": good, "Host": "127.0.0.1:1"}, 421),
+        ({"Authorization": good, "Origin": "http://evil.example"}, 403),
+        ({"Authorization": good, "Origin": f"https://127.0.0.1:{port}"}, 403),
+        ({"Authorization": good, "Origin": "null"}, 403),
+        ({"Authorization": good, "Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Authorization": good, "Sec-Fetch-Site": "same-site"}, 403),
+        ({"Host": "evil.example"}, 421),
+    ]
+    async with httpx2.AsyncClient(timeout=DEADLINE_S) as http:
+        for version in ("2025-06-18", "2026-07-28"):
+            for headers, status in refusals:
+                for method in ("POST", "GET", "DELETE"):
+                    said = ACCEPT | {"MCP-Protocol-Version": version} | headers
+                    answer = await http.request(method, at, json=PING if method == "POST" else None, headers=said)
+                    assert answer.status_code == status, (headers, method)
+                    if status == 401:
+                        assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+async def test_a_body_that_is_too_large_is_not_read(at: str, tokens: TokenStore) -> None:
+    host, port = at.removeprefix("http://").split("/")[0].split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        lines = ("POST /mcp HTTP/1.1", f"Host: {host}:{port}", f"Authorization: Bearer {tokens.default()[0]}", "Content-Length: 40000000")
+        writer.write("\r\n".join((*lines, "", "")).encode())
+        async with asyncio.timeout(DEADLINE_S):
+            assert (await reader.readline()).split()[1] == b"413"
+    finally:
+        writer.close()
+        await writer.wait_closed()

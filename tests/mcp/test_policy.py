@@ -1,0 +1,117 @@
+"""What a model cannot have: anything looser than its operator's settings, names that are none, and sandboxes of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentkernel.mcp.tools import TOOLS
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+HOSTILE_NAMES = (
+    "", "a" * 64, "../box", "a/b", "a\0b", "-rf", "--force", "a b", "box\n", "$(id)", "a--b", "_a", "ﬀ", "бокс", ".", "a.b", "%2e%2e", "\x1b[31m",
+)  # fmt: skip
+HOSTILE_PATHS = ("relative", "/a/../../etc/passwd", "/a\0b", "", "/" + "a" * 4096)
+
+
+async def test_what_looser_wishes_are_refused_with_reaches_the_model(model: Any) -> None:
+    for wish in ({"profile": "permissive"}, {"memory_mb": 100000}, {"min_isolation": "vm"}, {"image": "/etc"}):
+        refused = await model("sandbox_run", command="true", **wish)
+        assert refused.error in ("refused", "unsupported", "backend_unavailable"), wish
+    refused = await model("sandbox_create", name="loose", profile="permissive")
+    assert "security.profile" in refused.text
+    assert (await model("sandbox_info", name="loose")).error == "not_found"
+
+
+@pytest.mark.parametrize("argument", ["mounts", "directory", "dir", "backend", "user", "secrets", "allow_hosts", "ports", "cwd", "runtime"])
+async def test_there_is_no_argument_for_what_is_the_operators(model: Any, argument: str) -> None:
+    for tool in ("sandbox_run", "sandbox_create"):
+        more = {"command": "true"} if tool == "sandbox_run" else {"name": "more"}
+        assert (await model(tool, **{argument: "x"}, **more)).error == "unknown_key"
+
+
+async def test_names_and_paths_that_are_none_are_refused_before_anything_is_done(model: Any) -> None:
+    values = {"command": "true", "path": "/tmp/x", "target": "/tmp/y", "id": "1", "content": "", "files": {"/tmp/x": ""}, "port": 80}
+    for tool, row in TOOLS.items():
+        fields = row.arguments.model_fields
+        required = {name: values[name] for name, field in fields.items() if field.is_required() and name != "name"}
+        for name in HOSTILE_NAMES if "name" in fields and tool != "sandbox_port_publish" else ():
+            assert (await model(tool, **{**required, "name": name})).error == "invalid_input", (tool, name)
+        for path in HOSTILE_PATHS if "path" in fields else ():
+            assert (await model(tool, **{**required, "name": "none", "path": path})).error == "invalid_input", (tool, path)
+    for path in HOSTILE_PATHS:
+        assert (await model("sandbox_write_files", name="none", files={path: ""})).error == "invalid_input"
+        assert (await model("sandbox_run", command="true", workdir=path)).error == "invalid_input"
+
+
+async def test_arguments_of_another_kind_are_refused_and_not_repeated(model: Any) -> None:
+    secret = "not-to-be-repeated"
+    for arguments in (
+        {"command": {"x": secret}},
+        {"command": []},
+        {"command": [""]},
+        {"command": ["a\0b"]},
+        {"command": "true", "timeout_s": secret},
+        {"command": "true", "timeout_s": -1},
+        {"command": "true", "env": {"A=B": "x"}},
+        {"command": "true", "env": {"A": "x\0"}},
+        {},
+    ):
+        refused = await model("sandbox_run", **arguments)
+        assert refused.error == "invalid_input", arguments
+        assert secret not in refused.text
+    assert (await model("sandbox_rn")).error == "unknown_key"
+
+
+async def test_the_networks_rules_can_be_tightened_and_not_loosened(model: Any) -> None:
+    await model("sandbox_create", name="net")
+    rules = await model("sandbox_network", name="net", deny=["*.example.com"])
+    assert rules["deny"] == ["*.example.com"]
+    refused = await model("sandbox_network", name="net", allow=["10.0.0.0/8"])
+    assert refused.error == "refused" and "security.domains.allow" in refused.text
+    assert (await model("sandbox_network", name="net"))["allow"] == []
+    refused = await model("sandbox_port_publish", name="net", port=80)
+    assert refused.error == "refused" and "--may publish" in refused.text
+
+
+async def test_a_command_names_no_files_of_the_host(servers: Any, tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("of the host")
+    async with servers.stdio("--profile", "restrictive", "--may", "publish") as model:
+        for command in (["cat", "secret.txt"], ["cat", str(tmp_path / "secret.txt")], ["cat", str(tmp_path / "secret.txt").lstrip("/")]):
+            ran = await model("sandbox_run", command=command)
+            assert ran["exit_code"] == 1 and "of the host" not in ran["stdout"]
+        await model("sandbox_create", name="web", profile="restrictive")
+        published = await model("sandbox_port_publish", name="web", port=80)
+        assert [port["port"] for port in published["ports"]] == [80]
+        assert (await model("sandbox_port_unpublish", name="web", port=80))["ports"] == []
+
+
+async def test_sandboxes_of_others_are_not_there_unless_they_are_shared(behind_daemon: Any) -> None:
+    for name in ("mine", "lent"):
+        behind_daemon.run("create", name, "--start")
+    async with behind_daemon.stdio("--share", "lent") as model:
+        made = await model("sandbox_create", name="its")
+        assert {box["name"] for box in (await model("sandbox_list"))["sandboxes"]} == {"its", "lent"}
+        assert (await model("sandbox_exec", name="lent", command="echo hello"))["stdout"] == "hello\n"
+        for tool, more in (("sandbox_info", {}), ("sandbox_exec", {"command": "true"}), ("sandbox_remove", {}), ("sandbox_stop", {})):
+            assert (await model(tool, name="mine", **more)).error == "not_found", tool
+        stopped = await model("sandbox_stop", name="its")
+        assert stopped["status"] == "stopped"
+        assert (await model("sandbox_exec", name="its", command="true")).error == "conflict"
+        assert (await model("sandbox_start", name=made["id"]))["status"] == "running"
+    assert sorted(behind_daemon.run("list", "--quiet").split()) == ["its", "lent", "mine"]
+
+
+async def test_a_sandbox_that_was_made_when_more_was_allowed_is_no_way_to_have_that(behind_daemon: Any) -> None:
+    async with behind_daemon.stdio() as model:
+        await model("sandbox_create", name="older")
+    async with behind_daemon.stdio("--no-network") as model:
+        refused = await model("sandbox_exec", name="older", command="true")
+        assert refused.error == "refused" and "security.network" in refused.text
+        assert (await model("sandbox_file_read", name="older", path="/etc/passwd")).error == "refused"
+        await model("sandbox_stop", name="older")
+        assert (await model("sandbox_start", name="older")).error == "refused"
+        assert (await model("sandbox_remove", name="older"))["done"] == "removed"

@@ -1,0 +1,136 @@
+"""What callers elsewhere may ask for: nothing of the host's files, whatever profile they name, but with scope `host`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from unit.engine_world import ANN, HOST_ROOT, World
+
+from agentkernel.abc import Caller
+from agentkernel.engine import access
+from agentkernel.engine.confine import check_image_work, confined
+from agentkernel.engine.host import HostEngine
+from agentkernel.errors import Refused
+from agentkernel.model.command import Command
+from agentkernel.model.image import ImageWork, ImageWorkKind
+from agentkernel.model.record import CreateOptions, EventFilter
+from agentkernel.model.request import SandboxRequest
+from agentkernel.model.spec import Bind, RootFilesystem, WorkspaceMode
+
+FAR = Caller(principal="ann", scopes=frozenset({"full"}), remote=True, via="ci")
+FAR_HOST = replace(FAR, scopes=frozenset({"full", "host"}))
+RUNNER = Caller(principal="ann", scopes=frozenset({"run-only"}), remote=True, via="ci")
+OF_THE_HOST: dict[str, dict[str, Any]] = {
+    "mounts": {"mounts": (Bind(source="/srv", target="/data"),)},
+    "directory": {"directory": "/srv"},
+    "image": {"image": "/srv/root.tar"},
+    "mount_cwd": {"mount_cwd": True},
+    "mount_home": {"mount_home": True},
+    "pass_environment": {"pass_environment": True},
+}
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    world = World(tmp_path)
+    yield world
+    await world.end()
+
+
+@pytest.mark.parametrize("what", OF_THE_HOST)
+async def test_a_remote_caller_may_not_name_what_is_on_the_host(world: World, what: str) -> None:
+    engine = world.engine()
+    request = SandboxRequest(argv=(b"true",), **OF_THE_HOST[what])
+
+    async def entered(manager: Any) -> None:
+        async with manager:
+            raise AssertionError("it was made")
+
+    for ask in (
+        lambda: engine.grant(FAR, request),
+        lambda: engine.create(FAR, request, CreateOptions()),
+        lambda: engine.ephemeral(RUNNER, request, 5),
+        lambda: entered(engine.sandbox(FAR, request)),
+        lambda: entered(engine.run(RUNNER, request, Command(argv=(b"true",)))),
+    ):
+        with pytest.raises(Refused, match="remote caller"):
+            await ask()
+    assert world.machines == {}
+    assert confined(ANN, request) is request
+    assert confined(FAR_HOST, request) is request
+
+
+@pytest.mark.parametrize("profile", ["permissive", "moderate", "restrictive"])
+async def test_no_profile_shows_a_remote_caller_what_is_on_the_host(world: World, tmp_path: Path, profile: str) -> None:
+    here = tmp_path / "project"
+    here.mkdir()
+    (here / "notes").write_text("mine")
+    request = SandboxRequest(argv=(b"cat", b"notes"), cwd=str(here), host_environment={"SECRETS": "x"}, profile=profile)
+    engine = world.engine()
+    near, far = await engine.grant(ANN, request), await engine.grant(FAR, request)
+    assert near.spec.workspace.source == ("" if profile == "moderate" else str(here))
+    assert far.spec.workspace.mode is WorkspaceMode.NONE
+    assert (far.spec.mounts, far.spec.home_source) == ((), "")
+    assert "SECRETS" not in dict(far.spec.environment)
+    absolute = replace(request, argv=(b"cat", str(here / "notes").encode()))
+    assert (await engine.grant(FAR, absolute)).spec.workspace.mode is WorkspaceMode.NONE
+    assert await engine.aftermath(FAR, near) == ()
+
+
+async def test_a_program_given_by_its_path_does_not_show_where_it_lies(world: World) -> None:
+    asked: list[tuple[bytes, ...]] = []
+    parts = world.engine()._core.parts
+
+    def host_root(**question: Any) -> RootFilesystem:
+        asked.append(question["argv"])
+        return HOST_ROOT
+
+    engine = HostEngine(replace(parts, images=replace(parts.images, host_root=host_root)))
+    world.engines.append(engine)
+    for argv in ((b"/home/user/own/bin/tool", b"/x"), (b"tool", b"/x"), ()):
+        request = SandboxRequest(argv=argv)
+        near, far = await engine.grant(ANN, request), await engine.grant(FAR, request)
+        assert near.spec.root.binds
+        assert far.spec.root.binds == ()
+    assert asked == [(b"/home/user/own/bin/tool", b"/x"), (b"./tool", b"/x"), (b"tool", b"/x"), (b"tool", b"/x"), (), ()]
+
+
+def test_images_are_made_of_files_by_those_who_have_them() -> None:
+    for kind in ImageWorkKind:
+        work = ImageWork(kind=kind, reference="app", path="/srv")
+        check_image_work(ANN, work)
+        check_image_work(FAR_HOST, work)
+        if kind is ImageWorkKind.PULL:
+            check_image_work(FAR, work)
+        else:
+            with pytest.raises(Refused, match="remote caller"):
+                check_image_work(FAR, work)
+
+
+def test_scope_host_allows_nothing_by_itself_and_confines_as_the_others_do() -> None:
+    only_host = Caller(principal="ann", scopes=frozenset({"host"}))
+    with pytest.raises(Refused):
+        access.require(only_host, "status")
+    assert access.narrows(only_host) == frozenset()
+    assert access.narrows(replace(only_host, scopes=frozenset({"host", "sandbox:one", "run-only"}))) == {"one"}
+    assert access.narrows(FAR_HOST) is None
+
+
+async def test_the_trail_tells_by_which_token_something_was_done_or_refused(world: World) -> None:
+    engine = world.engine()
+    made = await engine.create(FAR, SandboxRequest(argv=(b"true",)), CreateOptions(name="box", start=True))
+    with pytest.raises(Refused, match=r"ann \(token ci\) may not do this"):
+        await engine.stop(RUNNER, made.sandbox_id)
+    await engine.stop(ANN, made.sandbox_id)
+    await engine.remove(FAR, made.sandbox_id)
+    told = [(event.kind, event.outcome, dict(event.details).get("via")) async for event in engine.events(ANN, EventFilter())]
+    assert told == [
+        ("sandbox.created", "ok", "ci"),
+        ("sandbox.stopped", "refused", "ci"),
+        ("sandbox.stopped", "ok", None),
+        ("sandbox.removed", "ok", "ci"),
+    ]
