@@ -6,7 +6,8 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Mapping
 from typing import Final
 
 from agentkernel import client as late  # what only a daemon elsewhere needs
@@ -72,7 +73,7 @@ class Daemon:
         deadline = loop.time() + CONNECT_S
         while True:
             try:
-                sock = await _in_thread(late.reach, elsewhere)
+                sock = await _Reaching(elsewhere).made()
             except ConnectionError as away:
                 if not self._was_reached or loop.time() > deadline:
                     raise late.unanswered(elsewhere, away) from away
@@ -145,19 +146,33 @@ def _ignore(answer: Answer) -> None:
     """Whatever it is."""
 
 
-async def _in_thread(connect: Callable[[Elsewhere], socket.socket], elsewhere: Elsewhere) -> socket.socket:
-    """Connects without holding up the event loop; when that is cancelled, what is connected all the same is closed."""
-    connecting = asyncio.get_running_loop().run_in_executor(None, connect, elsewhere)
-    try:
-        return await asyncio.shield(connecting)
-    except asyncio.CancelledError:
-        connecting.add_done_callback(_dropped)
-        raise
+class _Reaching:
+    """A connection that is made in another thread. When nobody waits for it any more, it is closed as soon as it is there."""
 
+    def __init__(self, elsewhere: Elsewhere) -> None:
+        self._elsewhere = elsewhere
+        self._lock = threading.Lock()
+        self._is_wanted = True
+        self._made: socket.socket | None = None
 
-def _dropped(connected: asyncio.Future[socket.socket]) -> None:
-    if not connected.cancelled() and connected.exception() is None:
-        connected.result().close()
+    async def made(self) -> socket.socket:
+        """Makes it; raises what `reaching.reach` raises."""
+        try:
+            return await asyncio.to_thread(self._make)
+        except asyncio.CancelledError:
+            with self._lock:
+                self._is_wanted = False
+                if self._made is not None:
+                    self._made.close()
+            raise
+
+    def _make(self) -> socket.socket:
+        made = late.reach(self._elsewhere)
+        with self._lock:
+            self._made = made
+            if not self._is_wanted:
+                made.close()
+        return made
 
 
 def _connected(path: str, preface: bytes) -> socket.socket:

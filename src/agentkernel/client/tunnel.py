@@ -164,6 +164,8 @@ def _connected(elsewhere: Elsewhere) -> ClientConnection:
         if isinstance(error.__cause__, EOFError | OSError):
             raise ConnectionError("it closes the connection") from error
         raise DoorMissing(f"what answers at {elsewhere.url} speaks no HTTP", hint=_door_hint(elsewhere)) from error
+    except ConnectionClosed as error:
+        raise ConnectionError("it closes the connection") from error
     except WebSocketException as error:
         raise DoorMissing(
             f"what answers at {elsewhere.url} has no door that this client knows: {error}", hint=_door_hint(elsewhere)
