@@ -10,7 +10,7 @@ import shlex
 import sys
 from argparse import ArgumentParser, Namespace
 from contextlib import AbstractContextManager, closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from socket import socket
 from typing import Any
 
@@ -43,6 +43,14 @@ _EXTRA = "api"
 _EXAMPLE = '{"command":["python3","-c","print(1+1)"]}'
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Names:
+    """What the operator lets clients call this server, and whose pages may ask it."""
+
+    hosts: frozenset[str]
+    origins: frozenset[str]
+
+
 def configure(parser: ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen; default 127.0.0.1, this machine alone")
@@ -62,12 +70,14 @@ def configure(parser: ArgumentParser) -> None:
 
 def main(args: Namespace, context: Context) -> int:
     """Serves until it is asked to end."""
+    names = _Names(hosts=frozenset(map(_hostname, args.hostname)), origins=frozenset(map(_origin, args.origin)))
+    _check_certificate(args)
     serving = extra.load("agentkernel.api.serve", _EXTRA)
     listening = extra.load("agentkernel.api.listening", _EXTRA)
-    certificate = _certificate(args, serving)
+    certificate = None if args.tls_cert is None else serving.Certificate(certificate=args.tls_cert, key=args.tls_key)
     with _listener(args, context, listening) as listener:
         tokens = _tokens(args, context, listening, listener)
-        parts = _parts(args, context, listening, listener, tokens)
+        parts = _parts(args, context, names, listener, tokens)
         url = listening.url_of(listener, "http" if certificate is None else "https")
         secret, is_new = ("", False) if tokens is None else tokens.default()
         _prepare()
@@ -99,10 +109,11 @@ def _tokens(args: Namespace, context: Context, listening: Any, listener: socket)
     return None
 
 
-def _parts(args: Namespace, context: Context, listening: Any, listener: socket, tokens: TokenStore | None) -> Any:
+def _parts(args: Namespace, context: Context, names: _Names, listener: socket, tokens: TokenStore | None) -> Any:
     guards, bounds = extra.load("agentkernel.api.guards", _EXTRA), extra.load("agentkernel.api.limits", _EXTRA).Limits()
+    listening = extra.load("agentkernel.api.listening", _EXTRA)
     is_unix = listening.is_unix(listener)
-    hosts = guards.LOOPBACK | listening.names_of(listener) | {_hostname(name) for name in args.hostname}
+    hosts = guards.LOOPBACK | listening.names_of(listener) | names.hosts
     if listening.is_everywhere(listener):
         hosts |= {guards.ANY_ADDRESS}
     return extra.load("agentkernel.api.parts", _EXTRA).Parts(
@@ -112,7 +123,7 @@ def _parts(args: Namespace, context: Context, listening: Any, listener: socket, 
         environment=context.environment,
         tokens=tokens,
         hosts=None if is_unix else frozenset(hosts),
-        origins=frozenset(_origin(origin) for origin in args.origin),
+        origins=names.origins,
         tunnel=context.tunnel(),
         limits=bounds if args.rate is None else replace(bounds, rate=args.rate, burst=max(1, int(2 * args.rate))),
         log=_log if args.verbose else None,
@@ -137,15 +148,13 @@ def _origin(origin: str) -> str:
     return origin.lower()
 
 
-def _certificate(args: Namespace, serving: Any) -> Any:
+def _check_certificate(args: Namespace) -> None:
+    """Raises InvalidInput for a certificate without its key, or one that cannot be read."""
     if (args.tls_cert is None) != (args.tls_key is None):
         raise InvalidInput("--tls-cert and --tls-key belong together")
-    if args.tls_cert is None:
-        return None
     for path in (args.tls_cert, args.tls_key):
-        if not os.access(path, os.R_OK):
+        if path is not None and not os.access(path, os.R_OK):
             raise InvalidInput(f"cannot read {path}")
-    return serving.Certificate(certificate=args.tls_cert, key=args.tls_key)
 
 
 def _prepare() -> None:
