@@ -39,8 +39,10 @@ class Server:
         self.port = int(json.loads(said)["url"].rpartition(":")[2])
 
     def kill(self) -> None:
-        """Ends it at once, as a crash would."""
+        """Ends it at once, as a crash would; one that has ended already is fine."""
         assert self.process is not None and self.process.stdout is not None
+        if self.process.returncode is not None:
+            return
         self.process.kill()
         self.process.wait(DEADLINE_S)
         self.process.stdout.close()

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from remote_world import DEADLINE_S, Server, Wire, wired
+from remote_world import DEADLINE_S, Server, Wire, serving, wired
 
 from agentkernel import AsyncClient, Client
 from agentkernel.errors import Conflict, NotFound, Refused, Unauthorized, Unsupported
@@ -166,27 +166,23 @@ async def test_output_over_a_way_that_is_cut_again_and_again_is_whole(token: str
         assert text == "".join(f"{number}\n" for number in range(1, 1001)) * 40
 
 
-async def test_a_server_that_comes_back_is_found_again(there: dict[str, str], token: str) -> None:
-    server = Server(there)
-    server.start()
-    try:
-        with wired(lambda: server.port) as wire:
+async def test_a_command_outlives_the_server_that_it_was_started_through(there: dict[str, str], server: Server, token: str) -> None:
+    with serving(there) as first:
+        port = first.port
+        with wired(lambda: port) as wire:
             async with AsyncClient(url=wire.url, token=token) as client, client.sandbox() as block:
-                running = asyncio.create_task(
-                    block.exec("sh", "-c", "echo before; until [ -e /tmp/go ]; do sleep 0.05; done; echo after; exit 4")
-                )
+                script = "echo before; until [ -e /tmp/go ]; do sleep 0.05; done; echo after; exit 4"
+                running = asyncio.create_task(block.exec("sh", "-c", script))
 
                 async def runs() -> bool:
                     return any(record.running for record in await block.processes())
 
                 await _until(runs)
-                await asyncio.to_thread(server.kill)
-                await asyncio.to_thread(server.start)
+                port = server.port  # the next one, which listens already: how long a start takes is not the question
+                first.kill()
                 await block.files.write("/tmp/go", b"")
                 done = await running
                 assert (done.text, done.exit_code) == ("before\nafter\n", 4)
-    finally:
-        server.kill()
 
 
 async def test_a_program_that_is_killed_leaves_its_background_commands_alone(server: Server, token: str, there: dict[str, str]) -> None:
