@@ -10,12 +10,13 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from agentkernel.abc_files import Files as Files
 from agentkernel.abc_store import Store as Store
 
 if TYPE_CHECKING:
     from agentkernel.model.command import Command, ExecResult, ExitStatus, TerminalSize
     from agentkernel.model.image import ImageProgress, ImageRecord, ImageWork
-    from agentkernel.model.inspection import FileRecord, ProcessRecord, SandboxStatistics, WatchEvent
+    from agentkernel.model.inspection import ProcessRecord, SandboxStatistics
     from agentkernel.model.isolation import Fingerprint, IsolationLevel
     from agentkernel.model.network import EgressChange, EgressRules, PortRule, PublishedPort
     from agentkernel.model.record import (
@@ -93,66 +94,6 @@ class Run:
     backend: str
     isolation: IsolationLevel
     notices: tuple[Notice, ...] = ()
-
-
-class Files(Protocol):
-    """File operations, done inside as the sandbox's user, so they can do no more than a command could.
-
-    Paths are absolute paths inside. Raises FileOperationFailed with the errno.
-    """
-
-    async def read(self, path: str, *, offset: int = 0, length: int | None = None, limit_bytes: int = ...) -> bytes:
-        """Reads a regular file; raises OutputTooLarge beyond `limit_bytes`."""
-        ...
-
-    def read_stream(self, path: str, *, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
-        """Reads in chunks."""
-        ...
-
-    async def write(
-        self,
-        path: str,
-        data: bytes | AsyncIterator[bytes],
-        *,
-        mode: int = 0o644,
-        parents: bool = False,
-        exclusive: bool = False,
-        append: bool = False,
-    ) -> None:
-        """Creates or replaces (or appends to) a file."""
-        ...
-
-    async def stat(self, path: str, *, follow: bool = True) -> FileRecord:
-        """Describes one path."""
-        ...
-
-    async def list(self, path: str) -> list[FileRecord]:
-        """Lists a directory in the kernel's order."""
-        ...
-
-    async def make_directory(self, path: str, *, mode: int = 0o755, parents: bool = False) -> None:
-        """Makes a directory; with `parents` the missing ones above it too, and one that is there is no error."""
-        ...
-
-    async def remove(self, path: str, *, recursive: bool = False) -> None:
-        """Removes a file, an empty directory or, with `recursive`, a whole tree; never follows a symlink."""
-        ...
-
-    async def move(self, source: str, target: str) -> None:
-        """Renames, replacing a file that is there."""
-        ...
-
-    async def symlink(self, target: str, path: str) -> None:
-        """Makes a symlink at `path` that says `target`, which need not exist."""
-        ...
-
-    async def change_mode(self, path: str, mode: int) -> None:
-        """Sets the permission bits, following symlinks."""
-        ...
-
-    def watch(self, path: str) -> AsyncIterator[WatchEvent]:
-        """Yields events of one directory or file, the first with mask 0 when the watch is in place."""
-        ...
 
 
 class Sandbox(Protocol):
@@ -236,16 +177,6 @@ class Assignable(Protocol):
     def assign(self, spec: SandboxSpec) -> None:
         """Gives a sandbox in which nothing was run yet the name, the base environment, the linger time, the egress rules and the
         published ports of `spec`, which is the one that it was made of in all else. Raises SandboxLost when it has died."""
-        ...
-
-
-@runtime_checkable
-class Addressed(Protocol):
-    """Optional power of a sandbox: whom its commands are for is found out with each of them, not when it was opened."""
-
-    @property
-    def address(self) -> str:
-        """What it was opened by: an id, or NAME@ID; NotFound, with nothing done, for a command that is for no such sandbox by then."""
         ...
 
 
