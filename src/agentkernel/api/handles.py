@@ -7,15 +7,25 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
-from agentkernel.abc import Addressed, Caller, Kernel, Sandbox
+from agentkernel.abc import Caller, Kernel, Sandbox
 from agentkernel.errors import AgentKernelError, DaemonUnavailable, NotFound, SandboxLost
 from agentkernel.model.record import SandboxInfo
 from agentkernel.model.status import Status
 
 MOST: Final = 64  # idle ones, of one caller
 T = TypeVar("T")
+
+
+@runtime_checkable
+class Addressed(Protocol):
+    """A sandbox (of `client`) whose commands say for whom they are: whether there still is such a one is found out with each of them."""
+
+    @property
+    def address(self) -> str:
+        """What it was opened by: an id, or NAME@ID. A command that is for no such sandbox by then is NotFound, with nothing done."""
+        ...
 
 
 @dataclass(eq=False)

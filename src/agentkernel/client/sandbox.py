@@ -78,7 +78,7 @@ class DoorSandbox(GuestSandbox):
 
     @property
     def address(self) -> str:
-        """See `abc.Addressed`."""
+        """What it was opened by: its id, or NAME@ID; NotFound, with nothing done, for a command when there is no such sandbox any more."""
         return self._address
 
     def launch(self, start: Start) -> GuestProcess:
