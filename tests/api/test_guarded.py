@@ -55,7 +55,11 @@ def answered(address: Address, content: bytes, status: int) -> Iterator[socket.s
     while True:
         with address.connected() as connection:
             put(connection, content)
-            if one_answer(connection)[0] == status:
+            try:
+                said, _ = one_answer(connection)
+            except ConnectionError:
+                continue
+            if said == status:
                 yield connection
                 return
 
