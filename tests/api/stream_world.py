@@ -58,6 +58,10 @@ class Served:
         self.ask(self._kernel().create(self._caller, replace(request, name=name), CreateOptions(name=name, start=True)))
         return name
 
+    def stop(self, name: str) -> None:
+        """Ends everything in it and keeps its files."""
+        self.ask(self._kernel().stop(self._caller, name))
+
     def remove(self, name: str) -> None:
         """Ends it."""
         self.ask(self._kernel().remove(self._caller, name, force=True))

@@ -177,11 +177,14 @@ def test_a_foreground_command_cannot_be_taken_up_by_others(served: Served, box: 
         assert served.http.get(f"/sandboxes/{box}/exec/{ident}/stream").status_code == 409
 
 
-def test_the_stream_of_a_command_ends_with_its_sandbox(served: Served) -> None:
+@pytest.mark.parametrize("end", ["stop", "remove"])
+def test_the_stream_of_a_command_ends_with_its_sandbox(served: Served, end: str) -> None:
     served.create("going")
     ident = detached(served, "going", "echo here; sleep 4714")
     with served.http.stream("GET", f"/sandboxes/going/exec/{ident}/stream") as answer:
         way = following(answer)
         assert [next(way)[0], next(way)[0]] == ["started", "stdout"]
-        served.remove("going")
+        getattr(served, end)("going")
         assert [name for name, _, _ in way] in (["error"], ["exit"])
+    if end == "stop":
+        served.remove("going")

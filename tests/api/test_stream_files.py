@@ -9,6 +9,7 @@ import socket
 import tarfile
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from api.stream_world import Served, following, served, told, until
 
@@ -61,8 +62,29 @@ def test_a_file_goes_in_and_comes_out_as_it_is(served: Served, box: str) -> None
         for piece in answer.iter_bytes():
             digest.update(piece)
     assert digest.hexdigest() == hashlib.sha256(b"".join(pieces())).hexdigest()
+    assert answer.headers["content-length"] == "6400000"
     part = served.http.get(f"/sandboxes/{box}/download/tmp/new/dir/big.bin?offset=99999&length=2").content
     assert part == b"\x00\x01"
+
+
+def test_a_file_whose_length_only_reading_tells(served: Served, box: str) -> None:
+    assert served.http.get(f"/sandboxes/{box}/download/proc/self/status").content.startswith(b"Name:")
+    run(served, box, ": > /tmp/empty")
+    assert served.http.get(f"/sandboxes/{box}/download/tmp/empty").content == b""
+    run(served, box, "echo 12345 > /tmp/short")
+    assert served.http.get(f"/sandboxes/{box}/download/tmp/short?offset=9").content == b""
+    assert served.http.get(f"/sandboxes/{box}/download/tmp/short?offset=3&length=100").content == b"45\n"
+
+
+def test_a_file_that_shrinks_while_it_is_taken_does_not_pass_for_whole(served: Served, box: str) -> None:
+    run(served, box, "truncate -s 100M /tmp/shrinks")
+    with served.http.stream("GET", f"/sandboxes/{box}/download/tmp/shrinks") as answer:
+        pieces = answer.iter_bytes()
+        assert next(pieces)
+        run(served, box, "truncate -s 1 /tmp/shrinks")
+        with pytest.raises(httpx.RemoteProtocolError):
+            for _ in pieces:
+                pass
 
 
 def test_names_are_bytes_and_decoded_once(served: Served, box: str) -> None:

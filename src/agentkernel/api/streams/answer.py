@@ -21,6 +21,8 @@ class Flowing(Response):
     What fails before the first piece is an error answer like any other. What fails later cuts the body off, so that nobody takes a part
     for the whole; a source with words for that (`sse`) says them itself.
 
+    A source that knows the length says it as the header `content-length` before its first piece; one that then gives less is cut off too.
+
     Args:
         open_: opens the source. It is closed when its last piece has been sent, or when the client has gone, whatever it waits for.
     """
@@ -48,13 +50,14 @@ class Flowing(Response):
             sending.result()
 
     async def _send(self, send: Send) -> None:
-        begun = False
+        begun, size = False, 0
         try:
             async with self._open() as pieces:
                 async for piece in pieces:
                     if not begun:
                         begun = True
                         await self._begin(send)
+                    size += len(piece)
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
         except AgentKernelError:
             if not begun:
@@ -62,7 +65,8 @@ class Flowing(Response):
             return  # without the end: the server breaks the connection off
         if not begun:
             await self._begin(send)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if int(self.headers.get("content-length", size)) == size:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _begin(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, Final
@@ -40,14 +41,21 @@ async def file_download(
     offset: Annotated[int, Query(ge=0, le=MAX_OFFSET)] = 0,
     length: Annotated[int | None, Query(ge=0, le=MAX_OFFSET)] = None,
 ) -> Flowing:
-    """A file's bytes. An answer that breaks off is no whole file: the connection ends without the last chunk."""
+    """A file's bytes, as long as it was when it was opened. An answer that breaks off is no whole file, and shows as that to its reader."""
 
     @asynccontextmanager
     async def source() -> AsyncIterator[AsyncIterator[bytes]]:
-        async with opened(door, name) as sandbox, closing(sandbox.files.read_stream(path, offset=offset, length=length)) as pieces:
-            yield pieces
+        async with opened(door, name) as sandbox:
+            record, size = await sandbox.files.stat(path), length
+            if stat.S_ISREG(record.mode) and record.size_bytes:  # else, as in /proc, reading alone tells
+                rest = max(0, record.size_bytes - offset)
+                size = rest if length is None else min(length, rest)
+                flowing.headers["content-length"] = str(size)
+            async with closing(sandbox.files.read_stream(path, offset=offset, length=size)) as pieces:
+                yield pieces
 
-    return Flowing(source, BYTES)
+    flowing = Flowing(source, BYTES)
+    return flowing
 
 
 @router.put("/sandboxes/{name}/upload/{path:path}", operation_id="file_upload", openapi_extra=BODY)
