@@ -241,8 +241,7 @@ class Backend(Protocol):
 class Kernel(Protocol):
     """The one door: what every front end talks to. Policy, limits and audit live behind it.
 
-    `name` is a sandbox's name or its id, or NAME@ID: that id, as long as that is its name. Callers see their own sandboxes; scope `admin`
-    sees all.
+    `name` is a sandbox's name, its id, or NAME@ID: that id while it has that name. Callers see their own sandboxes; scope `admin` all.
     """
 
     async def fingerprints(self, caller: Caller) -> Sequence[Fingerprint]:

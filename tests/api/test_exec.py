@@ -182,6 +182,12 @@ def _get(served: Served, path: str) -> dict[str, dict[str, object]]:
         return found
 
 
+def test_a_name_may_hold_a_newline(served: Served, box: str) -> None:
+    served.data("PUT", f"{box}/files/tmp/odd/two%0Alines", json={"content": "x"})
+    assert _get(served, f"{box}/files/tmp/odd/two%0Alines")["data"]["content"] == "x"
+    assert _get(served, f"{box}/stat/tmp/odd/two%0Alines%0A")["code"] == "file_operation"
+
+
 def test_what_may_not_be_written_says_so(served: Served, box: str) -> None:
     response = served.http.put(f"{box}/files/usr/bin/evil", json={"content": "x"})
     assert (response.status_code, response.json()["code"]) == (403, "file_operation")

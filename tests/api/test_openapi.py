@@ -66,8 +66,8 @@ OPERATIONS = {
 
 
 def _can_be_wrong(operation: dict[str, Any]) -> bool:
-    """Whether there is anything to a request that its description could be against: any text is a path."""
-    return "requestBody" in operation or any(each["in"] != "path" for each in operation["parameters"])
+    """Whether there is anything to a request that its description could be against: any text is a path, any bytes are a body."""
+    return JSON in operation.get("requestBody", {}).get("content", {}) or any(each["in"] != "path" for each in operation["parameters"])
 
 
 CASES = [

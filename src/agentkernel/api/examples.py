@@ -211,6 +211,19 @@ EXAMPLES: Final[dict[str, Example]] = {
     "file_list": Example(None, [_FILE]),
     "file_move": Example({"source": "/workspace/a.txt", "target": "/workspace/b.txt"}, "Moved /workspace/a.txt to /workspace/b.txt"),
     "file_mkdir": Example({"path": "/workspace/deep/er", "parents": True}, "Made /workspace/deep/er"),
+    "file_upload": Example(None, {"path": "/workspace/big.bin", "bytes": 1_073_741_824}),
+    "archive_upload": Example(
+        None,
+        {
+            "path": "/workspace/src",
+            "files": 12,
+            "directories": 3,
+            "symlinks": 1,
+            "bytes": 48_213,
+            "skipped": [],
+            "outward": [],
+        },
+    ),
     "network_rules": Example(None, _RULES),
     "network_change": Example({"allow": ["db.example.com:5432"]}, _RULES),
     "network_log": Example(

@@ -217,6 +217,18 @@ class Uploaded(Answer):
     bytes: int
 
 
+class Unpacked(Answer):
+    """What an archive came to."""
+
+    path: str
+    files: int
+    directories: int
+    symlinks: int
+    bytes: int
+    skipped: list[str] = Field(description="Devices and FIFOs; the first 100.")
+    outward: list[str] = Field(description="Symlinks that lead out of the directory; the first 100.")
+
+
 class Entry(Answer):
     """A file, directory, symlink, ..."""
 

@@ -27,7 +27,7 @@ DEFAULT_MODE: Final = "644"
 Offset = Annotated[int, Query(ge=0, le=2**62)]
 
 
-@router.get("/files/{path:path}", operation_id="file_read", responses=said(File))
+@router.get("/files/{path:rest}", operation_id="file_read", responses=said(File))
 async def file_read(
     name: str,
     path: Inside,
@@ -43,7 +43,7 @@ async def file_read(
         return answer({"content": base64.b64encode(data).decode(), "encoding": "base64", "size": len(data)})
 
 
-@router.put("/files/{path:path}", operation_id="file_write", responses=said(str))
+@router.put("/files/{path:rest}", operation_id="file_write", responses=said(str))
 async def file_write(name: str, path: Inside, body: FileBody, door: Asked) -> Response:
     """Creates or replaces a file, with the directories above it."""
     data = content_of(body)
@@ -51,7 +51,7 @@ async def file_write(name: str, path: Inside, body: FileBody, door: Asked) -> Re
     return answer(f"Wrote {len(data)} bytes to {path}")
 
 
-@router.delete("/files/{path:path}", operation_id="file_remove", responses=said(str))
+@router.delete("/files/{path:rest}", operation_id="file_remove", responses=said(str))
 async def file_remove(
     name: str, path: Inside, door: Asked, recursive: Annotated[bool, Query(description="A directory with all that is in it.")] = False
 ) -> Response:
@@ -71,14 +71,14 @@ async def file_write_many(name: str, body: FilesBody, door: Asked) -> Response:
     return answer({"written": len(files)})
 
 
-@router.get("/stat/{path:path}", operation_id="file_stat", responses=said(Entry))
+@router.get("/stat/{path:rest}", operation_id="file_stat", responses=said(Entry))
 async def file_stat(name: str, path: Inside, door: Asked, follow: Annotated[bool, Query(description="Symlinks.")] = True) -> Response:
     """What is at a path."""
     found = await door.handles.start(name, lambda _, sandbox: sandbox.files.stat(path, follow=follow))
     return answer(file_record(found) | {"name": posixpath.basename(path.rstrip("/")) or "/"})
 
 
-@router.get("/list/{path:path}", operation_id="file_list", responses=said(list[Entry]))
+@router.get("/list/{path:rest}", operation_id="file_list", responses=said(list[Entry]))
 async def file_list(name: str, path: Inside, door: Asked) -> Response:
     """What is in a directory, by name."""
     found = await door.handles.start(name, lambda _, sandbox: sandbox.files.list(path))

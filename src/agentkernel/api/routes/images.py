@@ -52,7 +52,7 @@ async def image_prune(door: Asked, body: PruneBody | None = None) -> Response:
     return answer(list(await door.kernel.image_prune(door.caller, wanted.unused_for_s, wanted.backend)))
 
 
-@router.delete("/{reference:path}", operation_id="image_remove", responses=said(str))
+@router.delete("/{reference:rest}", operation_id="image_remove", responses=said(str))
 async def image_remove(reference: str, door: Asked, backend: Keeper = "") -> Response:
     """Forgets an image; 409 while a sandbox uses it."""
     await door.kernel.image_remove(door.caller, reference, backend)

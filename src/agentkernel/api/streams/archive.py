@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from agentkernel.api.doors import Asked
 from agentkernel.api.envelope import answer
+from agentkernel.api.shapes_answers import Unpacked, said
 from agentkernel.api.streams.answer import Flowing
 from agentkernel.api.streams.extract import Extraction
 from agentkernel.api.streams.files import Body
@@ -27,7 +28,7 @@ ARCHIVE: Final[dict[int | str, dict[str, Any]]] = {
 BODY: Final[dict[str, Any]] = {"requestBody": {"required": True, "content": {TAR: {"schema": {"type": "string", "format": "binary"}}}}}
 
 
-@router.get("/sandboxes/{name}/archive/{path:path}", operation_id="archive_download", response_class=Flowing, responses=ARCHIVE)
+@router.get("/sandboxes/{name}/archive/{path:rest}", operation_id="archive_download", response_class=Flowing, responses=ARCHIVE)
 async def archive_download(name: str, path: Inside, door: Asked) -> Flowing:
     """What is in a directory, as a tar archive with names relative to it; or one file. An answer that breaks off is no whole archive."""
 
@@ -39,7 +40,7 @@ async def archive_download(name: str, path: Inside, door: Asked) -> Flowing:
     return Flowing(source, TAR)
 
 
-@router.put("/sandboxes/{name}/archive/{path:path}", operation_id="archive_upload", openapi_extra=BODY)
+@router.put("/sandboxes/{name}/archive/{path:rest}", operation_id="archive_upload", openapi_extra=BODY, responses=said(Unpacked))
 async def archive_upload(name: str, path: Inside, request: Request, door: Asked) -> Response:
     """Extracts a tar archive, plain or gzip, into a directory, which is made where there is none.
 

@@ -65,7 +65,7 @@ async def events_stream(
     return flow(lambda: _trail(door, wanted, follow))
 
 
-@router.get("/sandboxes/{name}/watch/{path:path}", operation_id="file_watch", response_class=Flowing, responses=WATCHED)
+@router.get("/sandboxes/{name}/watch/{path:rest}", operation_id="file_watch", response_class=Flowing, responses=WATCHED)
 async def file_watch(name: str, path: Inside, door: Asked) -> Flowing:
     """Changes of a file, or of a directory's entries: `ready` once none is missed any more, then `change` for each."""
     return flow(lambda: _watch(door, name, path))

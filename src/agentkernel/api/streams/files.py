@@ -16,6 +16,7 @@ from starlette.responses import Response
 from agentkernel.abc import Files
 from agentkernel.api.doors import Asked
 from agentkernel.api.envelope import answer
+from agentkernel.api.shapes_answers import Uploaded, said
 from agentkernel.api.streams.answer import Flowing
 from agentkernel.api.streams.places import Inside, closing, opened
 from agentkernel.errors import AgentKernelError, InvalidInput
@@ -33,7 +34,7 @@ BODY: Final[dict[str, Any]] = {
 Mode = Annotated[str, Query(pattern="^[0-7]{1,4}$", description="Permission bits, in octal.")]
 
 
-@router.get("/sandboxes/{name}/download/{path:path}", operation_id="file_download", response_class=Flowing, responses=CONTENT)
+@router.get("/sandboxes/{name}/download/{path:rest}", operation_id="file_download", response_class=Flowing, responses=CONTENT)
 async def file_download(
     name: str,
     path: Inside,
@@ -58,7 +59,7 @@ async def file_download(
     return flowing
 
 
-@router.put("/sandboxes/{name}/upload/{path:path}", operation_id="file_upload", openapi_extra=BODY)
+@router.put("/sandboxes/{name}/upload/{path:rest}", operation_id="file_upload", openapi_extra=BODY, responses=said(Uploaded))
 async def file_upload(
     name: str, path: Inside, request: Request, door: Asked, mode: Mode = "644", parents: bool = False, append: bool = False
 ) -> Response:
