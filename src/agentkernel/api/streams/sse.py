@@ -78,9 +78,10 @@ def _unfinished(data: bytes) -> int:
             continue
         decoder = codecs.getincrementaldecoder("utf-8")()
         try:
-            return len(tail) - start if not decoder.decode(tail[start:]) else 0
+            decoder.decode(tail[start:])
         except UnicodeDecodeError:
             continue
+        return len(decoder.getstate()[0])
     return 0
 
 

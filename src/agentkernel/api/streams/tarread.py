@@ -138,8 +138,12 @@ async def members(intake: Intake) -> AsyncGenerator[Member, None]:
         if flag not in _KINDS or any(key.startswith(b"GNU.sparse") for key in extended):
             raise InvalidInput(f"{member.name[:80]!r} is of a kind that is not taken up here", hint="make the archive without --sparse")
         member, extended = _extend(member, extended), {}
+        padding = -member.size % BLOCK
+        if member.kind is Kind.FILE and member.name.endswith(b"/"):  # a directory, as before POSIX
+            await intake.skip(member.size)
+            member = replace(member, kind=Kind.DIRECTORY, size=0)
         yield member
-        await intake.skip(-member.size % BLOCK)
+        await intake.skip(padding)
 
 
 def _header(block: bytes) -> tuple[Member, bytes]:
@@ -193,6 +197,4 @@ def _extend(member: Member, extended: dict[bytes, bytes]) -> Member:
         if not size.isdigit() or len(size) > 19:
             raise InvalidInput("an extended header of the archive is damaged (a number)")
         member = replace(member, size=int(size))
-    if member.kind is Kind.FILE and member.name.endswith(b"/"):
-        return replace(member, kind=Kind.DIRECTORY, size=0)  # as before POSIX
     return member

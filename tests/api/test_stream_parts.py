@@ -1,0 +1,136 @@
+"""What streams are made of, alone: text and its cuts, archives in any pieces."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import tarfile
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agentkernel.api.streams.sse import Texts, event
+from agentkernel.api.streams.tarread import Intake, members
+from agentkernel.errors import InvalidInput
+
+
+def told(texts: Texts, pieces: list[tuple[int, bytes]]) -> list[tuple[int, dict[str, Any]]]:
+    ends = [0, 0, 0]
+    found = []
+    for stream, data in pieces:
+        if (said := texts.told(stream, ends[stream], data)) is not None:
+            found.append((stream, said))
+        ends[stream] += len(data)
+    return found + [(stream, said) for stream in (1, 2) if (said := texts.rest(stream)) is not None]
+
+
+def joined(found: list[tuple[int, dict[str, Any]]], stream: int) -> bytes:
+    return b"".join(
+        said["data"].encode() if "data" in said else base64.b64decode(said["base64"]) for number, said in found if number == stream
+    )
+
+
+PIECES = st.lists(st.tuples(st.sampled_from((1, 2)), st.binary(min_size=1, max_size=9) | st.text("aä€𝄞", min_size=1).map(str.encode)))
+
+
+@settings(deadline=None)
+@given(PIECES)
+def test_no_byte_is_lost_or_changed_on_the_way_to_text(pieces: list[tuple[int, bytes]]) -> None:
+    texts = Texts((0, 0))
+    found = told(texts, pieces)
+    whole = [b"".join(data for number, data in pieces if number == stream) for stream in (1, 2)]
+    assert [joined(found, 1), joined(found, 2)] == whole
+    assert texts.ends == f"{len(whole[0])},{len(whole[1])}"
+
+
+@settings(deadline=None)
+@given(st.text("aä€𝄞"), st.data())
+def test_text_that_is_cut_anywhere_stays_text(text: str, data: st.DataObject) -> None:
+    raw, pieces, begin = text.encode(), [], 0
+    while begin < len(raw):
+        end = data.draw(st.integers(begin + 1, len(raw)))
+        pieces.append((1, raw[begin:end]))
+        begin = end
+    found = told(Texts((0, 0)), pieces)
+    assert all("data" in said for _, said in found) and "".join(said["data"] for _, said in found) == text
+
+
+def test_output_that_is_gone_is_counted() -> None:
+    texts = Texts((10, 0))
+    assert texts.told(1, 15, b"x") == {"data": "x", "lost_bytes": 5}
+    assert texts.told(1, 16, b"\xe2\x82") is None and texts.ends == "16,0"
+    assert texts.told(1, 30, b"y") == {"data": "y", "lost_bytes": 14} and texts.ends == "31,0"
+
+
+def test_an_event_is_one_line_of_json_whatever_it_holds() -> None:
+    assert event({"data": "a\r\n\u2028b"}, name="stdout", ident="3,0") == b'event: stdout\nid: 3,0\ndata: {"data":"a\\r\\n\\u2028b"}\n\n'
+
+
+async def cut(content: bytes, size: int) -> AsyncIterator[bytes]:
+    for begin in range(0, len(content), size):
+        yield content[begin : begin + size]
+
+
+async def read(content: bytes, size: int) -> list[tuple[str, bytes, int, bytes]]:
+    found = []
+    intake = Intake(cut(content, size))
+    async for member in members(intake):
+        found.append((member.kind.name, member.name, member.mode, await intake.exactly(member.size)))
+    await intake.finish()
+    return found
+
+
+NAMES = st.text("aä/€ .", min_size=1, max_size=200).filter(lambda name: not name.endswith("/"))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(NAMES, st.binary(max_size=1500)), max_size=4),
+    st.sampled_from((tarfile.PAX_FORMAT, tarfile.GNU_FORMAT)),
+    st.sampled_from(("w", "w:gz")),
+    st.integers(1, 3000),
+)
+def test_archives_are_read_the_same_in_any_pieces(files: list[tuple[str, bytes]], kind: int, mode: str, size: int) -> None:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode=mode, format=kind) as tar:  # type: ignore[call-overload]
+        for name, data in files:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    with tarfile.open(fileobj=io.BytesIO(made.getvalue())) as tar:
+        expected = [("DIRECTORY" if each.isdir() else "FILE", each.name.rstrip("/"), each.mode) for each in tar]
+    found = asyncio.run(read(made.getvalue(), size))
+    assert [(kind_, name.decode().rstrip("/"), mode_) for kind_, name, mode_, _ in found] == expected
+    assert [data for kind_, _, _, data in found if kind_ == "FILE"] == [
+        data for (kind_, _, _), (_, data) in zip(expected, files, strict=True) if kind_ == "FILE"
+    ]
+
+
+def test_a_file_called_like_a_directory_is_one_and_its_data_is_passed_over() -> None:
+    member = tarfile.TarInfo("d/")
+    member.size = 700
+    content = member.tobuf(tarfile.GNU_FORMAT) + bytes(1024) + tarfile.TarInfo("f").tobuf(tarfile.GNU_FORMAT)
+    assert [(kind, name) for kind, name, _, _ in asyncio.run(read(content, 512))] == [("DIRECTORY", b"d/"), ("FILE", b"f")]
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=3000))
+def test_what_is_no_archive_is_refused_or_empty(content: bytes) -> None:
+    try:
+        assert asyncio.run(read(content, 700)) == []
+    except InvalidInput:
+        return
+    assert not content.strip(b"\0")
+
+
+def test_a_compressed_bomb_is_not_unpacked_further_than_it_is_taken() -> None:
+    """64 MiB of zeros are one block of the end, and behind that more than may be there."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz") as tar:
+        tar.fileobj.write(bytes(64 * 2**20))  # type: ignore[union-attr]
+    with pytest.raises(InvalidInput, match="behind the end"):
+        asyncio.run(read(made.getvalue(), 65536))
