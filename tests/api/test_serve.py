@@ -23,6 +23,12 @@ from unit import cli_harness
 
 DEADLINE_S = 60.0
 BODY = json.dumps({"command": ["echo", "hello"]}).encode()
+_AS_SYSTEMD = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 class Server:
@@ -246,6 +252,24 @@ def test_tls_is_spoken_where_there_is_a_certificate(tmp_path: Path) -> None:
             connection.sendall(request("/health", "Connection: close"))
             assert parsed(everything(connection)) == (200, {"success": True, "data": "ok"})
         assert server.end()[0] == 0
+
+
+def test_a_socket_that_a_service_manager_has_opened_is_taken(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _AS_SYSTEMD, str(listener.fileno()), *cli_harness.command_line("serve")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=tmp_path,
+            env=cli_harness.environment_in(tmp_path, AGENTKERNEL_HOME=str(tmp_path)),
+            pass_fds=[listener.fileno()],
+        )
+        with process:
+            server = Server(process)
+            assert server.port == listener.getsockname()[1]
+            assert server.ask("/health")[0] == 200
+            assert server.ask("/version")[0] == 401
+            assert server.end() == (0, "")
 
 
 def test_an_address_that_is_taken_is_said(tmp_path: Path) -> None:
