@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from agentkernel.config.tokens import TokenStore
 ME = Caller(principal="somebody", remote=True)
 HOST = (b"host", b"127.0.0.1:18888")
 JSON = (b"content-type", b"application/json")
+FILLED = {"name": "box", "path": "tmp/x", "reference": "alpine", "port": "80", "exec_id": "1", "job_id": "1"}
 Header = tuple[bytes, bytes]
 
 
@@ -72,9 +74,7 @@ def every_route() -> list[tuple[str, str]]:
     for router in ROUTERS:
         for route in router.routes:
             path = str(getattr(route, "path", ""))
-            for name, value in (("{path:path}", "tmp/x"), ("{reference:path}", "alpine"), ("{port}", "80"), ("{exec_id}", "1")):
-                path = path.replace(name, value)
-            path = path.replace("{name}", "box").replace("{job_id}", "1")
+            path = re.sub(r"\{(\w+)(?::\w+)?\}", lambda match: FILLED[match[1]], path)
             found += [(method, path) for method in sorted(getattr(route, "methods", None) or {"WEBSOCKET"})]
     return found
 

@@ -81,6 +81,7 @@ def test_files_may_be_longer_and_streams_as_long_as_they_are() -> None:
     assert body_limit("POST", "/sandboxes/box/files", SMALL) == 20
     assert body_limit("PUT", "/sandboxes/box/upload/tmp/x", SMALL) is None
     assert body_limit("PUT", "/sandboxes/box/archive/tmp", SMALL) is None
+    assert body_limit("PUT", "/sandboxes/box/upload/tmp/a\nb", SMALL) is None
     assert body_limit("POST", "/run", SMALL) == 10
     assert body_limit("POST", "/sandboxes/upload/exec", SMALL) == 10
     assert body_limit("GET", "/sandboxes/box/upload/tmp/x", SMALL) == 10

@@ -37,8 +37,8 @@ class Limits:
 
 
 # (path, methods) of JSON with files in it; and of streams, which may be of any length and are never held whole.
-_FILES: Final = (re.compile(r"/sandboxes/[^/]+/files(/.*)?"), frozenset({"PUT", "POST"}))
-_STREAMS: Final = (re.compile(r"/sandboxes/[^/]+/(upload|archive)/.*"), frozenset({"PUT", "POST"}))
+_FILES: Final = (re.compile(r"/sandboxes/[^/]+/files(/.*)?", re.DOTALL), frozenset({"PUT", "POST"}))
+_STREAMS: Final = (re.compile(r"/sandboxes/[^/]+/(upload|archive)/.*", re.DOTALL), frozenset({"PUT", "POST"}))
 
 
 def body_limit(method: str, path: str, limits: Limits) -> int | None:
