@@ -242,6 +242,11 @@ def test_the_door_carries_the_daemons_bytes(served: Served, request: pytest.Fixt
         while len(answer) < 24:
             answer += socket.recv()  # type: ignore[operator]
         assert answer.startswith(AGENT_MAGIC + epoch)
+        socket.send("text")
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                socket.recv()
+        assert closed.value.rcvd is not None and closed.value.rcvd.code == 1008
 
 
 def test_the_door_is_no_page(served: Served) -> None:

@@ -55,5 +55,8 @@ async def _out(websocket: WebSocket, reader: StreamReader) -> None:
 
 async def _in(websocket: WebSocket, writer: StreamWriter) -> None:
     while (message := await websocket.receive())["type"] != "websocket.disconnect":
-        writer.write(message.get("bytes") or b"")
+        data = message.get("bytes")
+        if data is None:
+            raise InvalidInput("the door takes binary frames alone")
+        writer.write(data)
         await writer.drain()

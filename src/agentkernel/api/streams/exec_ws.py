@@ -64,20 +64,19 @@ async def terminal(websocket: WebSocket, name: str, door: Asked) -> None:
 async def _serve(websocket: WebSocket, name: str, door: Door, kind: type[SocketBody]) -> None:
     async with opened(door, name) as sandbox:
         await websocket.accept()
-        try:
-            said = await first_message(websocket)
-            if isinstance(said, Mapping) and "exec_id" in said:
-                end = await _attached(websocket, name, door, sandbox, _read(AttachBody, said))
-            else:
-                end = await _started(websocket, name, door, sandbox, _command(_read(kind, said)))
+        with suppress(WebSocketDisconnect):  # whoever was served has gone
+            try:
+                said = await first_message(websocket)
+                if isinstance(said, Mapping) and "exec_id" in said:
+                    end = await _attached(websocket, name, door, sandbox, _read(AttachBody, said))
+                else:
+                    end = await _started(websocket, name, door, sandbox, _command(_read(kind, said)))
+            except AgentKernelError as error:
+                await fail(websocket, error)
+                raise
             if end is not None:
                 await say(websocket, end)
                 await websocket.close()
-        except AgentKernelError as error:
-            await fail(websocket, error)
-            raise
-        except WebSocketDisconnect:
-            return  # whoever was served has gone
 
 
 async def _started(websocket: WebSocket, name: str, door: Door, sandbox: Sandbox, command: Command) -> dict[str, Any] | None:
