@@ -37,7 +37,7 @@ def test_it_runs_as_who_it_is_to(served: Served, box: str) -> None:
 
 def test_one_that_does_not_start_and_one_whose_time_is_up_are_answers(served: Served, box: str) -> None:
     assert served.data("POST", f"{box}/exec", json={"command": ["no-such-program"]})["exit_code"] == 127
-    late = served.data("POST", f"{box}/exec", json={"command": ["sh", "-c", "echo so far; sleep 1000"], "timeout_s": 1})
+    late = served.data("POST", f"{box}/exec", json={"command": ["sh", "-c", "echo so far; sleep 1000"], "timeout_s": 2})
     assert (late["exit_code"], late["timed_out"], late["stdout"]) == (124, True, "so far\n")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 import schemathesis
-from api.stream_world import Served, served
+from api.stream_world import DEADLINE_S, Served, served
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import Case, checks
@@ -164,7 +164,7 @@ def test_what_is_answered_is_as_described(served: Served, api: Any, ident: str, 
     def ask(case: Case) -> None:
         if isinstance(case.body, dict) and "image" in case.body:
             case.body["pull"] = "never"  # no registry is asked for names that a generator made up
-        case.call_and_validate(checks=wanted)
+        case.call_and_validate(checks=wanted, timeout=DEADLINE_S)
 
     if mode is GenerationMode.POSITIVE:
         return ask()

@@ -48,7 +48,7 @@ def test_a_command_that_does_not_start_is_one_too(served: Served, body: object, 
 
 
 def test_a_command_whose_time_is_up_tells_what_it_had_printed(served: Served) -> None:
-    data = served.data("POST", "/run", json={"command": ["sh", "-c", "echo so far; sleep 1000"], "timeout_s": 1})
+    data = served.data("POST", "/run", json={"command": ["sh", "-c", "echo so far; sleep 1000"], "timeout_s": 2})
     assert (data["exit_code"], data["timed_out"], data["stdout"]) == (124, True, "so far\n")
 
 
