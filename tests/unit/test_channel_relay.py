@@ -38,7 +38,8 @@ class Screen:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     relay: Relay | None = None
 
-    def send(self, kind: int, ident: int, payload: bytes = b"", flags: int = 0) -> None:
+    def send(self, kind: int, ident: int, payload: bytes = b"", flags: int = 0, rest: bytes | memoryview = b"") -> None:
+        payload += rest
         if kind == FrameType.OUTPUT:
             offset, data = struct.unpack_from("<Q", payload)[0], payload[8:]
             kept = self.output[flags]

@@ -46,6 +46,7 @@ class Link:
         self._backlog: deque[memoryview] = deque()
         self._corked = False
         self._later: asyncio.TimerHandle | None = None
+        self._soon = False  # `_flush_soon` is called in the next turn
         self._urgent = False  # something in the backlog is waited for
         self._waiting = False  # for room in the kernel
         self._open = True
@@ -67,6 +68,15 @@ class Link:
             self.backlog_bytes += len(data)
             if self._later is None:
                 self._later = self._loop.call_later(_LATER_S, self._flush_later)
+
+    def send_soon(self, data: bytes) -> None:
+        """Writes with all that is sent in this turn of the loop: one system call, for which the other end wakes once."""
+        if self._open:
+            self._backlog.append(memoryview(data))
+            self.backlog_bytes += len(data)
+            if not self._soon:
+                self._soon = True
+                self._loop.call_soon(self._flush_soon)
 
     def flush(self, *, at_once: bool = False) -> None:
         """Writes what the kernel takes now; while a batch of frames is read, with their answers, but `at_once`."""
@@ -141,6 +151,10 @@ class Link:
                 self._waiting = False
                 self._loop.remove_writer(self._fd)
                 self._reader.drained()
+
+    def _flush_soon(self) -> None:
+        self._soon = False
+        self.flush()
 
     def _flush_later(self) -> None:
         self._later = None

@@ -33,8 +33,8 @@ class Client(Protocol):
         """Whether so much waits to be sent that output had better stay in the agent's ring."""
         ...
 
-    def send(self, kind: int, ident: int, payload: bytes = b"", flags: int = 0) -> None:
-        """Sends a frame, now or later."""
+    def send(self, kind: int, ident: int, payload: bytes = b"", flags: int = 0, rest: bytes | memoryview = b"") -> None:
+        """Sends a frame, now or later; `rest` is more of its payload, valid during the call."""
         ...
 
 
@@ -174,7 +174,7 @@ class Relay:
         self._has_input = False
 
     def _take(self, stream: int, offset: int, data: memoryview | bytes) -> None:
-        self._client.send(FrameType.OUTPUT, self.ident, OFFSET.pack(offset) + data, stream)
+        self._client.send(FrameType.OUTPUT, self._execution.ident, OFFSET.pack(offset), stream, data)
         if self._client.is_full:
             self.reader.pause()
 

@@ -17,6 +17,7 @@ Sink = Callable[[int, memoryview | bytes], None]
 MAX_OFFSET: Final = 2**62  # no process gets there; sums stay within the wire's u64
 MAX_STDIN_CHUNK: Final = 65_536
 MAX_UNCONFIRMED: Final = 262_144  # input kept for a repeat, whatever limit the agent states
+_MUCH = 2 * MAX_OUTPUT  # of the joined chunks: each costs its reader a turn, and half a ring goes on filling meanwhile
 _SMALL = 4096  # a chunk below it is joined with its neighbour: a drip of single bytes must not cost an object each
 _MANY = 256  # from this many queued chunks on, small ones are joined even across the other stream's
 
@@ -155,14 +156,19 @@ class OutputQueue:
                 self._drop_oldest(stream)
 
     def take(self) -> tuple[int, bytes] | None:
-        """The next chunk, None when there is none now."""
+        """The next chunk, None when there is none now: what waits of one stream, as far as it is not much, is one."""
         if not self._queue:
             return None
         stream, data = self._queue.popleft()
+        taken, count = [data], len(data)
+        while self._queue and self._queue[0][0] == stream and count + len(self._queue[0][1]) <= _MUCH:
+            data = self._queue.popleft()[1]
+            taken.append(data)
+            count += len(data)
         if self._tails[stream] is data:
             self._tails[stream] = None
-        self._held[stream] -= len(data)
-        return stream, bytes(data)
+        self._held[stream] -= count
+        return stream, bytes(data) if len(taken) == 1 else b"".join(taken)
 
     def pour(self, sink: Sink) -> None:
         """From now on gives every chunk to `sink` at once, which counts as consumed; starts with what is queued."""

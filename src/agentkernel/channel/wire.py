@@ -45,9 +45,11 @@ def encode_hello(epoch: bytes, version_min: int = VERSION, version_max: int = VE
     return HELLO.pack(HOST_MAGIC, epoch, version_min, version_max, 0)
 
 
-def encode_frame(tag: int, kind: int, ident: int, payload: bytes | memoryview = b"", flags: int = 0) -> bytes:
-    """One frame. The caller has checked that the payload fits (`MAX_PAYLOAD`)."""
-    return b"".join((HEADER.pack(len(payload), kind, flags, 0, ident), payload, TAG.pack(tag)))
+def encode_frame(
+    tag: int, kind: int, ident: int, payload: bytes | memoryview = b"", flags: int = 0, rest: bytes | memoryview = b""
+) -> bytes:
+    """One frame; `rest` is more of its payload. The caller has checked that they fit (`MAX_PAYLOAD`)."""
+    return b"".join((HEADER.pack(len(payload) + len(rest), kind, flags, 0, ident), payload, rest, TAG.pack(tag)))
 
 
 def encode_fields(fields: list[tuple[int, bytes]]) -> bytes:

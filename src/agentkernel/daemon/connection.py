@@ -67,14 +67,17 @@ class Connection:
         """See `relay.Client`."""
         return not self._open or self._link.backlog_bytes > BACKLOG_LIMIT_BYTES
 
-    def send(self, kind: int, ident: int, payload: bytes = b"", flags: int = 0) -> None:
+    def send(self, kind: int, ident: int, payload: bytes = b"", flags: int = 0, rest: bytes | memoryview = b"") -> None:
         """See `relay.Client`; dropped when the client is gone."""
-        if kind == FrameType.OUTPUT:
-            try:
-                failpoint("daemon.exec.output")
-            except OSError as error:  # as of a socket that fails: noticed after what is being done
-                self._loop.call_soon(self._close, str(error))
-        self._link.send(encode_frame(self._tag, kind, ident, payload, flags))
+        frame = encode_frame(self._tag, kind, ident, payload, flags, rest)
+        if kind != FrameType.OUTPUT:
+            self._link.send(frame)
+            return
+        try:
+            failpoint("daemon.exec.output")
+        except OSError as error:  # as of a socket that fails: noticed after what is being done
+            self._loop.call_soon(self._close, str(error))
+        self._link.send_soon(frame)
 
     def refuse(self, ident: int, error: AgentKernelError) -> None:
         """FAILED: the request failed, or was not taken."""
