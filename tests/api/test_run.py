@@ -104,6 +104,29 @@ def test_half_a_surrogate_pair_is_no_byte(served: Served) -> None:
         assert response.status_code == 400, body
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "null",
+        "[]",
+        "{",
+        '{"command":' + "[" * 200_000,
+        '{"command":["true"],"pids":' + "9" * 5000 + "}",
+        '{"command":["true"],"timeout_s":NaN}',
+        '{"command":["true"],"timeout_s":1e999}',
+        '{"' + "a" * 500_000 + '":1}',
+        b'{"command":["\xff"]}',
+    ],
+    ids=["empty", "null", "list", "cut", "deep", "huge number", "NaN", "infinity", "long name", "no UTF-8"],
+)
+def test_a_body_that_is_no_such_object_is_refused_in_few_words(served: Served, content: str | bytes) -> None:
+    response = served.http.post("/run", content=content, headers={"content-type": "application/json"})
+    said = response.json()
+    assert (response.status_code, said["success"]) == (400, False)
+    assert len(said["error"]) < 300
+
+
 def test_an_unknown_field_suggests_the_nearest(served: Served) -> None:
     said = served.http.post("/run", json={"command": ["true"], "timout_s": 1}).json()
     assert said["hint"] == "did you mean 'timeout_s'?"

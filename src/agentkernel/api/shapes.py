@@ -15,6 +15,7 @@ from agentkernel.model.names import suggest
 from agentkernel.units import MAX_DURATION_S
 
 MAX_WORDS = 4096
+SHOWN = 64
 
 Seconds = Annotated[float, Field(ge=0, le=MAX_DURATION_S, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -38,7 +39,8 @@ class Body(BaseModel):
         if isinstance(data, dict):
             for name in data:
                 if name not in cls.model_fields:
-                    raise UnknownKey(f"the body has no field {name!r}", hint=suggest(str(name), cls.model_fields))
+                    shown = str(name)[:SHOWN]  # a body may be all one name
+                    raise UnknownKey(f"the body has no field {shown!r}", hint=suggest(shown, cls.model_fields))
         return data
 
 

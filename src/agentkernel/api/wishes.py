@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from agentkernel.abc import Caller
 from agentkernel.api.shapes import (
+    SHOWN,
     BatchBody,
     CommandBody,
     CreateBody,
@@ -140,7 +141,7 @@ def environment_of(given: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
     for text in given:
         name, equals, value = text.partition("=")
         if not equals:
-            raise InvalidInput(f"{text!r} is no variable", hint="write NAME=VALUE")
+            raise InvalidInput(f"{text[:SHOWN]!r} is no variable", hint="write NAME=VALUE")
         found[validate_environment_name(name)] = _plain(value)
     return found
 
@@ -179,7 +180,7 @@ def content_of(given: str | FileBody) -> bytes:
 def path_of(text: str) -> str:
     """An absolute path inside, as it is: what `..` means only the sandbox knows. Raises InvalidInput."""
     if not text.startswith("/"):
-        raise InvalidInput(f"{text!r} is no absolute path inside the sandbox", hint="start it with /")
+        raise InvalidInput(f"{text[:SHOWN]!r} is no absolute path inside the sandbox", hint="start it with /")
     return _plain(text)
 
 
@@ -198,7 +199,7 @@ def _plain(text: str, *, nul: bool = False) -> str:
     except UnicodeEncodeError:
         raise InvalidInput("half of a surrogate pair stands for no byte") from None
     if b"\0" in data and not nul:
-        raise InvalidInput(f"{text!r} contains a NUL byte", hint="remove the NUL byte")
+        raise InvalidInput(f"{text[:SHOWN]!r} contains a NUL byte", hint="remove the NUL byte")
     return text
 
 
@@ -214,7 +215,7 @@ def _check_host(caller: Caller, paths: Sequence[str]) -> None:
         )
     for path in paths:
         if not path.startswith("/"):
-            raise InvalidInput(f"{path!r} is no absolute path of the server's host")
+            raise InvalidInput(f"{path[:SHOWN]!r} is no absolute path of the server's host")
 
 
 def _operators(environment: Mapping[str, str]) -> tuple[Layer, ...]:
