@@ -117,6 +117,14 @@ def test_the_operators_settings_hold_where_the_body_says_nothing(environment: di
     assert asked(environment, memory_mb=128).memory_bytes == 128 * 2**20
 
 
+def test_the_operators_timeout_holds_where_a_run_has_none(environment: dict[str, str]) -> None:
+    environment |= {"AGENTKERNEL_TIMEOUT": "5m"}
+    for said, timeout_s in (({}, 300.0), ({"timeout_s": 2}, 2.0), ({"timeout_s": 0}, None)):
+        assert run_of(RunBody.model_validate({"command": ["x"], **said}), environment, HERE)[1].timeout_s == timeout_s
+        batch = BatchBody.model_validate({"commands": [{"command": ["x"]}], **said})
+        assert batch_of(batch, environment, HERE, 1)[1][0].timeout_s == timeout_s
+
+
 def test_what_the_operators_own_runs_are_shown_and_given_is_nobody_elses(environment: dict[str, str], tmp_path: Path) -> None:
     _configure(
         environment,

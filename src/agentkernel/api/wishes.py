@@ -29,8 +29,8 @@ from agentkernel.api.shapes import (
     UserBody,
 )
 from agentkernel.config.invocation import ids_of
-from agentkernel.config.load import Layer, users_settings
-from agentkernel.config.options import asked_for, command_of, create_options
+from agentkernel.config.load import Layer, Settings, users_settings
+from agentkernel.config.options import asked_for, command_of, create_options, seconds
 from agentkernel.config.secrets import checked_values
 from agentkernel.config.values import USER, is_path_image
 from agentkernel.errors import InvalidInput, Refused
@@ -65,14 +65,16 @@ def sandbox_of(body: SandboxBody, environment: Mapping[str, str], caller: Caller
         InvalidInput, UnknownKey: a value is wrong, or the operator's files are.
     """
     variables = {} if body.env is None else {"environment": environment_of(body.env)}
-    return _asked(body, environment, caller, variables)
+    return _asked(body, environment, caller, _operators(environment), variables)
 
 
-def _asked(body: SandboxBody, environment: Mapping[str, str], caller: Caller, variables: Mapping[str, object]) -> SandboxRequest:
+def _asked(
+    body: SandboxBody, environment: Mapping[str, str], caller: Caller, operators: Settings, variables: Mapping[str, object]
+) -> SandboxRequest:
     given = body.model_dump(include=_PLAIN, exclude_none=True)
     options = {_OPTIONS.get(name, name): value * MIB if name.endswith("_mb") else value for name, value in given.items()}
     _check_host(caller, [text for text in (body.directory, *(body.mounts or ()), _path_of(body.image)) if text])
-    request = asked_for({**options, **variables}, base=NOWHERE, environment=environment, below=_operators(environment))
+    request = asked_for({**options, **variables}, base=NOWHERE, environment=environment, below=operators.layers)
     return replace(
         request if body.secrets is None else _with_secrets(request, body.secrets),
         mount_cwd=None if request.directory is not None else False,
@@ -85,14 +87,16 @@ def _asked(body: SandboxBody, environment: Mapping[str, str], caller: Caller, va
 def run_of(body: RunBody, environment: Mapping[str, str], caller: Caller) -> tuple[SandboxRequest, Command, bytes]:
     """The sandbox, the command in it and the command's input. The variables are the command's alone: ready sandboxes have none."""
     command, data = exec_of(body)
-    return replace(_asked(body, environment, caller, {}), argv=command.argv), command, data
+    operators = _operators(environment)
+    request = replace(_asked(body, environment, caller, operators, {}), argv=command.argv)
+    return request, replace(command, timeout_s=_timeout(body.timeout_s, operators)), data
 
 
 def batch_of(
     body: BatchBody, environment: Mapping[str, str], caller: Caller, output_bytes: int
 ) -> tuple[SandboxRequest, tuple[Command, ...]]:
     """The sandbox that each of the commands gets one of; so many bytes of each of its streams are kept."""
-    options = {"timeout": body.timeout_s, "output_limit_bytes": output_bytes}
+    options = {"timeout": _timeout(body.timeout_s, _operators(environment)), "output_limit_bytes": output_bytes}
     commands = tuple(_command(each.command, options) for each in body.commands)
     return sandbox_of(body, environment, caller), commands
 
@@ -218,13 +222,20 @@ def _check_host(caller: Caller, paths: Sequence[str]) -> None:
             raise InvalidInput(f"{path[:SHOWN]!r} is no absolute path of the server's host")
 
 
-def _operators(environment: Mapping[str, str]) -> tuple[Layer, ...]:
-    """The layers below the request, without what is for the operator's own runs."""
+def _timeout(given: float | None, operators: Settings) -> float | None:
+    """Seconds; None: never. What the operator says holds where the body says nothing."""
+    return seconds("timeout_s", operators.get("timeout") if given is None else given)
+
+
+def _operators(environment: Mapping[str, str]) -> Settings:
+    """The settings below the request, without what is for the operator's own runs."""
     settings = users_settings(cwd=NOWHERE, environment=environment, flags={})
-    return tuple(
-        Layer(kind=layer.kind, values={key: given for key, given in layer.values.items() if key not in _OPERATORS_OWN})
-        for layer in settings.layers
-        if layer.values
+    return Settings(
+        layers=tuple(
+            Layer(kind=layer.kind, values={key: given for key, given in layer.values.items() if key not in _OPERATORS_OWN})
+            for layer in settings.layers
+            if layer.values
+        )
     )
 
 
