@@ -23,6 +23,8 @@ class Live:
     recorded: set[int] = field(default_factory=set)  # exec ids of detached commands whose output, and end, is recorded
     unnamed: int = 0  # more of them, whose ids are not known
     connections: int = 0  # to its published ports
+    visits: int = 0  # of those who need it running for a while
+    visit_by: float | None = None  # it runs for visitors alone and has none: stopped then, unless one comes before
 
     @property
     def sandbox_id(self) -> str:
@@ -31,8 +33,8 @@ class Live:
 
     @property
     def is_in_use(self) -> bool:
-        """Whether somebody waits for a command in it, or is connected to a port of its."""
-        return bool(self.commands) or self.unnamed > 0 or self.connections > 0
+        """Whether somebody waits for a command in it, is connected to a port of its, or visits it."""
+        return bool(self.commands) or self.unnamed > 0 or self.connections > 0 or self.visits > 0
 
 
 class Registry:
