@@ -3,7 +3,7 @@
 Permission bits and symlinks are kept; owners, times, hard links, setuid bits and devices are not. `target` is the copy's own name: what is
 there is replaced file by file, directories are merged. What fails half-way, or is killed, leaves what was copied, and whatever it was to
 replace is there as it was or whole and new. On the host no file is ever there in part; inside one of at most 256 KiB may be, where none
-was before. What else a kill leaves has a name that begins with `.agentkernel-`, and a directory that was being filled may have another mode.
+was before. What else a kill leaves has a name that begins with `.agentkernel-`; a directory that was being filled may have another mode.
 """
 
 from __future__ import annotations
