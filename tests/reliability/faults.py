@@ -18,7 +18,7 @@ _PARTS = {
 }
 # Once in a store's life, by the hour, of sandboxes of another kind, or of acts that never come to that step: tested elsewhere.
 _NOT_HERE = re.compile(
-    r"^images\.|^store\.make|\.prune\.|^engine\.expire|^pool\.remove|^namespaces\.undo|\.boot\.left|\.boot\.undo\.(tree|range|records)"
+    r"^client\.|\.visit\.|^images\.|^store\.make|\.prune\.|^engine\.expire|^pool\.remove|^namespaces\.undo|\.boot\.left|\.boot\.undo\.(tree|range|records)"
     r"|^namespaces\.(stop|recover|sweep)\.(tree|range)|^namespaces\.stop\.records"
 )
 _POOLED = re.compile(r"^pool\.|^namespaces\.sweep|\.taken$")  # a pool's sandboxes have no rows, so a sweep finds those of the killed
