@@ -97,6 +97,31 @@ async def test_a_visit_that_is_cancelled_has_ended(kernel: Kernel) -> None:
     assert (await kernel.info(caller, "box")).status.value == "stopped"
 
 
+async def test_of_the_log_of_a_command_that_prints_fast_nothing_is_missing_untold(
+    client: AsyncClient, request: pytest.FixtureRequest
+) -> None:
+    whole = {
+        1: b"".join(b"%d\n" % number for number in range(1, 500001)),
+        2: b"".join(b"%d\n" % number for number in range(500001, 600001)),
+    }
+    box = await client.create(name="box")
+    process = await box.spawn("sh", "-c", "seq 1 500000; seq 500001 600000 >&2")
+    assert (await process.wait()).exit_code == 0
+    reached, missing = {1: 0, 2: 0}, 0
+    async with asyncio.timeout(60):
+        while reached[2] < len(whole[2]):
+            reached, missing = {1: 0, 2: 0}, 0
+            async for entry in box.logs():
+                begin = reached[entry.stream]
+                reached[entry.stream] += entry.missing or len(entry.data)
+                missing += entry.missing
+                assert entry.missing or entry.data == whole[entry.stream][begin : reached[entry.stream]]
+    assert reached == {1: len(whole[1]), 2: len(whole[2])}
+    if "daemon" in request.node.name:  # in process a command runs before its recording has begun
+        assert missing == 0
+    await box.remove(force=True)
+
+
 async def test_logs_are_followed_until_the_sandbox_is_removed_whatever_it_is_called(client: AsyncClient) -> None:
     box = await client.create(name="box")
     await box.spawn("sh", "-c", "echo one; while [ ! -e /tmp/go ]; do sleep 0.01; done; echo two")

@@ -63,6 +63,20 @@ def test_a_recording_goes_on_without_doubling(tmp_path: Path) -> None:
     assert LogFile(str(tmp_path)).has_ended(1)
 
 
+def test_what_is_missing_is_told_with_its_amount_and_once(tmp_path: Path) -> None:
+    log = LogFile(str(tmp_path))
+    log.write(1.0, 1, 1, 0, b"abc")
+    log.write(2.0, 1, 1, 10, b"klm")
+    log.write(3.0, 1, 2, 5, b"err")
+    log.close()
+    again = LogFile(str(tmp_path))
+    assert again.position(1) == (13, 8)
+    again.write(4.0, 1, 1, 12, b"mn")
+    again.close()
+    told = [(entry.stream, entry.offset, entry.missing or entry.data) for entry in _all(tmp_path)]
+    assert told == [(1, 0, b"abc"), (1, 3, 7), (1, 10, b"klm"), (2, 0, 5), (2, 5, b"err"), (1, 13, b"n")]
+
+
 def test_much_output_is_many_entries_of_which_each_has_its_time(tmp_path: Path) -> None:
     log = LogFile(str(tmp_path))
     printed = os.urandom(3 * PIECE_BYTES + 5)

@@ -116,9 +116,15 @@ class Execution:
         if watcher in self.watchers:
             self.watchers.remove(watcher)
 
-    def tap(self, tap: Tap) -> None:
-        """One more reader, which gets its bytes once the agent has been asked for them."""
+    def tap(self, tap: Tap, *, early: bool = False) -> None:
+        """One more reader, which gets its bytes once the agent has been asked for them.
+
+        `early`: of a command whose START is not answered yet it gets all that comes behind the answer, unasked: before the agent could
+        be asked again it may have dropped what it has sent.
+        """
         self.output.taps.append(tap)
+        if early and self.phase is Phase.STARTING:
+            tap.ask()
         self.refresh()
 
     def untap(self, tap: Tap) -> None:

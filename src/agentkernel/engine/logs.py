@@ -81,9 +81,11 @@ class Logs:
             while True:
                 bell.clear()
                 for number, entry in enumerate(reader.more(), 1):
-                    if entry.is_output and entry.at > since and exec_id in (0, entry.exec_id):
+                    missing = entry.missing
+                    if (entry.is_output or missing) and entry.at > since and exec_id in (0, entry.exec_id):
                         given.append(reader.mark(entry))
-                        yield LogEntry(at=entry.at, exec_id=entry.exec_id, stream=entry.kind, data=entry.data)
+                        data = b"" if missing else entry.data
+                        yield LogEntry(at=entry.at, exec_id=entry.exec_id, stream=entry.stream, data=data, missing=missing)
                     if number % AT_ONCE == 0:
                         await asyncio.sleep(0)
                 if not follow or sandbox_id not in self._core.census:

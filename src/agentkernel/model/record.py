@@ -183,3 +183,4 @@ class LogEntry:
     exec_id: int
     stream: int  # 1 stdout, 2 stderr
     data: bytes
+    missing: int = 0  # bytes of the stream that were not recorded, here; then there is no data
