@@ -12,6 +12,7 @@ import pytest
 from unit.engine_world import ANN, World
 
 from agentkernel.engine.logfile import HEADER, NEWER, OLDER, PIECE_BYTES, Entry, LogFile, Mark, Reader
+from agentkernel.engine.registry import ENDED_KEPT, Recorded
 from agentkernel.errors import NotFound
 from agentkernel.model.command import Command, ExitStatus
 from agentkernel.model.inspection import ProcessRecord
@@ -197,6 +198,21 @@ async def test_a_detached_command_is_recorded_and_goes_on_being_after_a_crash(wo
     assert [entry.data for entry in await _logs(again, since=entries[-1].at)] == [b"second"]
     assert await _logs(again, exec_id=6) == []
     machine.finished.set()
+
+
+def test_of_commands_that_were_recorded_those_that_run_and_the_last_are_known() -> None:
+    recorded = Recorded()
+    recorded.begin(1)
+    for exec_id in range(2, 3 * ENDED_KEPT):
+        recorded.begin(exec_id)
+        assert exec_id in recorded
+        recorded.end(exec_id)
+    assert 1 in recorded and 3 * ENDED_KEPT - 1 in recorded and 2 not in recorded
+    assert len(recorded) == 1 + ENDED_KEPT
+    recorded.end(1)
+    recorded.begin(1)
+    recorded.end(1)
+    assert 1 in recorded and len(recorded) == ENDED_KEPT
 
 
 async def test_who_reads_on_is_given_what_is_behind(world: World) -> None:
