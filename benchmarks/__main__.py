@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from agentkernel.errors import AgentKernelError
-from benchmarks import capacity, endurance, machine, network, running, shell, starting
+from benchmarks import capacity, contained, endurance, machine, network, running, shell, starting
 from benchmarks.contenders import UnmeasurableError
 from benchmarks.figures import Figure, table
 
@@ -32,6 +32,13 @@ TIMED: dict[str, tuple[Benchmark, int]] = {
     "daemon-memory": (capacity.daemon_memory, 1),
     "burst": (capacity.burst, 1),
     "egress": (network.egress, 5),
+    "exec-each": (contained.exec_each, 200),
+    "cold-each": (contained.cold_each, 20),
+    "run-each": (contained.run_each, 20),
+    "burst-each": (contained.burst_each, 1),
+    "pool-each": (contained.pool_each, 20),
+    "memory-each": (contained.memory_each, 1),
+    "cost-each": (contained.cost_each, 5),
     "cycles": (endurance.cycles, endurance.CYCLES),
 }
 SUSTAINED: dict[str, Callable[[float, Path], Awaitable[list[Figure]]]] = {

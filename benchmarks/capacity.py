@@ -7,12 +7,12 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from agentkernel.abc import Kernel
+from agentkernel.benchmark.timing import Contender, distribution
 from agentkernel.model.command import Command
 from agentkernel.model.record import CreateOptions
 from agentkernel.model.request import SandboxRequest
 from benchmarks.contenders import CALLER, UnmeasurableError, cold, kernel, sandbox
-from benchmarks.figures import Figure, distribution
+from benchmarks.figures import Figure
 from benchmarks.host import first_processes, proportional_kib, reset_peak, resident_kib
 from benchmarks.served import NO_POOLS, served
 from benchmarks.starting import TRUE
@@ -94,11 +94,11 @@ async def burst(n: int, cwd: Path) -> list[Figure]:
     """A hundred sandboxes at once, each with a first command, in process and through the daemon."""
     del n
     async with served() as daemon:
-        return [await _burst("in process", kernel(), cwd), await _burst("daemon", daemon.door, cwd)]
+        return [await burst_of("in process", cold(kernel(), TRUE, cwd)), await burst_of("daemon", cold(daemon.door, TRUE, cwd))]
 
 
-async def _burst(name: str, door: Kernel, cwd: Path) -> Figure:
-    run = cold(door, TRUE, cwd)
+async def burst_of(name: str, run: Contender) -> Figure:
+    """A hundred times at once, after one that does not count."""
     await run()
     took: list[float] = []
     failures: list[str] = []

@@ -2,59 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from agentkernel.abc import Caller, Kernel, Sandbox
 from agentkernel.assembly import build_engine
-from agentkernel.model.command import Command
+from agentkernel.benchmark.program import program
+from agentkernel.benchmark.subject import succeed
+from agentkernel.benchmark.timing import Contender
 from agentkernel.model.request import Grant, SandboxRequest
 
-WARM_UP_ROUNDS = 3
 DOCKER_IMAGE = "alpine:3.20"
 CALLER = Caller(principal="benchmark")
-Contender = Callable[[], Awaitable[None]]
 
 
 class UnmeasurableError(Exception):
     """Something that a figure needs is not here; the text says what."""
-
-
-async def take_turns(contenders: Mapping[str, Contender], rounds: int) -> dict[str, list[float]]:
-    """Times each contender once per round, so that a busy moment of the machine hits all of them; seconds."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(-WARM_UP_ROUNDS, rounds):
-        for name, contender in contenders.items():
-            start = time.perf_counter()
-            await contender()
-            if number >= 0:
-                times[name].append(time.perf_counter() - start)
-    return times
-
-
-def program(argv: tuple[str, ...], environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> Contender:
-    """Starts a program in a directory (this one), its output thrown away, and waits for its end."""
-    path = shutil.which(argv[0])
-    if path is None:
-        raise UnmeasurableError(f"{argv[0]} is not installed")
-    surroundings = dict(os.environ if environment is None else environment)
-
-    async def run() -> None:
-        null = (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)
-        with contextlib.chdir(cwd or "."):
-            pid = os.posix_spawn(path, argv, surroundings, file_actions=[null])
-        _, status = os.waitpid(pid, 0)
-        if status != 0:
-            raise UnmeasurableError(f"{' '.join(argv)} ended with status {status}")
-
-    return run
 
 
 def bwrap(*command: str) -> Contender:
@@ -86,24 +53,18 @@ def sandbox(door: Kernel, argv: tuple[str, ...], cwd: Path) -> AbstractAsyncCont
     return door.sandbox(CALLER, request_for(argv, cwd))
 
 
-def request_for(argv: tuple[str, ...], cwd: Path) -> SandboxRequest:
-    """What a user asks for who says nothing but the command."""
-    return SandboxRequest(argv=as_bytes(argv), cwd=str(cwd), backend="namespaces", host_environment=dict(os.environ))
+def request_for(argv: tuple[str, ...], cwd: Path, backend: str = "namespaces", image: str | None = None) -> SandboxRequest:
+    """What a user asks for who says nothing but the command, the backend and perhaps the image."""
+    return SandboxRequest(argv=as_bytes(argv), cwd=str(cwd), backend=backend, image=image, host_environment=dict(os.environ))
 
 
-async def succeed(target: Sandbox, argv: tuple[str, ...]) -> None:
-    """Runs a command that must succeed."""
-    result = await target.exec(Command(argv=as_bytes(argv)))
-    if result.exit_code != 0:
-        raise UnmeasurableError(f"{' '.join(argv)} ended with {result.exit_code} in the sandbox: {result.stderr[:200]!r}")
-
-
-def cold(door: Kernel, argv: tuple[str, ...], cwd: Path) -> Contender:
+def cold(door: Kernel, argv: tuple[str, ...], cwd: Path, backend: str = "namespaces", image: str | None = None) -> Contender:
     """Create, run, destroy."""
+    request = request_for(argv, cwd, backend, image)
 
     async def run() -> None:
-        async with sandbox(door, argv, cwd) as (made, _):
-            await succeed(made, argv)
+        async with door.sandbox(CALLER, request) as (made, _):
+            await succeed(made, *argv)
 
     return run
 

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from agentkernel.abc import Kernel
+from agentkernel.benchmark.timing import Contender, distribution, take_turns
 from agentkernel.model.record import CreateOptions
 from agentkernel.model.request import SandboxRequest
-from benchmarks.contenders import CALLER, Contender, cold, kernel, take_turns
-from benchmarks.figures import Figure, distribution
+from benchmarks.contenders import CALLER, cold, kernel
+from benchmarks.figures import Figure
 from benchmarks.host import Leaks, Standing, resident_kib
 from benchmarks.served import PASSING_POOLS, served
 from benchmarks.starting import TRUE

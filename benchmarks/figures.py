@@ -1,33 +1,12 @@
-"""What a benchmark reports: figures, each with its promise, and distributions of times."""
+"""What a benchmark reports: figures, each with its promise."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from statistics import median
 from typing import Any
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Distribution:
-    """Times of one contender, in milliseconds; percentiles by nearest rank."""
-
-    n: int
-    p50: float
-    p95: float
-    p99: float
-    best: float
-    worst: float
-
-
-def distribution(samples_s: Sequence[float]) -> Distribution:
-    """Summarises times given in seconds."""
-    ordered = sorted(samples_s)
-    rank = [ordered[min(len(ordered), math.ceil(len(ordered) * share)) - 1] for share in (0.95, 0.99)]
-    values = (median(ordered), *rank, ordered[0], ordered[-1])
-    p50, p95, p99, best, worst = (round(1000 * value, 4) for value in values)
-    return Distribution(n=len(ordered), p50=p50, p95=p95, p99=p99, best=best, worst=worst)
+from agentkernel.benchmark.timing import Distribution
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

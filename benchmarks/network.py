@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from agentkernel.abc import Sandbox
+from agentkernel.benchmark.timing import Contender, distribution, take_turns
 from agentkernel.model.command import Command
 from agentkernel.model.rules import parse_rule
-from benchmarks.contenders import CALLER, Contender, UnmeasurableError, as_bytes, kernel, request_for, take_turns
-from benchmarks.figures import Figure, distribution
+from benchmarks.contenders import CALLER, UnmeasurableError, as_bytes, kernel, request_for
+from benchmarks.figures import Figure
 
 STREAM_BYTES = 512 * 1024 * 1024
 ROUND_TRIPS = 300  # of each turn

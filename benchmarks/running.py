@@ -6,14 +6,15 @@ import asyncio
 from pathlib import Path
 
 from agentkernel import AsyncClient, AsyncSandbox, Client, Sandbox
-from benchmarks.contenders import Contender, UnmeasurableError, cold, program, take_turns
-from benchmarks.figures import Distribution, Figure, distribution
-from benchmarks.served import NO_POOLS, Served, served
+from agentkernel.benchmark.program import program
+from agentkernel.benchmark.timing import Contender, Distribution, distribution, take_turns
+from benchmarks.contenders import UnmeasurableError, cold
+from benchmarks.figures import Figure
+from benchmarks.served import NO_POOLS, PAUSE_S, Served, served
 from benchmarks.starting import TRUE
 from benchmarks.yardstick import SPAWN_MS, slowness
 
 BAR_MS = 2.0
-PAUSE_S = 0.05  # between commands as people and agents give them
 
 
 async def warm_exec(n: int, cwd: Path) -> list[Figure]:

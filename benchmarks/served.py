@@ -10,12 +10,13 @@ import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from agentkernel.abc import Kernel
 from agentkernel.assembly import build_client
+from agentkernel.benchmark.timing import Contender
 from agentkernel.channel.dialect import OfDoor
 from agentkernel.channel.door import encode_once
 from agentkernel.channel.messages import Start
@@ -26,10 +27,12 @@ from agentkernel.client.connection import Connection, Daemon
 from agentkernel.model.codec import to_json
 from agentkernel.model.command import Command
 from agentkernel.model.record import KernelStatus, PoolState
-from benchmarks.contenders import CALLER, Contender, UnmeasurableError, as_bytes, request_for
+from benchmarks.contenders import CALLER, UnmeasurableError, as_bytes, request_for
 from benchmarks.host import Leaks, Standing
 
 PATIENCE_S = 30.0
+PAUSE_S = 0.05  # between commands as people and agents give them
+_POLL_S = 0.01
 _NOTHING = Start(argv=())
 POOL_IDLE_S = 2.0  # so that what is left after a load is soon counted without the pools
 NO_POOLS = "[pool]\nenabled = false\n"
@@ -70,7 +73,7 @@ class Served:
         while not holds((await self.status()).pools):
             if time.monotonic() > deadline:
                 raise UnmeasurableError(otherwise)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(_POLL_S)
 
     @asynccontextmanager
     async def runs(self, argv: tuple[str, ...], cwd: Path) -> AsyncIterator[Contender]:
@@ -136,4 +139,14 @@ def own_home(settings: str = "") -> Iterator[tuple[Path, dict[str, str]]]:
         file.write_text(settings)
         environment = {key: value for key, value in os.environ.items() if key != "AGENTKERNEL_SOCKET"}
         own = {"AGENTKERNEL_HOME": str(home / "ak"), "XDG_CONFIG_HOME": str(home / "config"), "AGENTKERNEL_BACKEND": "namespaces"}
-        yield home, environment | own
+        try:
+            yield home, environment | own
+        finally:
+            _end_services(home)
+
+
+def _end_services(home: Path) -> None:
+    """Ends Podman's services that sandboxes there were made by; by themselves they would end some time after their last use."""
+    for record in (home / "ak" / "run" / "podman").glob("*/pid"):
+        with suppress(OSError, ValueError):
+            os.kill(int(record.read_text()), signal.SIGTERM)

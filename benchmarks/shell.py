@@ -7,16 +7,10 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.contenders import (
-    CALLER,
-    UnmeasurableError,
-    bwrap,
-    command_line,
-    docker_run,
-    program,
-    take_turns,
-)
-from benchmarks.figures import Distribution, Figure, distribution
+from agentkernel.benchmark.program import program
+from agentkernel.benchmark.timing import Distribution, distribution, take_turns
+from benchmarks.contenders import CALLER, UnmeasurableError, bwrap, command_line, docker_run
+from benchmarks.figures import Figure
 from benchmarks.served import own_home, served
 
 NAME = "bench"

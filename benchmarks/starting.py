@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.contenders import bwrap, cold, kernel, program, static_program, take_turns
-from benchmarks.figures import Figure, distribution
+from agentkernel.benchmark.program import program
+from agentkernel.benchmark.timing import distribution, take_turns
+from benchmarks.contenders import bwrap, cold, kernel, static_program
+from benchmarks.figures import Figure
 from benchmarks.yardstick import BWRAP_MS, slowness
 
 TRUE = ("/usr/bin/true",)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.contenders import bwrap, take_turns
-from benchmarks.figures import distribution
+from agentkernel.benchmark.timing import distribution, take_turns
+from benchmarks.contenders import bwrap
 
 # p50 in milliseconds beside which the bars in milliseconds and per second were set: two cores, Linux 6.x, a quiet moment.
 BWRAP_MS = 2.57  # `bwrap --unshare-all` with the host's /usr, /proc, /dev, /tmp: namespaces, mounts, start and end of a process

@@ -2,6 +2,7 @@
 #include "builtin.h"
 
 #include "clock.h"
+#include "connect.h"
 #include "descriptor.h"
 
 #include <linux/in.h>
@@ -31,19 +32,16 @@ static sysret connect_to(int family, const void *address, unsigned length)
     return error ? error : fd;
 }
 
-static uint16_t network_order(uint64_t port)
+static uint16_t network_order(uint16_t port)
 {
     return (uint16_t)(port >> 8 | port << 8);
 }
 
-static sysret connect_tcp(const char *text)
+sysret connect_loopback(uint16_t port)
 {
     struct sockaddr_in v4 = {.sin_family = AK_AF_INET};
     struct sockaddr_in6 v6 = {.sin6_family = AK_AF_INET6};
-    uint64_t port;
     sysret fd;
-    if (!ak_parse_u64(text, 10, &port) || port == 0 || port > 65535)
-        return -EINVAL;
     memcpy(&v4.sin_addr, "\x7f\0\0\1", 4); /* 127.0.0.1 */
     v4.sin_port = v6.sin6_port = network_order(port);
     v6.sin6_addr.s6_addr[15] = 1; /* ::1 */
@@ -53,6 +51,14 @@ static sysret connect_tcp(const char *text)
         return second >= 0 ? second : fd;
     }
     return fd;
+}
+
+static sysret connect_tcp(const char *text)
+{
+    uint64_t port;
+    if (!ak_parse_u64(text, 10, &port) || port == 0 || port > 65535)
+        return -EINVAL;
+    return connect_loopback((uint16_t)port);
 }
 
 static sysret connect_unix(const char *path)
@@ -129,6 +135,15 @@ static int relay(int connection)
     return 0;
 }
 
+int connect_join(int connection)
+{
+    /* Each direction must go on while the other one is full. */
+    (void)descriptor_nonblocking(connection, true);
+    (void)descriptor_nonblocking(0, true);
+    (void)descriptor_nonblocking(1, true);
+    return relay(connection);
+}
+
 int builtin_connect(char *const *argv)
 {
     sysret fd = -EINVAL;
@@ -136,11 +151,5 @@ int builtin_connect(char *const *argv)
         fd = connect_tcp(argv[1]);
     else if (ak_streq(argv[0], "unix"))
         fd = connect_unix(argv[1]);
-    if (fd < 0)
-        return (int)-fd;
-    /* Each direction must go on while the other one is full. */
-    (void)descriptor_nonblocking((int)fd, true);
-    (void)descriptor_nonblocking(0, true);
-    (void)descriptor_nonblocking(1, true);
-    return relay((int)fd);
+    return fd < 0 ? (int)-fd : connect_join((int)fd);
 }

@@ -1,8 +1,9 @@
-/* The guest binary's command line: `enter` builds a sandbox and becomes its agent, `agent` is the agent alone. */
+/* The guest binary's command line: `enter` builds a sandbox and becomes its agent, `agent` is the agent alone, `connect` a program's way out. */
 #include "sys.h"
 
 #include "agent.h"
 #include "builtin.h"
+#include "connect.h"
 #include "enter.h"
 
 static int usage(void)
@@ -10,6 +11,7 @@ static int usage(void)
     static const char text[] = "usage: agentkernel-guest enter --plan-fd N --status-fd M\n"
                                "       agentkernel-guest agent --listen-fd N | --listen PATH | --listen-any PATH | --stream FD|PATH\n"
                                "       agentkernel-guest relay PATH\n"
+                               "       agentkernel-guest connect HOST PORT\n"
                                "       agentkernel-guest version\n";
     (void)ak_write_all(2, text, sizeof text - 1);
     return 2;
@@ -30,6 +32,8 @@ int ak_main(int argc, char **argv)
         return agent_main(argc - 2, argv + 2);
     if (argc == 3 && ak_streq(argv[1], "relay"))
         return relay(argv[2]);
+    if (argc >= 2 && ak_streq(argv[1], "connect"))
+        return connect_main(argc - 2, argv + 2, argv + argc + 1);
     if (argc == 2 && ak_streq(argv[1], "version")) {
         (void)ak_write_all(1, "protocol 1\n", 11);
         return 0;

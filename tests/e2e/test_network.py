@@ -105,6 +105,47 @@ def test_a_project_can_close_hosts_and_needs_trust_to_open_them(agentkernel: Age
     assert agentkernel(*argv, f"http://127.0.0.1:{site}/").stdout == b"403"
 
 
+HOLD = """
+import socket, sys
+def asked():
+    proxy = socket.create_connection(("127.0.0.1", 3128), timeout=20)
+    try:
+        proxy.sendall(sys.argv[1].encode())
+        return proxy, proxy.recv(65536)[9:12].decode()
+    except (ConnectionResetError, BrokenPipeError): return proxy, "closed"
+held = [asked() for _ in range(3)]
+print(*(answer or "closed" for _, answer in held))
+"""
+
+
+def test_connections_beyond_the_limit_are_closed_at_once(agentkernel: AgentKernel, site: int) -> None:
+    head = f"CONNECT 127.0.0.1:{site} HTTP/1.1\r\nHost: 127.0.0.1:{site}\r\n\r\n"
+    argv = ("run", "-q", "--max-connections", "2", "--allow-host", f"127.0.0.1:{site}", "--", "/usr/bin/python3", "-c", HOLD, head)
+    done = agentkernel(*argv)
+    assert done.stdout == b"200 200 closed\n", done.stderr
+
+
+@needs("curl")
+@pytest.mark.parametrize("profile", ["moderate", "permissive"])
+def test_beyond_its_bytes_a_sandbox_reaches_nothing(agentkernel: AgentKernel, site: int, profile: str) -> None:
+    ask = f"curl -sS -o /dev/null -w '%{{http_code}} ' http://127.0.0.1:{site}/"
+    rules = ("--profile", profile, "--max-bytes", "400", "--allow-host", f"127.0.0.1:{site}")
+    done = agentkernel("run", "-q", *rules, *DIRECT, "--", "sh", "-c", f"{ask}; {ask}; {ask}")
+    answers = done.stdout.split()
+    assert (answers[0], answers[2]) == (b"200", b"429"), done.stdout + done.stderr  # the second is cut off
+
+
+def test_a_project_can_lower_limits_and_needs_trust_to_raise_them(agentkernel: AgentKernel) -> None:
+    project = agentkernel.directory / "agentkernel.toml"
+    script = "import socket\nprint([socket.getaddrinfo(f'n{each}.example.com', 80) and each for each in range(11)])"
+    project.write_text("[network]\nmax_lookups = 1\n")
+    done = agentkernel("run", "-q", "--allow-host", "*.example.com", "--", "/usr/bin/python3", "-c", script)
+    assert done.returncode == 1 and b"gaierror" in done.stderr
+    project.write_text("[network]\nmax_lookups = 101\n")
+    done = agentkernel("run", "--", "true")
+    assert done.returncode != 0 and b"network.max_lookups" in done.stderr
+
+
 def test_a_program_that_speaks_socks_reaches_any_tcp_server_that_a_rule_names(agentkernel: AgentKernel) -> None:
     script = """
 import socket, struct, sys

@@ -113,6 +113,8 @@ LOOSENING = {
     '[security]\nprofile = "permissive"': "security.profile",
     '[security.domains]\nallow = ["example.com"]': "security.domains.allow",
     '[network]\nports = ["8080:80"]': "network.ports",
+    "[network]\nmax_connections = 513": "network.max_connections",
+    "[network]\nmax_lookups = 101": "network.max_lookups",
     "[security]\nmount_cwd = true": "security.mount_cwd",
     "[security]\nmount_home = true": "security.mount_home",
     "[security]\npass_env = true": "security.pass_env",
@@ -150,6 +152,7 @@ TIGHTENING = [
     "[security]\nnetwork = true",  # as moderate gives it: by the user's rules
     '[security.domains]\nallow = []\nblock = ["example.com"]\nallowlist_only = true',
     "[network]\nports = []\ntransparent = false",
+    '[network]\nmax_connections = 512\nmax_lookups = 1\nmax_bytes = "500MB"',
     "mounts = []\nfiles = []\n[environment]\n",
 ]
 
@@ -174,18 +177,23 @@ def test_every_setting_is_in_one_of_the_two_lists_above() -> None:
         "security.domains.block",
         "security.domains.allowlist_only",
         "network.transparent",
+        "network.max_bytes",
         "security.read_only",
     }
 
 
 def test_what_the_user_set_is_the_bar_for_the_project(host: Host) -> None:
     host.write(
-        "user", 'timeout = "60s"\n[isolation]\nminimum = "vm"\n[resources]\nmemory = "2GiB"\n[security]\nread_only = true\nnetwork = true\n'
+        "user",
+        'timeout = "60s"\n[isolation]\nminimum = "vm"\n[resources]\nmemory = "2GiB"\n[security]\nread_only = true\nnetwork = true\n'
+        '[network]\nmax_bytes = "100MB"\nmax_connections = 8\n',
     )
     host.write("project", '[resources]\nmemory = "1GiB"\n[security]\nnetwork = true\n')
     assert host.load().get("resources.memory") == 1024 * MIB
     for text in (
         'timeout = "61s"',
+        '[network]\nmax_bytes = "101MB"',
+        "[network]\nmax_connections = 9",
         "timeout = 0",
         '[isolation]\nminimum = "container"',
         '[resources]\nmemory = "3GiB"',
@@ -495,6 +503,7 @@ def test_every_variable_is_read(host: Host) -> None:
     }
     samples |= {"resources.disk": "1g", "security.profile": "permissive"}
     samples |= {"security.domains.allow": "a.example", "security.domains.block": "a.example:443 b.example", "network.ports": "80 81:82"}
+    samples |= {"network.max_connections": "8", "network.max_bytes": "500MB", "network.max_lookups": "5"}
     for setting in SETTINGS:
         if setting.environment:
             value = samples.get(setting.key, "on")

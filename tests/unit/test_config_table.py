@@ -14,7 +14,7 @@ from agentkernel.config.unsupported import UNSUPPORTED
 from agentkernel.config.values import SWITCH
 from agentkernel.errors import AgentKernelError, InvalidInput
 from agentkernel.model.isolation import IsolationLevel
-from agentkernel.model.network import PortRule, Rule
+from agentkernel.model.network import EgressLimits, PortRule, Rule
 from agentkernel.model.request import SandboxRequest
 from agentkernel.model.spec import Bind, StorageKind
 
@@ -67,6 +67,7 @@ def test_every_option_of_run_is_there() -> None:
     wanted = (
         "--image --backend --profile --no-network --network --mount-cwd --no-mount-cwd --mount-home --no-mount-home --pass-env --no-pass-env "
         "--allow-host --deny-host --only-hosts --no-only-hosts -p --publish --transparent-network --no-transparent-network "
+        "--max-connections --max-bytes "
         "--read-only --no-read-only -e --env --dir --mount --memory --cpus --pids --disk --storage --timeout --min-isolation --config --user --name"
     )
     parser = argparse.ArgumentParser()
@@ -101,9 +102,7 @@ def test_a_request_carries_every_setting(tmp_path: Path) -> None:
     words += (
         "--memory 64m --cpus 1.5 --pids 9 --disk 1g --storage disk --min-isolation container --user 5:6 --dir src --image alpine:3 -e A=1"
     )
-    words += (
-        " --allow-host example.com --allow-host 10.0.0.0/8:5432 --deny-host *.example.org --only-hosts -p 8080:80 --no-transparent-network"
-    )
+    words += " --allow-host example.com --allow-host 10.0.0.0/8:5432 --deny-host *.example.org --only-hosts -p 8080:80 --no-transparent-network --max-connections 7 --max-bytes 2k"
     request = request_for(tmp_path, *words.split(), "--mount", "src:/data:ro", environment={"LANG": "C"})
     assert request == SandboxRequest(
         argv=(b"true",),
@@ -118,6 +117,7 @@ def test_a_request_carries_every_setting(tmp_path: Path) -> None:
         deny_hosts=(Rule(host="*.example.org"),),
         only_hosts=True,
         transparent_network=False,
+        egress_limits=EgressLimits(connections=7, bytes_total=2048),
         ports=(PortRule(port=80, host_port=8080),),
         mount_cwd=False,
         mount_home=False,

@@ -154,8 +154,15 @@ def test_own_places_are_in_memory_or_in_the_layer() -> None:
 def test_small_files_are_shown_but_for_those_that_the_engine_writes() -> None:
     root = replace(SPEC.root, files=(RootFile(path="/etc/hosts", content=b""), RootFile(path="/etc/own", content=b"x")))
     plan = plan_of(replace(SPEC, root=root, network=NetworkMode.FILTERED, user=ROOT), NAMING)
-    assert [file.path for file in plan.files] == ["/etc/own", "/etc/agentkernel/apt.conf"]
+    assert [file.path for file in plan.files] == ["/etc/own", "/etc/agentkernel/apt.conf", "/etc/ssh/ssh_config.d/agentkernel.conf"]
     assert plan.resolver == "127.0.0.1"
+
+
+def test_the_guest_is_shown_to_programs_only_where_the_network_is_filtered() -> None:
+    shown = "/etc/agentkernel/bin"
+    for network in NetworkMode:
+        directories = plan_of(replace(SPEC, network=network), NAMING).guest_directories
+        assert directories == (("/.agentkernel/bin", shown) if network is NetworkMode.FILTERED else ("/.agentkernel/bin",))
 
 
 def test_what_is_shown_of_the_host_comes_outer_places_first() -> None:

@@ -8,13 +8,13 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_network
 
 import pytest
 from egress_world import RESOLVER, TRANSPARENT, WAIT_S, Agent, InProcess, Program, echo, loopback_rules, names, serving, tunnelled
 
 from agentkernel.channel.wire import FIRST_CREDIT_BYTES
-from agentkernel.egress import reach
+from agentkernel.egress import connecting
 from agentkernel.egress.names import SYNTHETIC
 from agentkernel.model.network import Base, EgressLimits, EgressRules, Rule, Verdict
 from agentkernel.model.rules import parse_rule
@@ -79,7 +79,7 @@ async def test_a_refusal_says_which_rule_and_what_to_ask_for(proxy: InProcess) -
     answer = await program.read_all()
     assert answer.startswith(b"HTTP/1.1 403 ")
     assert b'"code": "egress_denied"' in answer
-    assert b"agentkernel network allow" in answer
+    assert b'"rule": "private address"' in answer and b"agentkernel network log" in answer
     decision = await agent.decision(Verdict.DENIED, host="inner.test")
     assert (decision.address, decision.rule) == ("10.1.2.3", "private address")
 
@@ -416,10 +416,80 @@ async def test_port_0_is_nowhere(proxy: InProcess) -> None:
 async def test_hints_name_what_helps(proxy: InProcess) -> None:
     agent = Agent()
     proxy.join(agent, EgressRules(deny=(parse_rule("*.tracker.test"),)))
-    for host, helps in (("inner.test", "network allow NAME 10.1.2.3:443"), ("a.tracker.test", "network forget NAME '*.tracker.test'")):
+    for host, helps in (
+        ("inner.test", "the address range that it leads to, which `agentkernel network log NAME` shows"),
+        ("10.1.2.3", "network allow NAME 10.1.2.3:443"),
+        ("a.tracker.test", "network forget NAME '*.tracker.test'"),
+    ):
         program = agent.connect()
         await program.write(f"CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n\r\n".encode())
         assert helps.encode() in await program.read_all()
+
+
+@pytest.mark.parametrize(
+    ("rules", "rule"),
+    [
+        (EgressRules(), "private address"),
+        (EgressRules(deny=(parse_rule("10.1.2.0/24"),)), "deny 10.1.2.0/24"),
+        (EgressRules(base=Base.NONE, allow=(parse_rule("inner.test:443"),)), "private address"),
+    ],
+)
+async def test_a_refusal_tells_the_host_what_a_name_leads_to_and_the_sandbox_not(proxy: InProcess, rules: EgressRules, rule: str) -> None:
+    agent = Agent()
+    proxy.join(agent, rules)
+    for head in (
+        b"CONNECT inner.test:443 HTTP/1.1\r\nHost: inner.test:443\r\n\r\n",
+        b"GET http://inner.test:443/ HTTP/1.1\r\nHost: inner.test:443\r\n\r\n",
+    ):
+        program = agent.connect()
+        await program.write(head)
+        answer = await program.read_all()
+        assert answer.startswith(b"HTTP/1.1 403 inner.test leads to ")
+        assert b"10.1" not in answer
+        told = await agent.decision(Verdict.DENIED, host="inner.test", rule=rule)
+        assert told.address == "10.1.2.3" and "10.1.2.3" in told.reason
+        agent.decisions.clear()
+
+
+async def test_a_failure_names_no_rule_by_which_a_name_is_known_to_lead_somewhere(proxy: InProcess) -> None:
+    async with serving(echo) as port:
+        pass  # nobody listens there any more
+    agent = Agent()
+    proxy.join(agent, loopback_rules(port))
+    program = agent.connect()
+    await program.write(f"CONNECT echo.test:{port} HTTP/1.1\r\nHost: echo.test:{port}\r\n\r\n".encode())
+    answer = await program.read_all()
+    assert answer.startswith(b"HTTP/1.1 502 ") and b"127.0.0" not in answer and b'"rule": "allowed address"' in answer
+    assert (await agent.decision(Verdict.FAILED)).rule == f"allow 127.0.0.0/8:{port}"
+
+
+async def test_neighbours_of_this_host_are_private_and_opened_by_their_range_alone(proxy: InProcess) -> None:
+    proxy.server._around.own = lambda: frozenset({ip_network("203.0.113.0/24"), ip_network("2001:db8:7::/64")})
+    agent = Agent()
+    proxy.join(agent, EgressRules())
+    for host in ("203.0.113.9", "[2001:db8:7::9]"):
+        program = agent.connect()
+        await program.write(f"CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n\r\n".encode())
+        assert (await program.read_all()).startswith(b"HTTP/1.1 403 ")
+        await agent.decision(Verdict.DENIED, host=host.strip("[]"), rule="address of the host's own network")
+
+
+async def test_bytes_beyond_the_limit_end_every_connection_with_a_decision_that_says_so(proxy: InProcess) -> None:
+    async with serving(echo) as port:
+        agent = Agent()
+        proxy.join(agent, loopback_rules(port), EgressLimits(bytes_total=10_000))
+        idle, busy = await tunnelled(agent, "127.0.0.1", port), await tunnelled(agent, "echo.test", port)
+        await idle.write(b"hello")
+        assert await idle.read(5) == b"hello"
+        await busy.write(bytes(8_000))
+        for program in (idle, busy):
+            assert await program.closed() == errno.ECONNRESET
+        for host in ("127.0.0.1", "echo.test"):
+            decision = await agent.decision(Verdict.DENIED, host=host)
+            assert (decision.rule, decision.port) == ("limit bytes", port) and "used up the bytes" in decision.reason
+        program = agent.connect()
+        await program.write(f"GET http://127.0.0.1:{port}/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+        assert (await program.read_all()).startswith(b"HTTP/1.1 429 ")
 
 
 async def test_rules_that_change_while_this_hosts_addresses_are_not_to_be_had_close_what_is_open(proxy: InProcess) -> None:
@@ -444,7 +514,7 @@ async def test_connections_leave_descriptors_for_what_belongs_to_all(proxy: InPr
         agent = Agent()
         proxy.join(agent, loopback_rules(port))
         kept = await tunnelled(agent, "127.0.0.1", port)
-        monkeypatch.setattr(reach, "SPARE_FILES", 1 << 40)
+        monkeypatch.setattr(connecting, "SPARE_FILES", 1 << 40)
         refused = agent.connect()
         await refused.write(f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
         assert b"Too many open files" in await refused.read_all()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 from egress_world import Agent, InProcess, Program, echo, loopback_rules, names, serving
 
-from agentkernel.model.network import EgressRules, Verdict
+from agentkernel.model.network import EgressLimits, EgressRules, Verdict
 
 
 @pytest.fixture
@@ -200,6 +200,20 @@ async def test_an_answer_before_the_whole_request_ends_the_connection(proxy: InP
         assert (await program.read_head()).startswith(b"HTTP/1.1 413 ")
         assert await program.read(2) == b"no"
         await program.until(lambda: program.is_over)
+
+
+@pytest.mark.parametrize("status", [b"103 Early Hints", b"200 OK"])
+async def test_the_heads_of_answers_count_among_the_bytes_that_it_may_transfer(proxy: InProcess, status: bytes) -> None:
+    async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 %b\r\nX-Data: %b\r\n\r\n" % (status, b"x" * 10_000))
+        await reader.read()
+
+    async with serving(server) as port:
+        agent = Agent()
+        proxy.join(agent, loopback_rules(port), EgressLimits(bytes_total=10_000))
+        await ask(agent.connect(), port, "/")
+        assert (await agent.decision(Verdict.DENIED)).rule == "limit bytes"
 
 
 async def test_the_client_waits_for_100_continue(proxy: InProcess) -> None:

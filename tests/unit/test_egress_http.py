@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import http.server
 import io
@@ -14,11 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentkernel.egress.attempt import Attempt, RefusedError, failed
 from agentkernel.egress.http import Origin, Request, RequestReader, parse_authority, render_connect
 from agentkernel.egress.http_body import LINE_LIMIT, BodyReader, Framing, Kind, framed, last_piece
 from agentkernel.egress.http_fields import HEAD_LIMIT, BadMessage
-from agentkernel.egress.http_refusal import ask_for, render_refusal
+from agentkernel.egress.http_refusal import ask_for, render_refusal, render_refused
 from agentkernel.egress.http_response import Response, ResponseReader
+from agentkernel.policy.egress import Told
 
 SEED = 20261122
 ORIGIN = Origin("example.com", 443, 443)
@@ -66,6 +69,7 @@ def test_a_request_of_a_proxys_client_is_written_anew_for_the_server() -> None:
     assert found.render() == b"GET /a/b?c=d HTTP/1.1\r\nHost: example.com\r\nUser-Agent: curl/8\r\nAccept: */*\r\n\r\n"
     assert found.render(close=True).endswith(b"Accept: */*\r\nConnection: close\r\n\r\n")
     assert found.render(absolute=True).startswith(b"GET http://example.com/a/b?c=d HTTP/1.1\r\nHost: example.com\r\n")
+    assert b"\r\nX-For-Proxy: 1\r\n" in found.render(absolute=True, more=((b"X-For-Proxy", b"1"),))
 
 
 @pytest.mark.parametrize(
@@ -824,7 +828,26 @@ def test_a_refusal_teaches() -> None:
     found = response(data)
     assert (found.status, found.reason, found.framing) == (403, b"no rule allows example.com:443", Framing(Kind.LENGTH, len(content)))
     assert b"\r\nContent-Type: application/json\r\n" in head and head.endswith(b"\r\nConnection: close")
-    assert response(render_refusal(407, "x", "y")).fields[-1][0] == b"Cache-Control"
+
+
+@pytest.mark.parametrize(
+    ("refused", "status", "code", "rule", "hint"),
+    [
+        (RefusedError("no", rule="none"), 403, "egress_denied", "none", "agentkernel network allow NAME a.test:443"),
+        (RefusedError("no", rule="deny a.test"), 403, "egress_denied", "deny a.test", "agentkernel network forget NAME 'a.test'"),
+        (RefusedError("to 10.9", rule="private").guarded(Told("p", "no")), 403, "egress_denied", "p", "the address range"),
+        (RefusedError("to 10.9", rule="deny 10.9.0.0/16").guarded(Told("d", "no")), 403, "egress_denied", "d", "the rule be forgotten"),
+        (RefusedError("no", rule="secret", code="secret_refused"), 403, "secret_refused", "secret", ""),
+        (RefusedError("no", rule="limit bytes", number=errno.EDQUOT), 429, "egress_limited", "limit bytes", ""),
+        (failed("no", rule="allow 10.9.0.0/16", told_rule="allowed address"), 502, "egress_failed", "allowed address", ""),
+        (failed("no", rule="public", number=errno.ETIMEDOUT), 504, "egress_failed", "public", ""),
+    ],
+)
+def test_a_refusal_says_what_helps_and_not_where_a_name_leads(refused: RefusedError, status: int, code: str, rule: str, hint: str) -> None:
+    data = render_refused(refused, Attempt(lambda _: None, "http", "a.test", 443), "GET")
+    told = json.loads(data.partition(b"\r\n\r\n")[2])["error"]
+    assert (response(data).status, told["code"], told["message"], told["rule"]) == (status, code, "no", rule)
+    assert hint in told["hint"] and bool(hint) == bool(told["hint"]) and b"10.9" not in data
 
 
 def test_a_refusal_cannot_be_made_to_say_more() -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
 import socket
+import subprocess
+import sys
 import threading
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
 from egress_world import Agent, InProcess, loopback_rules, names
@@ -16,8 +20,9 @@ from hypothesis import strategies as st
 from agentkernel.egress import names as synthetic
 from agentkernel.egress import resolving, telling
 from agentkernel.egress.messages import MAX_MESSAGE_BYTES, read
-from agentkernel.egress.own import OwnAddresses
-from agentkernel.egress.reach import names_port, parse_proxy
+from agentkernel.egress.own import OwnAddresses, addresses_of, network_of
+from agentkernel.egress.proxied import parse_proxy
+from agentkernel.egress.reach import names_port
 from agentkernel.egress.resolving import Resolver, UnresolvedError
 from agentkernel.egress.telling import Teller
 from agentkernel.errors import ProtocolViolation
@@ -154,6 +159,65 @@ def test_this_host_has_its_loopback_addresses_and_the_one_that_it_connects_from(
         except OSError:
             return  # no route anywhere
         assert ip_address(probe.getsockname()[0]) in own
+
+
+def test_of_a_point_to_point_link_only_this_end_is_the_hosts() -> None:
+    one, other, all_of_them = (ip_address(f"203.0.113.{last}").packed for last in (5, 6, 255))
+    assert set(addresses_of({1: other, 2: one})) == {ip_address("203.0.113.5")}
+    assert set(addresses_of({1: one, 4: all_of_them})) == {ip_address("203.0.113.5"), ip_address("203.0.113.255")}
+
+
+@pytest.mark.parametrize(
+    ("address", "length", "network"),
+    [
+        ("203.0.113.5", 24, "203.0.113.0/24"),
+        ("203.0.113.5", 31, "203.0.113.4/31"),
+        ("203.0.113.5", 32, ""),
+        ("203.0.113.5", 8, "203.0.0.0/8"),
+        ("203.0.113.5", 7, ""),
+        ("203.0.113.5", 0, ""),
+        ("2001:db8:1:2::5", 64, "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::5", 128, ""),
+        ("2001:db8::", 16, "2001::/16"),
+        ("2000::", 3, ""),
+    ],
+)
+def test_a_network_is_more_than_one_address_and_less_than_the_internet(address: str, length: int, network: str) -> None:
+    assert [str(each) for each in network_of(ip_address(address).packed, length)] == ([network] if network else [])
+    assert list(network_of(None, length)) == []
+
+
+NETWORKS = """
+from agentkernel.egress.own import OwnAddresses
+print(*sorted(str(each) for each in OwnAddresses()() if "/" in str(each)))
+"""
+INTERFACES = """
+ip link add d0 type dummy 2>/dev/null || { ip link add d0 type veth peer name d1 && ip link set d1 up; } || exit 77
+ip link set d0 up
+ip address add 203.0.113.5/24 dev d0
+ip address add 198.51.100.9/32 dev d0
+ip -6 address add 2001:db8:7::5/64 dev d0 nodad
+ip -6 route add 2001:db8:8::/64 dev d0 proto ra
+ip -6 route add 2001:db8:9::/64 dev d0 proto static
+ip -6 route add 2001:db8:a::/64 via 2001:db8:7::1 dev d0 proto ra
+ip -6 route add default dev d0 proto ra
+exec "$@"
+"""
+
+
+def test_the_networks_of_interfaces_are_known_and_those_behind_routers_are_not() -> None:
+    if shutil.which("unshare") is None or shutil.which("ip") is None:
+        pytest.skip("this host has no unshare, or no ip")
+    argv = ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", INTERFACES, "sh", sys.executable, "-c", NETWORKS]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip(f"this host makes no network for a test: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["2001:db8:7::/64", "2001:db8:8::/64", "203.0.113.0/24", "fe80::/64"], done.stderr
+
+
+def test_this_host_is_in_the_network_of_its_loopback_interface() -> None:
+    assert ip_network("127.0.0.0/8") in OwnAddresses()()
 
 
 def test_a_port_is_named_by_the_rule_that_allowed() -> None:

@@ -53,7 +53,13 @@ class World:
 
 @asynccontextmanager
 async def world(
-    tmp_path: Path, *, value: str | None = VALUE, trusted: bool = True, leaves: bool = True, **bound: str
+    tmp_path: Path,
+    *,
+    value: str | None = VALUE,
+    trusted: bool = True,
+    leaves: bool = True,
+    limits: EgressLimits | None = None,
+    **bound: str,
 ) -> AsyncIterator[World]:
     outside = public_authority(HOST, OTHER)
     trust = tmp_path / "trust.pem"
@@ -64,7 +70,7 @@ async def world(
     async with site(outside.leaves[HOST]) as one, site(outside.leaves[OTHER]) as two:
         key = secret(f"{HOST}:{one.port}", **bound)
         second = secret(f"{OTHER}:{two.port}", name="OTHER_KEY", placeholder="agentkernel-secret-" + "b" * 32)
-        session = gate.join(agent, loopback_rules(one.port, two.port))
+        session = gate.join(agent, loopback_rules(one.port, two.port), limits)
         values = {} if value is None else {"KEY": value}
         session.set_secrets(credentials(inside, key, second, trust=trust, OTHER_KEY="another-value", **values))
         try:
@@ -115,6 +121,14 @@ async def test_a_server_that_closes_between_requests_is_connected_to_again(tmp_p
         for _ in range(3):
             assert " 200 " in (await client.get(f"{HOST}:{here.one.port}", Authorization=PLACEHOLDER))[0]
         assert here.one.connections == 3
+
+
+async def test_the_heads_of_answers_count_among_the_bytes_that_it_may_transfer(tmp_path: Path) -> None:
+    async with world(tmp_path, limits=EgressLimits(bytes_total=10_000)) as here:
+        here.one.answer = lambda head, body: b"HTTP/1.1 200 OK\r\nX-Data: %b\r\nContent-Length: 0\r\n\r\n" % (b"x" * 10_000)
+        client = await here.client()
+        await client.tls.send(f"GET / HTTP/1.1\r\nHost: {HOST}:{here.one.port}\r\nAuthorization: {PLACEHOLDER}\r\n\r\n".encode())
+        assert (await here.agent.decision(Verdict.DENIED, host=HOST)).rule == "limit bytes"
 
 
 @pytest.mark.parametrize("chunked", [False, True])

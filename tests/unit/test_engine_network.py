@@ -36,6 +36,7 @@ class Session:
     rules: list[EgressRules]  # the first and those that followed
     agent: TunnelPeer
     decided: Callable[[Decision], None]
+    limits: EgressLimits
     frames: list[tuple[int, int, int, bytes]] = field(default_factory=list)
     resets: int = 0
     closed: bool = False
@@ -72,7 +73,7 @@ class Proxy:
     ) -> Session:
         if self.failure is not None:
             raise self.failure
-        session = Session(sandbox_id, [rules], agent, decided)
+        session = Session(sandbox_id, [rules], agent, decided, limits)
         self.sessions.append(session)
         return session
 
@@ -124,6 +125,15 @@ async def test_nothing_is_made_for_a_sandbox_that_connects_to_nothing(world: Wor
     await engine.close()
     assert (proxy.closed, proxy.sessions[0].closed) == (1, True)
     assert world.machines[made.sandbox_id].peer is None
+
+
+async def test_a_sandbox_joins_with_its_own_limits(world: World, proxy: Proxy) -> None:
+    engine = world.engine(egress=proxy.make)
+    limits = EgressLimits(connections=3, lookups_per_s=4, bytes_total=5)
+    made = await _made(engine, world, egress_limits=limits)
+    _connect(world, made.sandbox_id)
+    assert proxy.sessions[0].limits == limits
+    await engine.close()
 
 
 async def test_frames_go_both_ways_as_they_are(world: World, proxy: Proxy) -> None:

@@ -14,6 +14,7 @@ from agentkernel.abc import Caller
 from agentkernel.engine.engine import Engine
 from agentkernel.engine.reserve import PoolSettings
 from agentkernel.errors import Conflict, StoreFailed
+from agentkernel.model.network import EgressLimits
 from agentkernel.model.record import CreateOptions
 from agentkernel.model.status import Status
 from agentkernel.store.memory import MemoryStore
@@ -45,6 +46,19 @@ async def with_a_pool_for_commands(world: World) -> tuple[Any, set[str]]:
         await engine.dispose(exec_id)
     await ready(engine)
     return engine, set(world.machines)
+
+
+async def test_limits_of_the_network_are_those_of_whoever_takes_it(world: World) -> None:
+    engine = world.engine(pool=POOL)
+    for exec_id in (1, 2):
+        await engine.ephemeral(ANN, world.request(network=True), exec_id)
+        await engine.dispose(exec_id)
+    await ready(engine)
+    kept = set(world.machines)
+    limits = EgressLimits(connections=3, bytes_total=1000)
+    sandbox, _ = await engine.ephemeral(ANN, world.request(network=True, egress_limits=limits), 3)
+    assert sandbox.sandbox_id in kept and sandbox.spec.egress_limits == limits
+    await engine.dispose(3)
 
 
 async def test_a_commands_sandbox_comes_from_the_pool_and_has_a_row_like_any_other(world: World) -> None:

@@ -111,6 +111,14 @@ def test_runsc_sees_nothing_of_the_host_but_itself_and_the_sandboxs_files() -> N
     assert encode(steps)
 
 
+def test_the_guest_is_shown_twice_where_programs_may_run_it() -> None:
+    for shown in (False, True):
+        steps = plan(guest="/lib/guest" if shown else "")
+        targets = {step.arguments[1] for step in steps if step.op is Op.ATTACH}
+        assert Text("root/.agentkernel/bin/agentkernel-guest") in targets
+        assert (Text("root/etc/agentkernel/bin/agentkernel-guest") in targets) is shown
+
+
 @pytest.mark.parametrize(("spec", "read_only"), [(SPEC, True), (dataclasses.replace(SPEC, root=IMAGE), False)])
 def test_the_hosts_root_is_read_only_and_an_images_is_not(spec: SandboxSpec, read_only: bool) -> None:
     assert (Op.REMOUNT in [step.op for step in plan(spec)]) is read_only

@@ -11,7 +11,7 @@ from agentkernel.backends._linux.facts import HostFacts
 from agentkernel.backends._linux.plan import CloneFlag, MountAttr, Op, Step, Text, encode
 from agentkernel.backends._linux.tree import Surroundings
 from agentkernel.backends.namespaces.layout import build_plan
-from agentkernel.model.network import EgressRules, PortRule, Rule
+from agentkernel.model.network import EgressLimits, EgressRules, PortRule, Rule
 from agentkernel.model.spec import (
     Bind,
     NetworkMode,
@@ -113,10 +113,23 @@ def test_names_are_looked_up_at_the_agent_where_the_network_is_filtered():
         assert written["etc/resolv.conf"] == b"nameserver 127.0.0.1\n"
 
 
+def test_the_guest_is_shown_read_only_where_programs_may_run_it():
+    spec = dataclasses.replace(SPEC, network=NetworkMode.FILTERED)
+    path = Text("etc/agentkernel/bin/agentkernel-guest")
+    attached = steps(spec, guest="/lib/guest")
+    (tree,) = [step for step in attached if step.op is Op.TREE and step.arguments[1] == Text("/lib/guest")]
+    assert MountAttr(tree.arguments[2]) & MountAttr.RDONLY
+    assert path in [step.arguments[1] for step in attached if step.op is Op.ATTACH]
+    bound = [step for step in steps(spec, separated=False, guest="/lib/guest") if step.op is Op.BIND and step.arguments[1] == path]
+    assert [MountAttr(step.arguments[2]) & MountAttr.RDONLY for step in bound] == [MountAttr.RDONLY]
+    assert path not in [step.arguments[1] for step in steps(spec) if step.op is Op.ATTACH]
+
+
 def test_rules_and_variables_change_no_step():
     spec = dataclasses.replace(SPEC, network=NetworkMode.FILTERED)
     ruled = dataclasses.replace(spec, egress=EgressRules(allow=(Rule(host="example.com"),)), ports=(PortRule(port=80),))
-    assert steps(ruled) == steps(dataclasses.replace(spec, environment=(("A", "1"),))) == steps(spec)
+    limited = dataclasses.replace(spec, egress_limits=EgressLimits(connections=1))
+    assert steps(limited) == steps(ruled) == steps(dataclasses.replace(spec, environment=(("A", "1"),))) == steps(spec)
 
 
 def test_the_first_process_is_born_beside_the_sandboxs_group_and_then_has_no_cgroup_namespace():

@@ -507,6 +507,26 @@ def test_the_hosts_own_addresses_are_refused_whatever_they_are() -> None:
     assert at(rules("127.0.0.0/8"), "127.0.0.1", "127.0.0.1", own=own) == "allow 127.0.0.0/8"
 
 
+def test_who_is_beside_the_host_is_private_though_the_address_is_not() -> None:
+    def near(policy: EgressRules, host: str, address: str) -> str:
+        own = frozenset(map(ipaddress.ip_network, ("203.0.113.0/24", "2001:db8:7::/64", "10.0.0.0/16")))
+        ruling = rule_address(policy, normal_host(host), ipaddress.ip_address(address), 443, own)
+        return ruling.rule if ruling.allowed else f"NO {ruling.rule}"
+
+    refused = "NO address of the host's own network"
+    for address in ("203.0.113.9", "2001:db8:7::9", "::ffff:203.0.113.9", "64:ff9b::203.0.113.9"):
+        assert near(PUBLIC, address, address) == refused
+        assert near(rules("example.com"), "example.com", address) == refused
+    for address in ("203.0.112.9", "2001:db8:8::9"):
+        assert near(PUBLIC, "example.com", address) == "public"
+    assert near(rules("203.0.113.0/24"), "203.0.113.9", "203.0.113.9") == "allow 203.0.113.0/24"
+    assert near(rules("203.0.113.8/30"), "203.0.113.9", "203.0.113.9") == "allow 203.0.113.8/30"
+    assert near(rules("203.0.0.0/8", base=Base.PUBLIC), "203.0.113.9", "203.0.113.9") == refused  # wider than what it would open
+    assert near(rules("10.0.0.0/8"), "10.0.0.9", "10.0.0.9") == "allow 10.0.0.0/8"  # private in any case, and no narrower for being near
+    named = EgressRules(base=Base.NONE, private=(Rule(host="example.com"),))
+    assert near(named, "example.com", "203.0.113.9") == "allow example.com"
+
+
 def test_a_denied_range_is_denied_by_every_name_and_form() -> None:
     policy = rules("example.com", "203.0.113.7", deny=("203.0.113.0/24", "[2001:db8::/32]:443"), base=Base.PUBLIC)
     for address in ("203.0.113.7", "::ffff:203.0.113.7", "64:ff9b::203.0.113.7", "2002:cb00:7107::1"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,10 @@ from policy_examples import ROOT, SURROUNDINGS, codes, fingerprint, granted
 
 from agentkernel.errors import InvalidInput, Refused, Unsupported
 from agentkernel.model.isolation import Feature, IsolationLevel
-from agentkernel.model.network import NOTHING, Base, PortRule, Rule
+from agentkernel.model.network import NOTHING, Base, EgressLimits, PortRule, Rule
 from agentkernel.model.spec import Bind, NetworkMode, RootFile, RootFilesystem, RootKind, SandboxSpec
-from agentkernel.policy.inside import CERTIFICATES, files
+from agentkernel.policy.inside import CERTIFICATES, PROXY_PORT, files
+from agentkernel.policy.inside import variables as own_variables
 from agentkernel.policy.network import MAX_PORTS, MAX_RULES
 
 ONE, OTHER = Rule(host="example.com"), Rule(host="*.example.org", ports=(22,))
@@ -21,6 +23,11 @@ PROXY = "http://127.0.0.1:3128"
 NONE, FILTERED, HOST = NetworkMode.NONE, NetworkMode.FILTERED, NetworkMode.HOST
 UNFILTERED = fingerprint("namespaces", lacks=[Feature.NETWORK_FILTERED, Feature.TRANSPARENT_NETWORK])
 OPAQUE = fingerprint("namespaces", lacks=[Feature.TRANSPARENT_NETWORK])
+SSH_SETTINGS = b"""\
+Host * !localhost !127.0.0.1 !::1
+    ProxyCommand /etc/agentkernel/bin/agentkernel-guest connect %h %p
+Host *
+"""
 
 
 @pytest.mark.parametrize(
@@ -187,10 +194,48 @@ def test_names_are_looked_up_at_the_agents_resolver_in_either_root() -> None:
     )
     assert files(host) == host.root.files
     filtered = {file.path: file.content for file in files(replace(host, network=FILTERED))}
-    assert filtered == {"/a": b"", "/etc/resolv.conf": b"nameserver 127.0.0.1\n"}
+    assert filtered == {"/a": b"", "/etc/resolv.conf": b"nameserver 127.0.0.1\n", "/etc/ssh/ssh_config": SSH_SETTINGS}
     image = replace(host, network=FILTERED, root=RootFilesystem(kind=RootKind.DIRECTORY, directory="/srv/debian"))
     found = {file.path: file.content for file in files(image)}
-    assert found == {"/etc/resolv.conf": b"nameserver 127.0.0.1\n", "/etc/hosts": b"127.0.0.1 localhost sandbox\n::1 localhost\n"}
+    assert found == {
+        "/etc/resolv.conf": b"nameserver 127.0.0.1\n",
+        "/etc/hosts": b"127.0.0.1 localhost sandbox\n::1 localhost\n",
+        "/etc/ssh/ssh_config.d/agentkernel.conf": SSH_SETTINGS,
+    }
+
+
+def test_the_guest_asks_at_the_port_that_the_agent_listens_on() -> None:
+    header = (Path(__file__).parents[2] / "guest" / "proxy.h").read_text()
+    assert f"#define PROXY_PORT {PROXY_PORT}u" in header
+
+
+def test_limits_go_with_a_filtered_network_and_narrow_an_open_one() -> None:
+    limits = EgressLimits(connections=3, lookups_per_s=4, bytes_total=5)
+    for profile in ("moderate", "permissive"):
+        spec = granted(profile=profile, egress_limits=limits).spec
+        assert (spec.network, spec.egress_limits) == (FILTERED, limits)
+    assert granted(network=False, egress_limits=limits).spec.egress_limits == EgressLimits()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"connections": 0}, {"connections": 1025}, {"lookups_per_s": 0}, {"lookups_per_s": 10**9}, {"bytes_total": 0}]
+)
+def test_limits_that_are_none_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(InvalidInput, match="out of range"):
+        granted(egress_limits=EgressLimits(**wrong))
+
+
+def test_ssh_is_told_of_the_tunnel_only_where_nothing_is_redirected() -> None:
+    surroundings = replace(SURROUNDINGS, image_directory="/srv/debian")
+    through = "ProxyCommand /etc/agentkernel/bin/agentkernel-guest connect %h %p"
+    for redirected in (False, True):
+        spec = replace(granted(surroundings, image="/srv/debian").spec, transparent_network=redirected)
+        assert any(through.encode() in file.content for file in files(spec)) is not redirected
+        assert (own_variables(spec, certificates="").get("GIT_SSH_COMMAND") == f"ssh -o '{through}'") is not redirected
+    on_host = replace(granted(SURROUNDINGS).spec, transparent_network=False)
+    assert "GIT_SSH_COMMAND" not in own_variables(
+        on_host, certificates=""
+    )  # its ssh reads the file, and what git's own settings say counts
 
 
 def test_apt_as_root_of_an_image_is_told_of_the_proxy_and_fetches_as_root() -> None:

@@ -11,7 +11,7 @@ from agentkernel.errors import AgentKernelError, CommandFailed, InvalidInput, Un
 from agentkernel.model.command import Command, ExitStatus, TerminalSize
 from agentkernel.model.image import ImageWork, ImageWorkKind, PullPolicy
 from agentkernel.model.isolation import IsolationLevel
-from agentkernel.model.network import EgressChange, PortRule, Rule, Secret
+from agentkernel.model.network import EgressChange, EgressLimits, PortRule, Rule, Secret
 from agentkernel.model.record import CreateOptions
 from agentkernel.model.request import SandboxRequest
 from agentkernel.model.spec import Bind, StorageKind
@@ -51,6 +51,9 @@ def test_every_option_reaches_the_request(tmp_path: Path) -> None:
         "deny_hosts": ("*.tracker.example",),
         "only_hosts": True,
         "transparent_network": False,
+        "max_connections": 7,
+        "max_bytes": "1KiB",
+        "max_lookups": 9,
         "ports": [80, "8080:81", "127.0.0.1:0:82"],
         "mount_home": False,
         "pass_environment": True,
@@ -80,6 +83,7 @@ def test_every_option_reaches_the_request(tmp_path: Path) -> None:
         deny_hosts=(Rule(host="*.tracker.example"),),
         only_hosts=True,
         transparent_network=False,
+        egress_limits=EgressLimits(connections=7, bytes_total=1024, lookups_per_s=9),
         ports=(PortRule(port=80), PortRule(port=81, host_port=8080), PortRule(port=82)),
         mount_home=False,
         pass_environment=True,

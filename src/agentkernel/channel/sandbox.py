@@ -73,7 +73,7 @@ class GuestSandbox:
         if spec.linger_s != self._spec.linger_s:
             self._channel.configure(configuration_of(self._boundary, spec.linger_s))
         whose = replace(self._spec, name=spec.name, environment=environment, linger_s=spec.linger_s)
-        self._spec = replace(whose, egress=spec.egress, ports=spec.ports)
+        self._spec = replace(whose, egress=spec.egress, egress_limits=spec.egress_limits, ports=spec.ports)
         self._environment = base_environment(self._spec)
 
     def launch(self, start: Start) -> GuestProcess:

@@ -35,6 +35,8 @@ VALUED = {
             "--profile",
             "--allow-host",
             "--deny-host",
+            "--max-connections",
+            "--max-bytes",
             "-p",
             "--publish",
             "--pull",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from agentkernel import config as late  # what only settings about the network need
-from agentkernel.config.values import Merge, ValueType, describe, read_string
+from agentkernel.config.values import Merge, ValueType, describe, read_string, whole
 from agentkernel.errors import InvalidInput
-from agentkernel.model.network import PortRule, Rule
+from agentkernel.model.network import MAX_CONNECTIONS, MAX_LOOKUPS_PER_S, PortRule, Rule
 
 _CREDENTIALS = re.compile(r"(?<=://)[^@/]*(?=@)")
 _PROXY = re.compile(r"http://(?:[^@/:\s]+(?::[^@/\s]*)?@)?(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})/?", re.ASCII)
@@ -68,6 +68,8 @@ def _write_secrets(value: object) -> object:
 
 
 HOSTS = ValueType(name="list of `HOST[:PORT,...]`", read=_read_hosts, write=_write_hosts, merge=Merge.APPEND)
+CONNECTIONS = whole(MAX_CONNECTIONS)
+LOOKUPS = whole(MAX_LOOKUPS_PER_S)
 PORTS = ValueType(name="list of `[[ADDRESS:]HOST-PORT:]PORT`", read=_read_ports, write=_write_ports, merge=Merge.APPEND)
 PROXY = ValueType(name="`http://[USER:PASSWORD@]HOST:PORT`", read=_read_proxy, write=_write_proxy)
 SECRETS = ValueType(

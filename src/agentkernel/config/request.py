@@ -17,6 +17,7 @@ from agentkernel.config.table import NO_LANGUAGE
 from agentkernel.config.tighten import unset
 from agentkernel.errors import InvalidInput
 from agentkernel.model.names import validate_environment_value
+from agentkernel.model.network import EgressLimits
 from agentkernel.model.request import SandboxRequest
 from agentkernel.model.spec import Bind
 
@@ -53,6 +54,11 @@ def request_from_settings(settings: Settings, *, argv: tuple[bytes, ...], cwd: s
         deny_hosts=settings.get("security.domains.block"),
         only_hosts=settings.get("security.domains.allowlist_only"),
         transparent_network=settings.get("network.transparent"),
+        egress_limits=EgressLimits(
+            connections=settings.get("network.max_connections"),
+            lookups_per_s=settings.get("network.max_lookups"),
+            bytes_total=settings.get("network.max_bytes"),
+        ),
         ports=settings.get("network.ports"),
         mount_cwd=settings.get("security.mount_cwd"),
         mount_home=settings.get("security.mount_home"),

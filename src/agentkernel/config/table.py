@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from agentkernel.config import arguments, tighten
 from agentkernel.config.compound import ENVIRONMENT, FILES, MOUNTS
-from agentkernel.config.reach import HOSTS, PORTS, PROXY, SECRETS
+from agentkernel.config.reach import CONNECTIONS, HOSTS, LOOKUPS, PORTS, PROXY, SECRETS
 from agentkernel.config.setting import MAKES_SANDBOX, Setting
 from agentkernel.config.values import (
     COUNT,
@@ -30,6 +30,7 @@ from agentkernel.config.values import (
 )
 from agentkernel.model.image import PullPolicy
 from agentkernel.model.isolation import IsolationLevel
+from agentkernel.model.network import USUAL
 
 NO_LANGUAGE = "base"
 RUNTIMES = (NO_LANGUAGE, "python", "node", "go", "rust", "ruby", "java", "c", "dotnet")
@@ -291,6 +292,33 @@ SETTINGS: tuple[Setting, ...] = (
         environment="AGENTKERNEL_TRANSPARENT_NETWORK",
         flags=("--transparent-network",),
         off_flags=("--no-transparent-network",),
+    ),
+    Setting(
+        key="network.max_connections",
+        type=CONNECTIONS,
+        help="connections out of the sandbox at a time",
+        project=tighten.LOWER,
+        default=USUAL.connections,
+        environment="AGENTKERNEL_MAX_CONNECTIONS",
+        flags=("--max-connections",),
+        metavar="NUMBER",
+    ),
+    Setting(
+        key="network.max_bytes",
+        type=SIZE,
+        help="what the sandbox may send and receive, both together, from each start to its stop, such as 500MB; without it any amount",
+        project=tighten.LOWER,
+        environment="AGENTKERNEL_MAX_BYTES",
+        flags=("--max-bytes",),
+        metavar="SIZE",
+    ),
+    Setting(
+        key="network.max_lookups",
+        type=LOOKUPS,
+        help="different names that are looked up in a second, on an average of ten",
+        project=tighten.LOWER,
+        default=USUAL.lookups_per_s,
+        environment="AGENTKERNEL_MAX_LOOKUPS",
     ),
     Setting(
         key="network.upstream_proxy",

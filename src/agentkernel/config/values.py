@@ -92,18 +92,16 @@ def _read_cpus(value: object, _base: str) -> float:
     return cpus
 
 
-def _read_pids(value: object, _base: str) -> int:
-    number = _read_number(value)
-    if number != int(number) or not 1 <= number <= MAX_PIDS:
-        raise InvalidInput(f"{number:g} is not a whole number between 1 and {MAX_PIDS}")
-    return int(number)
+def whole(most: int) -> ValueType:
+    """A whole number from 1 to `most`."""
 
+    def read(value: object, _base: str) -> int:
+        number = _read_number(value)
+        if number != int(number) or not 1 <= number <= most:
+            raise InvalidInput(f"{number:g} is not a whole number between 1 and {most}")
+        return int(number)
 
-def _read_count(value: object, _base: str) -> int:
-    number = _read_number(value)
-    if number != int(number) or not 1 <= number <= MAX_COUNT:
-        raise InvalidInput(f"{number:g} is not a whole number between 1 and {MAX_COUNT}")
-    return int(number)
+    return ValueType(name="whole number", read=read)
 
 
 def _read_size(value: object, _base: str) -> int:
@@ -216,8 +214,8 @@ NAME = ValueType(name="name", read=_read_name)
 USER = ValueType(name="`root`, `user` or `UID[:GID]`", read=_read_user)
 SWITCH = ValueType(name="true or false", read=_read_switch)
 CPUS = ValueType(name="number", read=_read_cpus)
-PIDS = ValueType(name="whole number", read=_read_pids)
-COUNT = ValueType(name="whole number", read=_read_count)
+PIDS = whole(MAX_PIDS)
+COUNT = whole(MAX_COUNT)
 SIZE = ValueType(name="size", read=_read_size, write=lambda value: format_size(int(str(value))))
 DURATION = ValueType(name="duration", read=_read_duration, write=lambda value: format_duration(float(str(value))))
 PATH = ValueType(name="path", read=read_path)

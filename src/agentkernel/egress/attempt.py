@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from agentkernel.model.network import Decision, Verdict
+from agentkernel.policy.egress import Told
 
 _MAX_HOST_CHARACTERS: Final = 253
 
@@ -32,6 +33,14 @@ class RefusedError(Exception):
         self.number = number  # the errno that says it best
         self.code = code  # what a program is told that can be told; empty: by the verdict
         self.hint = hint  # what to ask for; empty: to allow it
+        self.told = Told(rule, reason)  # what a program hears
+        self.is_guarded = False  # a program is not to hear what its name leads to: it hears less than the host's logs
+
+    def guarded(self, told: Told | None) -> RefusedError:
+        """The same, of which a program hears other words; None: the same words."""
+        if told is not None:
+            self.told, self.is_guarded = told, True
+        return self
 
     @property
     def is_denial(self) -> bool:
@@ -39,9 +48,10 @@ class RefusedError(Exception):
         return self.verdict is Verdict.DENIED
 
 
-def failed(reason: str, *, rule: str = "", number: int = errno.EHOSTUNREACH) -> RefusedError:
-    """Allowed, and could not be reached."""
-    return RefusedError(reason, rule=rule, verdict=Verdict.FAILED, number=number)
+def failed(reason: str, *, rule: str = "", number: int = errno.EHOSTUNREACH, told_rule: str | None = None) -> RefusedError:
+    """Allowed, and could not be reached. `told_rule`: which rule the program hears of, if another one."""
+    told = None if told_rule is None else Told(told_rule, reason)
+    return RefusedError(reason, rule=rule, verdict=Verdict.FAILED, number=number).guarded(told)
 
 
 class Attempt:

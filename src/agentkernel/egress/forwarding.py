@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 from typing import TYPE_CHECKING, Final
 
 from agentkernel.egress.attempt import Attempt, RefusedError
 from agentkernel.egress.http import Request, RequestReader
 from agentkernel.egress.http_body import Kind
 from agentkernel.egress.http_fields import BadMessage
-from agentkernel.egress.http_refusal import CONNECTED, ask_for, render_refusal
+from agentkernel.egress.http_refusal import CONNECTED, render_refusal, render_refused
 from agentkernel.egress.http_response import Response, ResponseReader
 from agentkernel.egress.opening import pass_through
+from agentkernel.egress.proxied import asks_by_url, check_answer, render_by_url
 from agentkernel.egress.reach import judge, named
 from agentkernel.egress.relay import Body, BrokenFlowError, Inflow, Outflow, relay
 from agentkernel.egress.tunnel import Tunnel
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 IDLE_S: Final = 120.0  # between two requests
 HEAD_S: Final = 60.0  # for a request's head
 LINGER_S: Final = 5.0  # for a program to read a refusal
-
-_LIMITED: Final = frozenset({errno.EAGAIN, errno.EDQUOT})
 
 
 async def serve_http(sandbox: Sandbox, tunnel: Tunnel) -> None:
@@ -42,7 +40,7 @@ class _Conversation:
         self._sandbox = sandbox
         self._tunnel = tunnel
         self._upstream: Upstream | None = None
-        self._where: tuple[str, int] = ("", 0)  # it leads there
+        self._where = ("", 0, False)  # it leads there; whether an upstream proxy reads the requests
         self._is_fresh = False  # nothing was asked on it yet
 
     async def serve(self) -> None:
@@ -94,7 +92,7 @@ class _Conversation:
             return await self._forward(request, attempt)
         except RefusedError as refused:
             attempt.refuse(refused)
-            await self._refuse(_refusal(refused, attempt, request.method))
+            await self._refuse(render_refused(refused, attempt, request.method))
         except BadMessage as error:  # the server's answer
             await self._refuse(render_refusal(502, "egress_failed", error.reason, method=request.method))
         return False
@@ -107,28 +105,31 @@ class _Conversation:
     # -- requests by URL
 
     async def _forward(self, request: Request, attempt: Attempt) -> bool:
-        upstream = await self._server(attempt)
-        head = request.render()
+        proxy = self._sandbox.around.proxy if asks_by_url(self._sandbox.around.proxy, request) else None
+        upstream = await self._server(attempt, by_url=proxy is not None)
+        head = request.render() if proxy is None else render_by_url(proxy, request, attempt.host)
         out = await self._ask(upstream, request, head)
         response = await self._answer(upstream, request, out)
         if response is None and not self._is_fresh and request.framing.kind is Kind.NONE and request.method in ("GET", "HEAD", "OPTIONS"):
             self.close()  # a kept connection that the server closed just then: once again on a new one
-            upstream = await self._server(attempt)
+            upstream = await self._server(attempt, by_url=proxy is not None)
             out = await self._ask(upstream, request, head)
             response = await self._answer(upstream, request, out)
         if response is None:
             raise BadMessage("the server closed the connection without an answer")
+        if proxy is not None:
+            check_answer(response)
         self._is_fresh = False
         return await self._pass_back(upstream, request, response, out)
 
-    async def _server(self, attempt: Attempt) -> Upstream:
+    async def _server(self, attempt: Attempt, *, by_url: bool) -> Upstream:
         """A connection to where a request goes: the one that is there, or a new one."""
-        where = (attempt.host, attempt.port)
+        where = (attempt.host, attempt.port, by_url)
         if self._upstream is not None and where == self._where and not self._upstream.is_stale():
             attempt.rule = judge(self._sandbox.site, attempt).rule
             return self._upstream
         self.close()
-        self._upstream = await self._sandbox.reach(self._tunnel, attempt)
+        self._upstream = await self._sandbox.reach(self._tunnel, attempt, by_url=by_url)
         self._where, self._is_fresh = where, True
         attempt.allow()
         return self._upstream
@@ -162,7 +163,7 @@ class _Conversation:
                 if not response.is_interim:
                     return response
                 if request.minor == 1:
-                    self._tunnel.send(response.render(request.minor, close=False))
+                    self._send_head(request, response, close=False)
                     await self._tunnel.sent()
                 reader = ResponseReader(request.method, upgrade=request.upgrade)
             elif not await _more(upstream):
@@ -173,13 +174,13 @@ class _Conversation:
     async def _pass_back(self, upstream: Upstream, request: Request, response: Response, out: Outflow) -> bool:
         tunnel = self._tunnel
         if response.is_switch:
-            tunnel.send(response.render(request.minor, close=False))
+            self._send_head(request, response, close=False)
             self._upstream = None
             await relay(tunnel, upstream, self._sandbox.count)
             return False
         kind = response.framing_for(request.minor)
         last = not request.keep_alive or kind is Kind.CLOSE or not out.done.done()
-        tunnel.send(response.render(request.minor, close=last))
+        self._send_head(request, response, close=last)
         inflow = Inflow(tunnel, upstream, self._sandbox.count, Body(response.framing, kind))
         inflow.start()
         try:
@@ -193,6 +194,11 @@ class _Conversation:
         if not response.keep_alive:
             self.close()
         return True
+
+    def _send_head(self, request: Request, response: Response, *, close: bool) -> None:
+        head = response.render(request.minor, close=close)
+        self._sandbox.count(len(head))
+        self._tunnel.send(head)
 
     async def _refuse(self, answer: bytes) -> None:
         self._tunnel.send(answer)
@@ -213,14 +219,3 @@ async def _more(upstream: Upstream) -> bool:
         return await upstream.receive()
     except OSError:
         return False
-
-
-def _refusal(refused: RefusedError, attempt: Attempt, method: str) -> bytes:
-    """The answer that teaches."""
-    if refused.number in _LIMITED:
-        return render_refusal(429, "egress_limited", refused.reason, rule=refused.rule, method=method)
-    if refused.is_denial:
-        hint = refused.hint or ask_for(attempt.address or attempt.host, attempt.port, denied_by=refused.rule)
-        return render_refusal(403, refused.code or "egress_denied", refused.reason, rule=refused.rule, hint=hint, method=method)
-    status = 504 if refused.number == errno.ETIMEDOUT else 502
-    return render_refusal(status, "egress_failed", refused.reason, rule=refused.rule, method=method)

@@ -58,8 +58,11 @@ class Request:
         """The request with each field's value replaced by `edit(lower-case name, value)`; raises ValueError for what is no field value."""
         return replace(self, fields=edited(self.fields, edit))
 
-    def render(self, *, close: bool = False, absolute: bool = False) -> bytes:
-        """The head for the origin, or with `absolute` for another proxy. `close`: there will be no other request on that connection."""
+    def render(self, *, close: bool = False, absolute: bool = False, more: Fields = ()) -> bytes:
+        """The head for the origin, or with `absolute` for another proxy, with `more` fields for that one alone.
+
+        `close`: there will be no other request on that connection.
+        """
         where = authority(self.host, self.port, self.scheme_port)
         target = self.target
         if absolute:
@@ -67,7 +70,7 @@ class Request:
         return b"".join(
             (
                 f"{self.method} {target} HTTP/1.1\r\nHost: {where}\r\n".encode("ascii"),
-                render_fields(self.fields),
+                render_fields((*self.fields, *more)),
                 self.framing.fields,
                 b"Connection: Upgrade\r\nUpgrade: websocket\r\n" if self.upgrade else b"Connection: close\r\n" if close else b"",
                 b"\r\n",

@@ -80,14 +80,17 @@ class Sandbox:
         """Begins one; the caller sees to it that something is told of it."""
         return Attempt(self._teller.tell, protocol, host, port)
 
-    async def reach(self, tunnel: Tunnel, attempt: Attempt) -> Upstream:
-        """Connects for a tunnel, which is closed should later rules deny it; raises RefusedError, which has been told."""
+    async def reach(self, tunnel: Tunnel, attempt: Attempt, *, by_url: bool = False) -> Upstream:
+        """Connects for a tunnel, which is closed should later rules deny it; raises RefusedError, which has been told.
+
+        `by_url`: see `reach.reach`.
+        """
         try:
             self._check_bytes()
             if self.site.vault is not None:
                 self.site.vault.check_host(attempt.host)
                 self.site.vault.check_reachable(attempt.host, attempt.port)
-            upstream = await reach(self.around, self.site, attempt)
+            upstream = await reach(self.around, self.site, attempt, by_url=by_url)
             try:
                 self._check(attempt)  # rules may have changed while it was looked up and connected to
             except RefusedError:
@@ -109,7 +112,7 @@ class Sandbox:
     def _check_bytes(self) -> None:
         total = self._limits.bytes_total
         if total is not None and self._passed_bytes >= total:
-            raise RefusedError(f"the sandbox has used up the {total} bytes that it may transfer", rule="limit bytes", number=errno.EDQUOT)
+            raise RefusedError("the sandbox has used up the bytes that it may transfer", rule="limit bytes", number=errno.EDQUOT)
 
     # -- for the server
 
@@ -141,7 +144,7 @@ class Sandbox:
         self._check_bytes()
         ruling = still_allowed(self.around, self.site, attempt)
         if not ruling.allowed:
-            raise RefusedError(ruling.reason, rule=ruling.rule)
+            raise RefusedError(ruling.reason, rule=ruling.rule).guarded(ruling.told)
 
     # -- what the stream calls
 

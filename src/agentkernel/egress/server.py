@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from agentkernel.egress import dispatch, messages, resolver
 from agentkernel.egress.own import OwnAddresses
-from agentkernel.egress.reach import Surroundings, parse_proxy
+from agentkernel.egress.proxied import parse_proxy
+from agentkernel.egress.reach import Surroundings
 from agentkernel.egress.resolving import Lookup, Resolver, system_lookup
 from agentkernel.egress.sandbox import Joining, Sandbox, Service
 from agentkernel.egress.upstream import make_desk

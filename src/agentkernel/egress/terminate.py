@@ -15,7 +15,7 @@ from agentkernel.egress.attempt import Attempt, RefusedError, failed
 from agentkernel.egress.http import Origin, Request, RequestReader
 from agentkernel.egress.http_body import Framing, Kind
 from agentkernel.egress.http_fields import BadMessage
-from agentkernel.egress.http_refusal import render_refusal
+from agentkernel.egress.http_refusal import render_refusal, render_refused
 from agentkernel.egress.http_response import Response, ResponseReader
 from agentkernel.egress.relay import Body
 from agentkernel.egress.tls_stream import TlsStream, TunnelLink, UpstreamLink
@@ -106,10 +106,7 @@ class _Conversation:
             response, sending = await self._exchanged(filled.request)
         except RefusedError as refused:
             told.refuse(refused)
-            status = 403 if refused.is_denial else 502
-            code = refused.code or ("egress_denied" if refused.is_denial else "egress_failed")
-            answer = render_refusal(status, code, refused.reason, rule=refused.rule, hint=refused.hint, method=request.method)
-            await self._refuse(answer)
+            await self._refuse(render_refused(refused, self._attempt, request.method))
             return False
         for name in filled.used:
             self._tell_use(name)
@@ -226,23 +223,28 @@ class _Conversation:
             self._from_server = reader.rest
             if not response.is_interim:
                 return response
-            await self._client.send(self._hidden(response).render(request.minor, close=False))
+            await self._send_head(request, self._hidden(response), close=False)
             reader = ResponseReader(request.method, upgrade=request.upgrade)
 
     async def _pass_back(self, request: Request, response: Response, sending: asyncio.Task[bool]) -> bool:
         server = self._server
         assert server is not None  # noqa: S101 - what answered
         if response.is_switch:
-            await self._client.send(response.render(request.minor, close=False))
+            await self._send_head(request, response, close=False)
             await self._pass_both_ways(server)
             return False
         kind = response.framing_for(request.minor)
         last = not request.keep_alive or kind is Kind.CLOSE or not sending.done() or not sending.result()
-        await self._client.send(response.render(request.minor, close=last))
+        await self._send_head(request, response, close=last)
         await self._pass_body(server, Body(response.framing, kind))
         if not response.keep_alive:
             self._open.close()
         return not last
+
+    async def _send_head(self, request: Request, response: Response, *, close: bool) -> None:
+        head = response.render(request.minor, close=close)
+        self._sandbox.count(len(head))
+        await self._client.send(head)
 
     async def _pass_body(self, server: TlsStream, body: Body) -> None:
         """Raises OSError and BadMessage where it is cut off: the client must not take a part for the whole."""
@@ -257,8 +259,9 @@ class _Conversation:
 
     async def _pass_both_ways(self, server: TlsStream) -> None:
         """A WebSocket's bytes, which are nobody's business here, until either end ends it."""
-        await server.send(self._left_by_client())
-        await self._client.send(self._left_by_server())
+        for target, left in ((server, self._left_by_client()), (self._client, self._left_by_server())):
+            self._sandbox.count(len(left))
+            await target.send(left)
         flows = {asyncio.ensure_future(self._flow(self._client, server)), asyncio.ensure_future(self._flow(server, self._client))}
         try:
             done, _ = await asyncio.wait(flows, return_when=asyncio.FIRST_COMPLETED)

@@ -219,7 +219,7 @@ class Engine:
         record = self._core.find(caller, "spec", name)
         live = self._core.live(record)
         spec = record.spec if live is None else live.sandbox.spec
-        spec = replace(spec, egress=record.spec.egress, ports=record.spec.ports)
+        spec = replace(spec, egress=record.spec.egress, egress_limits=record.spec.egress_limits, ports=record.spec.ports)
         return replace(spec, name=record.name, root=replace(spec.root, binds=(), files=(), symlinks=()))
 
     async def open(self, caller: Caller, name: str) -> Sandbox:

@@ -16,7 +16,7 @@ from agentkernel.engine.audit import Audit
 from agentkernel.engine.registry import Live
 from agentkernel.errors import AgentKernelError, SandboxFailed, Unsupported
 from agentkernel.model.decisions import MORE, details_of, kind_of
-from agentkernel.model.network import EgressLimits, EgressRules, Verdict
+from agentkernel.model.network import EgressRules, Verdict
 from agentkernel.model.spec import NetworkMode, SandboxSpec
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Place:
         """None: it cannot be, and connections are refused."""
         spec = self._live.record.spec
         try:
-            session = self._gate().join(self._live.sandbox_id, spec.egress, EgressLimits(), self._agent, self._trail.note)
+            session = self._gate().join(self._live.sandbox_id, spec.egress, spec.egress_limits, self._agent, self._trail.note)
             if spec.secrets:
                 session.set_secrets(self._credentials(spec))
             self._session = session

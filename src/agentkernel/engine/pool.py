@@ -21,7 +21,7 @@ from agentkernel.engine.reserve import Key, Member, PoolSettings, Reserve
 from agentkernel.engine.standing import Standing, is_poolable, standing_of
 from agentkernel.errors import AgentKernelError, SandboxFailed
 from agentkernel.failpoints import failpoint
-from agentkernel.model.network import NOTHING
+from agentkernel.model.network import NOTHING, USUAL
 from agentkernel.model.record import PoolState
 from agentkernel.model.spec import SandboxSpec
 
@@ -250,4 +250,4 @@ class Pools:
 
 def _template(spec: SandboxSpec) -> SandboxSpec:
     """What a sandbox is made of before it is known whose it will be."""
-    return replace(spec, name="", environment=(), linger_s=LINGER_S, egress=NOTHING, ports=())
+    return replace(spec, name="", environment=(), linger_s=LINGER_S, egress=NOTHING, egress_limits=USUAL, ports=())

@@ -48,11 +48,16 @@ NOTHING: Final = EgressRules(base=Base.NONE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EgressLimits:
-    """What one sandbox may use of the egress proxy."""
+    """What one sandbox may use of the egress proxy; `policy.network` holds it to what follows."""
 
     connections: int = 512  # at a time
     lookups_per_s: int = 100  # distinct names, averaged over ten seconds
     bytes_total: int | None = None  # both directions together, since the sandbox started
+
+
+USUAL: Final = EgressLimits()
+MAX_CONNECTIONS: Final = 1024  # an agent has no more tunnels (docs/guest-protocol.md, section 5)
+MAX_LOOKUPS_PER_S: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from agentkernel.model.image import PullPolicy
 from agentkernel.model.isolation import BackendKind, IsolationLevel
-from agentkernel.model.network import PortRule, Rule, Secret
+from agentkernel.model.network import USUAL, EgressLimits, PortRule, Rule, Secret
 from agentkernel.model.spec import Bind, SandboxSpec, StorageKind
 
 
@@ -33,6 +33,7 @@ class SandboxRequest:
     allow_hosts: tuple[Rule, ...] = ()  # beyond what the profile allows; with `only_hosts` nothing but these
     deny_hosts: tuple[Rule, ...] = ()
     only_hosts: bool = False  # [security.domains] allowlist_only
+    egress_limits: EgressLimits = USUAL
     transparent_network: bool | None = None  # None: where the backend can
     ports: tuple[PortRule, ...] = ()
     secrets: tuple[Secret, ...] = ()

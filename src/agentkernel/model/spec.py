@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from agentkernel.errors import InvalidInput
 from agentkernel.model.isolation import IsolationLevel
-from agentkernel.model.network import NOTHING, EgressRules, PortRule, Secret
+from agentkernel.model.network import NOTHING, USUAL, EgressLimits, EgressRules, PortRule, Secret
 
 
 class NetworkMode(StrEnum):
@@ -127,6 +127,7 @@ class SandboxSpec:
     home_denied: tuple[str, ...] = ()  # relative to home_source
     network: NetworkMode = NetworkMode.NONE
     egress: EgressRules = NOTHING  # FILTERED: who it may talk to, when it starts
+    egress_limits: EgressLimits = USUAL  # FILTERED: how much of it
     transparent_network: bool = False  # FILTERED: also programs that know no proxy reach it
     ports: tuple[PortRule, ...] = ()  # published while it runs
     secrets: tuple[Secret, ...] = ()  # with their placeholders; the values are in the engine's memory alone

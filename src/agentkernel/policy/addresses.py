@@ -15,6 +15,7 @@ Network = IPv4Network | IPv6Network
 
 METADATA: Final = "metadata address"
 OWN: Final = "own address of the host"
+NEAR: Final = "address of the host's own network"
 LOOPBACK: Final = "loopback address"
 PRIVATE: Final = "private address"
 SHARED: Final = "shared address of a provider"
@@ -62,15 +63,20 @@ def _ranges() -> Iterator[Range]:
 _RANGES: Final = tuple(_ranges())
 
 
-def refused_ranges(address: Address, own: Collection[Address] = ()) -> tuple[Range, ...]:
+def refused_ranges(address: Address, own: Collection[Address | Network] = ()) -> tuple[Range, ...]:
     """Every range of the list that `address`, or an IPv4 address which it carries, lies in; empty for a public one.
 
-    `own` are the host's addresses: each counts as a range of its own, unless it is a loopback address anyway.
+    `own` are the host's addresses: each counts as a range of its own, unless it is a loopback address anyway. The networks among them are
+    those that it is connected to: neighbours are refused by them that no other range refuses.
     """
-    found = [each for form in forms(address) for each in _RANGES if form in each.network]
+    reached = forms(address)
+    found = [each for form in reached for each in _RANGES if form in each.network]
     if own and not any(each.kind == LOOPBACK for each in found):
-        mine = {form for each in own for form in forms(each)}
-        found += [Range(OWN, alone(form)) for form in forms(address) if form in mine]
+        mine = {form for each in own if isinstance(each, IPv4Address | IPv6Address) for form in forms(each)}
+        found += [Range(OWN, alone(form)) for form in reached if form in mine]
+    if not found:
+        networks = [each for each in own if isinstance(each, IPv4Network | IPv6Network)]
+        found = [Range(NEAR, network) for form in reached for network in networks if form in network]
     return tuple(found)
 
 

@@ -10,7 +10,7 @@ from agentkernel import policy as late  # what only requests with secrets need
 from agentkernel.errors import InvalidInput, Unsupported
 from agentkernel.model.isolation import BackendKind, Feature, Fingerprint, Support
 from agentkernel.model.names import random_name, validate_name
-from agentkernel.model.network import NOTHING
+from agentkernel.model.network import NOTHING, USUAL
 from agentkernel.model.request import Grant, Notice, SandboxRequest
 from agentkernel.model.spec import Bind, NetworkMode, RootFilesystem, RootKind, SandboxSpec, StorageKind, User
 from agentkernel.policy.choose import choose, emulations
@@ -92,7 +92,7 @@ def _placed(
     except Unsupported:
         if spec.network is not NetworkMode.FILTERED or asks_for_network(request):
             raise
-    without = replace(spec, network=NetworkMode.NONE, egress=NOTHING)
+    without = replace(spec, network=NetworkMode.NONE, egress=NOTHING, egress_limits=USUAL)
     return without, place(without), (UNAVAILABLE,)
 
 
@@ -124,6 +124,7 @@ def _spec(request: SandboxRequest, row: Profile, root: Root, surroundings: Surro
         home_denied=denied_in_home() if home else (),
         network=reach.mode,
         egress=reach.rules,
+        egress_limits=reach.limits,
         transparent_network=reach.mode is NetworkMode.FILTERED and bool(request.transparent_network),
         ports=ports(request),
         secrets=late.placed(request) if request.secrets else (),

@@ -14,7 +14,20 @@ from typing import Final, NamedTuple
 from agentkernel.model.hosts import is_address, normal_host
 from agentkernel.model.network import Base, EgressRules, Rule, Verdict
 from agentkernel.model.rules import parse_rule
-from agentkernel.policy.addresses import LINK_LOCAL, LOOPBACK, OWN, PRIVATE, SHARED, Address, Network, Range, forms, refused_ranges, within
+from agentkernel.policy.addresses import (
+    LINK_LOCAL,
+    LOOPBACK,
+    NEAR,
+    OWN,
+    PRIVATE,
+    SHARED,
+    Address,
+    Network,
+    Range,
+    forms,
+    refused_ranges,
+    within,
+)
 from agentkernel.policy.word_list import words
 
 __all__ = ["Ruling", "normal_host", "parse_rule", "rule_address", "rule_name"]
@@ -24,7 +37,7 @@ MAX_PORT: Final = 65535
 LOOKUP: Final = 0  # as a port: the name is only looked up
 
 # What a name with `private` may lead to; metadata, multicast and the rest need a rule that names them.
-_PRIVATE_KINDS: Final = frozenset({LOOPBACK, PRIVATE, SHARED, LINK_LOCAL, OWN})
+_PRIVATE_KINDS: Final = frozenset({LOOPBACK, PRIVATE, SHARED, LINK_LOCAL, OWN, NEAR})
 
 # Names that hand out the machine's credentials in some cloud; `instance-data` is also every name that begins with that label.
 _METADATA_NAMES: Final = frozenset(
@@ -39,12 +52,20 @@ _INNER_DOMAINS: Final = frozenset(
 )
 
 
+class Told(NamedTuple):
+    """What the sandbox hears of a decision, where the decision itself would tell it what a name of the host's networks leads to."""
+
+    rule: str
+    reason: str
+
+
 class Ruling(NamedTuple):
-    """What was decided; `rule` and `reason` as in `model.network.Decision`."""
+    """What was decided; `rule` and `reason` as in `model.network.Decision`, for the host's logs. `told`: other words for the sandbox."""
 
     verdict: Verdict
     rule: str
     reason: str
+    told: Told | None = None
 
     @property
     def allowed(self) -> bool:
@@ -67,19 +88,19 @@ def rule_name(rules: EgressRules, host: str, port: int) -> Ruling:
     return _judge_name(rules, host, port)
 
 
-def rule_address(rules: EgressRules, host: str, address: Address, port: int, own: Collection[Address]) -> Ruling:
+def rule_address(rules: EgressRules, host: str, address: Address, port: int, own: Collection[Address | Network]) -> Ruling:
     """Judges the address that is connected to, after the name: nobody who answers for a name decides where it may lead.
 
     An address that the base refuses is reached only by a rule whose range lies in that refused range (`10.0.0.0/8`; `0.0.0.0/0` opens
     nothing private), and the host's own and metadata addresses by a rule for that one address; a name in `rules.private` may lead to
-    loopback, private, link-local and own addresses, not to metadata.
+    loopback, private, link-local and own addresses and to neighbours, not to metadata.
 
     Args:
         rules: the sandbox's.
         host: what the sandbox named, as `normal_host` gives it.
         address: the one that will be connected to.
         port: 1 to 65535.
-        own: every address of this host.
+        own: every address of this host, and every network that it is connected to.
     """
     if not 1 <= port <= MAX_PORT:
         return _no_port(port)
@@ -106,12 +127,12 @@ def _judge_name(rules: EgressRules, host: str, port: int) -> Ruling:
     return Ruling(Verdict.ALLOWED, "public", "")
 
 
-def _judge_address(rules: EgressRules, host: str, address: Address, port: int, own: Collection[Address]) -> Ruling:
+def _judge_address(rules: EgressRules, host: str, address: Address, port: int, own: Collection[Address | Network]) -> Ruling:
     """Judges an address; a name that leads to it has been allowed."""
     reached = forms(address)
     denied = next((rule for rule in rules.deny if "/" in rule.host and _covers(rule, reached, port, denies=True)), None)
     if denied is not None:
-        return Ruling(Verdict.DENIED, f"deny {denied}", f"the rule `{denied}` denies {address}")
+        return _denied_address(host, address, denied)
     refused = refused_ranges(address, own)
     for rule in rules.allow + rules.private:
         if "/" in rule.host and _covers(rule, reached, port, denies=False) and _names(rule, refused):
@@ -133,8 +154,17 @@ def _judge_refused(rules: EgressRules, host: str, address: Address, port: int, r
         return Ruling(Verdict.ALLOWED, f"allow {private}", "")
     kind = refused[0].kind
     what = f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
-    subject = f"{host} is {what}" if is_address(host) else f"{host} leads to {address}, {what}"
-    return Ruling(Verdict.DENIED, kind, f"{subject}, and no rule opens that address range")
+    if is_address(host):
+        return Ruling(Verdict.DENIED, kind, f"{host} is {what}, and no rule opens that address range")
+    told = Told(kind, f"{host} leads to {what}, and no rule opens its address range")
+    return Ruling(Verdict.DENIED, kind, f"{host} leads to {address}, {what}, and no rule opens that address range", told)
+
+
+def _denied_address(host: str, address: Address, rule: Rule) -> Ruling:
+    if is_address(host):
+        return Ruling(Verdict.DENIED, f"deny {rule}", f"the rule `{rule}` denies {address}")
+    told = Told("denied address", f"{host} leads to an address that a rule denies")
+    return Ruling(Verdict.DENIED, f"deny {rule}", f"{host} leads to {address}, which the rule `{rule}` denies", told)
 
 
 def _no_port(port: int) -> Ruling:

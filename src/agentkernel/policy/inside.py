@@ -15,6 +15,10 @@ TRANSPARENT_PORT: Final = 3129
 
 CERTIFICATES: Final = "/etc/agentkernel/certificates.pem"  # in an image: the bundle of the host
 _APT: Final = "/etc/agentkernel/apt.conf"
+GUEST_DIRECTORY: Final = "/etc/agentkernel/bin"  # of the guest binary, where the workload may run it; the agent's own place is closed to it
+GUEST: Final = f"{GUEST_DIRECTORY}/agentkernel-guest"
+_SSH: Final = "/etc/ssh/ssh_config"
+SSH_DROP_IN: Final = "/etc/ssh/ssh_config.d/agentkernel.conf"  # read first by the ssh_config of Debian, Fedora, Alpine and others
 _RESOLVERS: Final = "/etc/resolv.conf"
 _PROXY: Final = f"http://127.0.0.1:{PROXY_PORT}"
 
@@ -30,9 +34,17 @@ _JAVA: Final = (
     f"-Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort={PROXY_PORT} -Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort={PROXY_PORT}"
     " -Dhttp.nonProxyHosts=localhost|127.*|[::1]"
 )
+_SSH_PROXY: Final = f"ProxyCommand {GUEST} connect %h %p"
+# What somebody says in ~/.ssh/config counts more than the system's settings do, and the first that is said of these counts.
+_SSH_SETTINGS: Final = f"Host * !localhost !127.0.0.1 !::1\n    {_SSH_PROXY}\nHost *\n".encode()
 # Who brings certificates of their own and would not look at the system's. The others are for images, whose system's are not the host's.
 _OWN_CERTIFICATES: Final = ("NODE_EXTRA_CA_CERTS", "PIP_CERT", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")
 CERTIFICATE_VARIABLES: Final = (*_OWN_CERTIFICATES, "SSL_CERT_FILE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "CARGO_HTTP_CAINFO")
+
+
+def shows_guest(spec: SandboxSpec) -> bool:
+    """Whether programs may run the guest inside: ssh, as its ProxyCommand, where it would reach nothing without a proxy."""
+    return spec.network is NetworkMode.FILTERED and not spec.transparent_network
 
 
 def variables(spec: SandboxSpec, *, certificates: str) -> dict[str, str]:
@@ -44,6 +56,8 @@ def variables(spec: SandboxSpec, *, certificates: str) -> dict[str, str]:
     if root.kind is not RootKind.HOST:
         if spec.user.uid == 0:
             result["APT_CONFIG"] = _APT
+        if shows_guest(spec):  # its ssh may read no further files; this counts more than what git's own settings say
+            result["GIT_SSH_COMMAND"] = f"ssh -o '{_SSH_PROXY}'"
         if certificates:
             result.update(dict.fromkeys(CERTIFICATE_VARIABLES, CERTIFICATES))
     else:
@@ -70,6 +84,8 @@ def files(spec: SandboxSpec) -> tuple[RootFile, ...]:
         added.append(RootFile(path="/etc/hosts", content=f"127.0.0.1 localhost {spec.hostname}\n::1 localhost\n".encode()))
         if spec.user.uid == 0:
             added.append(RootFile(path=_APT, content=_APT_SETTINGS))
+    if shows_guest(spec):
+        added.append(RootFile(path=_SSH if spec.root.kind is RootKind.HOST else SSH_DROP_IN, content=_SSH_SETTINGS))
     return (*kept, *added)
 
 

@@ -47,6 +47,9 @@ class SandboxOptions(TypedDict, total=False):
     deny_hosts: Sequence[str]  # likewise; a denial wins over a permission
     only_hosts: bool  # nothing but `allow_hosts`
     transparent_network: bool  # also for programs that know no proxy; without it where the backend can
+    max_connections: int  # out of the sandbox at a time; 512 by default
+    max_bytes: int | str  # sent and received, both together, from each start to its stop: bytes, or "500MB"; without it any amount
+    max_lookups: int  # different names in a second; 100 by default
     secrets: Sequence[str]  # used without being seen, as --secret names them: "NAME=ENV:VARIABLE@api.example.com", "FILE:", "KEYRING:"
     ports: Sequence[int | str]  # inside, published on the host's loopback: 80 (any host port), "8080:80"
     mount_home: bool
@@ -105,6 +108,9 @@ _SETTINGS: Mapping[str, str] = {
     "mounts": "mounts",
     "environment": "environment",
     "network": "security.network",
+    "max_connections": "network.max_connections",
+    "max_bytes": "network.max_bytes",
+    "max_lookups": "network.max_lookups",
     "mount_home": "security.mount_home",
     "pass_environment": "security.pass_env",
     "read_only": "security.read_only",

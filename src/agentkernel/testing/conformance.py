@@ -26,6 +26,7 @@ from agentkernel.testing.lifecycle import LifecycleConformance
 from agentkernel.testing.limits import LimitsConformance
 from agentkernel.testing.network import ReachConformance, RefusalConformance
 from agentkernel.testing.network_load import LoadConformance, TransparentConformance
+from agentkernel.testing.network_ssh import SshConformance
 from agentkernel.testing.ports import PortConformance
 from agentkernel.testing.terminal import TerminalConformance
 from agentkernel.testing.workspace import WorkspaceConformance
@@ -44,6 +45,7 @@ class BackendConformance(
     NetworkConformance,
     ReachConformance,
     RefusalConformance,
+    SshConformance,
     LoadConformance,
     TransparentConformance,
     PortConformance,

@@ -16,7 +16,7 @@ from agentkernel.backends._linux.facts import HostFacts
 from agentkernel.backends._linux.plan import CloneFlag, MountAttr, Op, Step, Text
 from agentkernel.backends._linux.ranges import RANGE_SIZE
 from agentkernel.model.spec import Bind, RootKind, SandboxSpec, WorkspaceMode
-from agentkernel.policy.inside import files
+from agentkernel.policy.inside import GUEST, files
 
 # Plain integers: arithmetic with enum flags is twenty times slower, and a launch does much of it.
 NONE, RDONLY, NOSUID = int(MountAttr.NONE), int(MountAttr.RDONLY), int(MountAttr.NOSUID)
@@ -36,6 +36,7 @@ class Surroundings:
     kept: tuple[str, ...] = ()  # directories of it that are there from an earlier boot, and stay as they are
     storage_bytes: int = 0  # the size of storage in memory
     owners: dict[str, int] = field(default_factory=dict)  # uid of each source that is shown as the user's
+    guest: str = ""  # the guest binary, where programs inside may run it; empty: they may not
     resolved: dict[str, str] = field(default_factory=dict)  # source -> the same without symlinks, which the launcher follows nowhere
 
 
@@ -103,6 +104,7 @@ class Shape:
     storage_bytes: int
     owners: tuple[tuple[str, int], ...]
     resolved: tuple[tuple[str, str], ...]
+    guest: str
 
 
 def shape_of(around: Surroundings) -> Shape:
@@ -116,6 +118,7 @@ def shape_of(around: Surroundings) -> Shape:
         storage_bytes=around.storage_bytes,
         owners=tuple(around.owners.items()),
         resolved=tuple(around.resolved.items()),
+        guest=around.guest,
     )
 
 
@@ -269,6 +272,8 @@ def root_content(build: Builder) -> None:
         build.do(Op.SYMLINK, target, build.at(path), why=f"link {path} to {target}")
     for file in files(spec):
         build.do(Op.FILE, build.at(file.path), file.mode, file.content, why=f"write {file.path}")
+    if build.around.guest:
+        build.mount_host(build.around.guest, GUEST, HARD | RDONLY, Owners.SYSTEM)
 
 
 def root_binds(build: Builder, *, late: bool) -> None:

@@ -26,6 +26,7 @@ from agentkernel.errors import LaunchFailed, SandboxLost, Unsupported
 from agentkernel.failpoints import failpoint
 from agentkernel.model.isolation import IsolationLevel
 from agentkernel.model.spec import SandboxSpec, StorageKind
+from agentkernel.policy.inside import SSH_DROP_IN
 
 
 def level_of(spec: SandboxSpec, facts: EngineFacts, backend: str) -> IsolationLevel:
@@ -115,6 +116,8 @@ def _decided(host: Host, spec: SandboxSpec, holdings: Holdings) -> Building:
     )
     plan = plan_of(spec, naming)
     plan = replace(plan, files=(*plan.files, *shown.files))
+    if not facts.local and spec.read_only_root:  # git has a variable for the same
+        plan = replace(plan, files=tuple(file for file in plan.files if file.path != SSH_DROP_IN))
     if plan.files and not facts.local and spec.read_only_root:
         raise Unsupported(
             f"{plan.files[0].path} cannot be shown in a read-only root of an engine elsewhere", hint="leave --read-only-root out"

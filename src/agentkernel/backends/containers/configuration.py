@@ -11,7 +11,7 @@ from agentkernel.backends.containers.dialect import EngineFacts
 from agentkernel.backends.containers.plan import AGENT_FILES
 from agentkernel.channel.messages import NetworkPorts
 from agentkernel.model.isolation import IsolationLevel
-from agentkernel.model.network import NOTHING
+from agentkernel.model.network import NOTHING, USUAL
 from agentkernel.model.spec import NetworkMode, SandboxSpec
 from agentkernel.policy.inside import PROXY_PORT, RESOLVER_PORT
 from agentkernel.policy.seccomp import compile_filter
@@ -57,6 +57,7 @@ def fingerprint_of(spec: SandboxSpec) -> str:
         name="",
         root=root,
         egress=NOTHING,
+        egress_limits=USUAL,
         ports=(),
         secrets=(),
         trust="",

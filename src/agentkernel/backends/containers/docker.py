@@ -20,7 +20,7 @@ from agentkernel.backends.containers.endpoint import Endpoint
 from agentkernel.backends.containers.image_calls import ImageCalls
 from agentkernel.backends.containers.keeper import EngineImages
 from agentkernel.backends.containers.ledger import Ledger
-from agentkernel.backends.containers.plan import GUEST_DIRECTORY, RUN_DIRECTORY, ContainerPlan, Stream, Tmpfs
+from agentkernel.backends.containers.plan import RUN_DIRECTORY, ContainerPlan, Stream, Tmpfs
 from agentkernel.backends.containers.profile import profile
 from agentkernel.backends.containers.runtimes import default_of_docker, of_docker
 from agentkernel.backends.containers.shown import parents_of
@@ -204,7 +204,8 @@ def _walls(plan: ContainerPlan, spec: SandboxSpec, facts: EngineFacts) -> dict[s
 def _own_mounts(plan: ContainerPlan) -> list[dict[str, Any]]:
     guest = {"NoCopy": True, "Labels": {}}
     found: list[dict[str, Any]] = [
-        {"Type": "volume", "Source": plan.guest_volume, "Target": GUEST_DIRECTORY, "ReadOnly": True, "VolumeOptions": guest}
+        {"Type": "volume", "Source": plan.guest_volume, "Target": directory, "ReadOnly": True, "VolumeOptions": guest}
+        for directory in plan.guest_directories
     ]
     if plan.stream is Stream.SOCKET:
         found.append({"Type": "bind", "Source": plan.run_directory, "Target": RUN_DIRECTORY, "ReadOnly": False})

@@ -13,7 +13,7 @@ from typing import Final
 
 from agentkernel.backends.containers.shown import Mount, shown
 from agentkernel.model.spec import NetworkMode, RootFile, SandboxSpec, StorageKind, WorkspaceMode
-from agentkernel.policy.inside import files
+from agentkernel.policy import inside
 
 OWN: Final = "/.agentkernel"
 GUEST_DIRECTORY: Final = f"{OWN}/bin"
@@ -102,6 +102,7 @@ class ContainerPlan:
     hostname: str
     mounts: tuple[Mount, ...]
     guest_volume: str
+    guest_directories: tuple[str, ...]  # where it is shown, read-only
     run_directory: str
     tmpfs: tuple[Tmpfs, ...]
     entries: tuple[Entry, ...]  # directories of its own layer, made before its first start
@@ -149,6 +150,7 @@ def plan_of(spec: SandboxSpec, naming: Naming) -> ContainerPlan:
         hostname=spec.hostname,
         mounts=shown(spec),
         guest_volume=naming.guest_volume,
+        guest_directories=(GUEST_DIRECTORY, *((inside.GUEST_DIRECTORY,) if inside.shows_guest(spec) else ())),
         run_directory=naming.run_directory,
         tmpfs=_tmpfs(spec),
         entries=_entries(spec),
@@ -221,4 +223,4 @@ def _entries(spec: SandboxSpec) -> tuple[Entry, ...]:
 
 def _files(spec: SandboxSpec) -> tuple[RootFile, ...]:
     """Small files of the spec and of the filtered network, but for what the engine itself writes."""
-    return tuple(file for file in files(spec) if file.path not in ("/etc/resolv.conf", "/etc/hosts"))
+    return tuple(file for file in inside.files(spec) if file.path not in ("/etc/resolv.conf", "/etc/hosts"))

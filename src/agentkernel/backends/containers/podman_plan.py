@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agentkernel.backends.containers.dialect import EngineBind
-from agentkernel.backends.containers.plan import GUEST_DIRECTORY, RUN_DIRECTORY, ContainerPlan, Stream, Tmpfs
+from agentkernel.backends.containers.plan import RUN_DIRECTORY, ContainerPlan, Stream, Tmpfs
 from agentkernel.backends.containers.runtimes import level_of
 from agentkernel.backends.containers.shown import parents_of
 from agentkernel.model.isolation import IsolationLevel
@@ -91,7 +91,9 @@ def _file_systems(plan: ContainerPlan, binds: Sequence[EngineBind], way: Way) ->
         mounts.append(_bind(way.resolver_file, _RESOLVER, "ro", "noexec"))
     return {
         "mounts": mounts,
-        "volumes": [{"Name": plan.guest_volume, "Dest": GUEST_DIRECTORY, "Options": ["ro", "nosuid", "nodev"]}],
+        "volumes": [
+            {"Name": plan.guest_volume, "Dest": directory, "Options": ["ro", "nosuid", "nodev"]} for directory in plan.guest_directories
+        ],
         "image_volume_mode": "anonymous",
         "read_only_filesystem": plan.read_only_root,
         "read_write_tmpfs": False,

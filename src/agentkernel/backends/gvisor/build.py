@@ -33,6 +33,7 @@ from agentkernel.channel.sandbox import GuestSandbox, open_sandbox
 from agentkernel.errors import LaunchFailed, SandboxFailed
 from agentkernel.failpoints import failpoint
 from agentkernel.model.spec import NetworkMode, SandboxSpec, StorageKind, Workspace
+from agentkernel.policy.inside import shows_guest
 
 MEMORY = "runsc"  # the file, beneath the state's root, of what was found out about it
 _DEADLINES = Deadlines(attach_s=60.0)  # a hundred that start at once on two processors
@@ -128,6 +129,7 @@ class GvisorMaker:
             storage_bytes=size,
             owners=owners(spec),
             resolved=resolved_sources(spec),
+            guest=str(guest_binary()) if shows_guest(spec) else "",
         )
         workspace = replace(spec.workspace, protected=protected_in_workspace(spec.workspace))
         shown = replace(spec, home_denied=hidden_in_home(spec, host.own_directories), workspace=workspace)

@@ -26,6 +26,7 @@ from agentkernel.channel.sandbox import GuestSandbox, open_sandbox
 from agentkernel.failpoints import failpoint
 from agentkernel.model.isolation import IsolationLevel
 from agentkernel.model.spec import SandboxSpec, StorageKind
+from agentkernel.policy.inside import shows_guest
 
 
 class NamespacesMaker:
@@ -91,6 +92,7 @@ def _prepare(host: Host, spec: SandboxSpec, holdings: Holdings, state: SandboxSt
         storage_bytes=_storage_bytes(spec, cgroups),
         owners=owners(spec),
         resolved=resolved_sources(spec),
+        guest=str(guest_binary()) if shows_guest(spec) else "",
     )
     workspace = replace(spec.workspace, protected=protected_in_workspace(spec.workspace))
     return build_plan(replace(spec, home_denied=hidden_in_home(spec, host.own_directories), workspace=workspace), around)

@@ -13,7 +13,7 @@ from agentkernel.backends._linux import tree
 from agentkernel.backends._linux.facts import HostFacts
 from agentkernel.backends._linux.plan import AGENT_SOCKET_FD, CloneFlag, Op, Step
 from agentkernel.backends._linux.tree import HARD, NODEV, NOEXEC, NOSUID, RDONLY, Builder, DataTree, Prepared, Shape, Surroundings, step
-from agentkernel.model.network import NOTHING
+from agentkernel.model.network import NOTHING, USUAL
 from agentkernel.model.spec import NetworkMode, RootKind, SandboxSpec, StorageKind
 from agentkernel.policy import landlock
 from agentkernel.policy.inside import RESOLVER_PORT, TRANSPARENT_PORT
@@ -36,7 +36,7 @@ _GO = Step(op=Op.GO)
 
 def build_plan(spec: SandboxSpec, around: Surroundings) -> tuple[Step, ...]:
     """Computes every step of a sandbox's launch; those that the sandbox's own names and ids are in anew, the others as remembered."""
-    trees, inner = _body(replace(spec, name="", egress=NOTHING, ports=(), environment=()), tree.shape_of(around))
+    trees, inner = _body(replace(spec, name="", egress=NOTHING, egress_limits=USUAL, ports=(), environment=()), tree.shape_of(around))
     return (*_outside(spec, around), *(tree.prepared(each, spec, around) for each in trees), _GO, *inner)
 
 

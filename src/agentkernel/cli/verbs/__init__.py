@@ -42,6 +42,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "daemon": ("agentkernel.cli.verbs.daemon", "start, stop or look at the daemon"),
     "doctor": ("agentkernel.cli.verbs.doctor", "say what this host can do, and what would make it better"),
     "backends": ("agentkernel.cli.verbs.backends", "list the isolation backends and whether they are ready"),
+    "benchmark": ("agentkernel.cli.verbs.benchmark", "measure how fast the backends are here, and what they cost"),
     "setup": ("agentkernel.cli.verbs.setup", "say what is installed, what is missing and how to get it"),
     "config": ("agentkernel.cli.verbs.config", "show the settings in force and where each comes from"),
     "trust": ("agentkernel.cli.verbs.trust", "allow a project's agentkernel.toml to loosen the policy"),

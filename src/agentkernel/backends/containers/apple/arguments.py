@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Final
 
-from agentkernel.backends.containers.plan import AGENT_FILES, GUEST, GUEST_DIRECTORY, RUN_DIRECTORY, ContainerPlan, Tmpfs
+from agentkernel.backends.containers.plan import AGENT_FILES, GUEST, RUN_DIRECTORY, ContainerPlan, Tmpfs
 
 _MIB: Final = 1024 * 1024
 SOCKET: Final = f"{RUN_DIRECTORY}/agent.sock"
@@ -49,7 +49,7 @@ def _limits(plan: ContainerPlan) -> tuple[str, ...]:
 def _mounts(plan: ContainerPlan, guest_directory: str) -> list[str]:
     """Outer places before those in them."""
     places = {each.target: _memory(each) for each in (_RUN, *plan.tmpfs)}
-    places[GUEST_DIRECTORY] = f"type=bind,source={guest_directory},target={GUEST_DIRECTORY},readonly"
+    places |= {target: f"type=bind,source={guest_directory},target={target},readonly" for target in plan.guest_directories}
     return [places[target] for target in sorted(places, key=lambda target: (target.count("/"), target))]
 
 
