@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 import agentkernel
 
 PLAIN_UID = 61234  # belongs to nobody
+NAME, FIRST_ID = "ak-rootless", 700_000  # of `subordinate_ids`
 WORKS = 'import pytest, subprocess, sys; subprocess.run([sys.executable, "-c", ""], check=True)'
 FIRST_TO_GO = ("choom", "-n", "500", "--")  # should a bomb meet the outer limit, this process is not the one to end
 ROOT = Path(__file__).parent.parent.parent
@@ -44,6 +47,29 @@ def run_as_plain_user(
         for part in ("tests", "docs", "package"):
             subprocess.run(["chmod", "-R", "a+rX", str(own / part)], check=True)
         return _run(own, guest, (f"tests/{test_file}", "-k", select), deadline_s, (*before, *FIRST_TO_GO, *_identity(may_map_ids)))
+
+
+@contextmanager
+def subordinate_ids() -> Iterator[tuple[str, ...]]:
+    """What a program is started with so that the plain user has a name and 65,536 further ids: in a mount namespace of its own, so that
+    the host's files stay as they are."""
+    with tempfile.TemporaryDirectory(prefix="ak-ids-", dir="/var/tmp") as name:
+        own = Path(name)
+        own.chmod(0o755)
+        lines = {
+            "passwd": f"{NAME}:x:{PLAIN_UID}:{PLAIN_UID}::/nonexistent:/bin/sh\n",
+            "group": f"{NAME}:x:{PLAIN_UID}:\n",
+            "subuid": f"{NAME}:{FIRST_ID}:65536\n",
+            "subgid": f"{NAME}:{FIRST_ID}:65536\n",
+        }
+        script = []
+        for file, line in lines.items():
+            before = Path("/etc", file).read_text() if Path("/etc", file).exists() else ""
+            Path("/etc", file).touch()
+            (own / file).write_text(before + line)
+            (own / file).chmod(0o644)
+            script.append(f"mount --bind {own / file} /etc/{file}")
+        yield ("unshare", "--mount", "--propagation", "private", "sh", "-c", f'{" && ".join(script)} && exec "$@"', "sh")
 
 
 def _identity(may_map_ids: bool) -> tuple[str, ...]:

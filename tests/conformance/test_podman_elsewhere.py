@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
+import struct
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -19,6 +23,7 @@ from agentkernel.abc import Backend, Sandbox
 from agentkernel.backends.containers.backend import ContainersBackend
 from agentkernel.backends.containers.dialect import EngineFacts
 from agentkernel.backends.containers.podman import PodmanBackend, PodmanDialect
+from agentkernel.backends.containers.podman_service import PodmanService
 from agentkernel.errors import Unsupported
 from agentkernel.model.command import Command
 from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Support
@@ -137,3 +142,33 @@ async def test_where_nobody_serves_a_service_is_started_and_may_be_killed(
         assert (await sandbox.exec(Command(argv=shell("echo alive")))).stdout == b"alive\n"
         async with running(backend, spec_of(named)) as another:
             assert (await another.exec(Command(argv=shell("echo more")))).stdout == b"more\n"
+
+
+IN_ANOTHER_NAMESPACE = """
+import os, pathlib, sys
+from agentkernel.backends.containers.podman_service import PodmanService
+service = PodmanService(sys.argv[1], pathlib.Path(sys.argv[2]), os.environ)
+service.open(10).close()
+print(service.address)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a plain user's Podman goes into a mount namespace of its own anyway")
+def test_a_service_that_was_started_in_another_mount_namespace_is_not_used(named: str) -> None:
+    podman, directory = shutil.which("podman") or "", Path(os.environ["AGENTKERNEL_HOME"], "run", "podman")
+    argv = ["unshare", "--mount", "--", sys.executable, "-c", IN_ANOTHER_NAMESPACE, podman, str(directory)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    elsewhere = Path(subprocess.run(argv, check=True, env=environment, capture_output=True, text=True).stdout.strip())
+    service = PodmanService(podman, directory, os.environ)
+    service.open(10).close()
+    here = os.readlink("/proc/self/ns/mnt")
+    assert mount_namespace(Path(service.address)) == here
+    assert mount_namespace(elsewhere) != here
+
+
+def mount_namespace(address: Path) -> str:
+    """Of the process that serves there."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(address))
+        pid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    return os.readlink(f"/proc/{pid}/ns/mnt")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from e2e.host import Host
+from e2e.host import Host, wait_until
 from unit.cli_harness import SOURCE
 
 DEADLINE_S = 60.0
@@ -38,6 +40,21 @@ class AgentKernel:
         return subprocess.run(
             [*self.argv, *arguments], cwd=self.directory, env=self.environment, input=stdin, capture_output=True, timeout=DEADLINE_S
         )
+
+    def daemon_pid(self) -> int:
+        """Of the daemon; 0: none runs."""
+        status = self("daemon", "status", "--json")
+        return int(json.loads(status.stdout)["pid"]) if status.returncode == 0 else 0
+
+    def kill_daemon(self) -> None:
+        """As a crash would; a client may just be starting it."""
+        pids: list[int] = []
+        wait_until(lambda: pids.append(self.daemon_pid()) or pids[-1])
+        process = os.pidfd_open(pids[-1])
+        try:
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+        finally:
+            os.close(process)
 
 
 @pytest.fixture(scope="session")

@@ -15,22 +15,6 @@ from e2e.conftest import DEADLINE_S, AgentKernel
 from e2e.host import processes_named, wait_until
 
 
-def _daemon_pid(agentkernel: AgentKernel) -> int:
-    status = agentkernel("daemon", "status", "--json")
-    return int(json.loads(status.stdout)["pid"]) if status.returncode == 0 else 0
-
-
-def _kill_daemon(agentkernel: AgentKernel) -> None:
-    """As a crash would; a client may just be starting it."""
-    pids: list[int] = []
-    wait_until(lambda: pids.append(_daemon_pid(agentkernel)) or pids[-1])
-    process = os.pidfd_open(pids[-1])
-    try:
-        signal.pidfd_send_signal(process, signal.SIGKILL)
-    finally:
-        os.close(process)
-
-
 def _info(agentkernel: AgentKernel, name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(agentkernel("info", "--json", name).stdout)
     return found
@@ -60,7 +44,7 @@ def test_a_sandbox_keeps_its_files_until_it_is_removed(behind_daemon: AgentKerne
 def test_the_daemon_may_be_killed_between_any_two_steps(behind_daemon: AgentKernel) -> None:
     for words, output in LIFE:
         _ok(behind_daemon(*words), output)
-        _kill_daemon(behind_daemon)
+        behind_daemon.kill_daemon()
     assert behind_daemon("info", "box").returncode == 125
 
 
@@ -71,7 +55,7 @@ def test_the_output_of_a_command_is_complete_though_the_daemon_is_killed_under_i
         assert process.stdout is not None
         seen = process.stdout.readline()
         for _ in range(3):
-            _kill_daemon(behind_daemon)
+            behind_daemon.kill_daemon()
             seen += process.stdout.readline() + process.stdout.readline()
         seen += process.stdout.read()
         assert process.stderr is not None
@@ -89,7 +73,7 @@ def test_input_is_complete_though_the_daemon_is_killed_under_it(behind_daemon: A
         for at in range(0, len(data), 1_000_000):
             process.stdin.write(data[at : at + 1_000_000])
             process.stdin.flush()
-            _kill_daemon(behind_daemon)
+            behind_daemon.kill_daemon()
         out, _ = process.communicate(timeout=DEADLINE_S)
     wanted = subprocess.run(["sha256sum"], input=data, capture_output=True, check=True).stdout
     assert (process.returncode, out) == (0, wanted)
@@ -99,7 +83,7 @@ def test_a_run_survives_the_daemon(behind_daemon: AgentKernel) -> None:
     with behind_daemon.start("run", "-q", "sh", "-c", "echo before; sleep 1; echo after; exit 3") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"before\n"
-        _kill_daemon(behind_daemon)
+        behind_daemon.kill_daemon()
         assert process.stdout.read() == b"after\n"
         assert process.wait(DEADLINE_S) == 3
 
@@ -110,7 +94,7 @@ def test_signals_reach_the_command_through_the_next_daemon(behind_daemon: AgentK
     with behind_daemon.start("exec", "box", "sh", "-c", script) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        _kill_daemon(behind_daemon)
+        behind_daemon.kill_daemon()
         process.send_signal(signal.SIGTERM)
         assert process.stdout.read() == b"asked\n"
         assert process.wait(DEADLINE_S) == 143
@@ -121,7 +105,7 @@ def test_background_commands_go_on_and_are_joined_again(behind_daemon: AgentKern
     script = "i=0; while [ $i -lt 20 ]; do echo line $i; i=$((i+1)); sleep 0.1; done; sleep 60"
     started = behind_daemon("exec", "-d", "box", "sh", "-c", script)
     ident = started.stdout.decode().strip()
-    _kill_daemon(behind_daemon)
+    behind_daemon.kill_daemon()
     with behind_daemon.start("attach", "box", ident) as process:
         assert process.stdout is not None
         assert [process.stdout.readline() for _ in range(20)] == [b"line %d\n" % at for at in range(20)]
@@ -133,11 +117,11 @@ def test_background_commands_go_on_and_are_joined_again(behind_daemon: AgentKern
 
 def test_the_other_steps_do_not_mind_a_dead_daemon_either(behind_daemon: AgentKernel) -> None:
     _ok(behind_daemon("create", "-q", "box", "--label", "a=1"), b"box\n")
-    _kill_daemon(behind_daemon)
+    behind_daemon.kill_daemon()
     _ok(behind_daemon("rename", "box", "case"), b"case\n")
-    _kill_daemon(behind_daemon)
+    behind_daemon.kill_daemon()
     assert behind_daemon("extend-ttl", "case", "1h").returncode == 0
-    _kill_daemon(behind_daemon)
+    behind_daemon.kill_daemon()
     found = _info(behind_daemon, "case")
     assert (found["labels"], found["status"]) == ({"a": "1"}, "stopped")
     assert abs(found["expires_at"] - time.time() - 3600) < 60
@@ -280,14 +264,14 @@ def test_the_daemon_is_started_looked_at_and_stopped(behind_daemon: AgentKernel)
     behind_daemon("create", "-q", "--start", "box")
     shown = behind_daemon("daemon", "status").stdout.decode()
     assert "1, 1 running" in shown
-    pid = _daemon_pid(behind_daemon)
+    pid = behind_daemon.daemon_pid()
     assert behind_daemon("daemon", "stop").stdout == f"stopped (pid {pid})\n".encode()
     status = behind_daemon("daemon", "status", "--json")
     assert (status.returncode, json.loads(status.stdout)["running"]) == (1, False)
     assert behind_daemon("daemon", "stop").stdout == b"not running\n"
     assert behind_daemon("list", "--quiet", "--if-running").stdout == b""
     assert behind_daemon("daemon", "start").returncode == 0
-    assert _daemon_pid(behind_daemon) != pid
+    assert behind_daemon.daemon_pid() != pid
     assert behind_daemon("exec", "box", "echo", "still here").stdout == b"still here\n"
 
 

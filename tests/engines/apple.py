@@ -30,7 +30,7 @@ def apple_stand_in(directory: Path) -> Iterator[AppleStandIn]:
     """The program and its service, for the block."""
     stand_in = AppleStandIn(directory)
     argv = [sys.executable, "-I", "-S", str(SERVICE), str(stand_in.state)]
-    service = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    service = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert service.stdout is not None
         assert service.stdout.readline() == b"listening\n"

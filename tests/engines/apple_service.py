@@ -1,11 +1,13 @@
-"""What the stand-in's machines are children of, as on a Mac they are launchd's: `python apple_service.py STATE`, until it is killed.
+"""What the stand-in's machines are children of, as on a Mac they are launchd's: `python apple_service.py STATE`, until its input ends.
 
-A connection to STATE/service.sock sends a machine's directory, and gets its pid, or a line that says what went wrong.
+A connection to STATE/service.sock sends a machine's directory, and gets its pid, or a line that says what went wrong. Machines end with the
+service, and it ends with whoever holds its input: nothing is left of a test run that was cut short.
 """
 
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -14,6 +16,7 @@ from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
 MACHINE = Path(__file__).with_name("apple_machine.py")
+WITH_THE_SERVICE = ("setpriv", "--pdeathsig", "KILL", "--")
 UNSHARE = ("unshare", "--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child=KILL", "--")
 
 
@@ -26,7 +29,7 @@ def reap(*_: object) -> None:
 def boot(place: str) -> str:
     ready, told = os.pipe()
     null = subprocess.DEVNULL
-    argv = [*UNSHARE, sys.executable, "-I", "-S", str(MACHINE), place, str(told)]
+    argv = [*WITH_THE_SERVICE, *UNSHARE, sys.executable, "-I", "-S", str(MACHINE), place, str(told)]
     machine = subprocess.Popen(argv, stdin=null, stdout=null, stderr=null, pass_fds=(told,), start_new_session=True)
     os.close(told)
     with os.fdopen(ready, "rb", buffering=0) as stream:
@@ -41,9 +44,9 @@ def main(state: str) -> None:
         listener.bind(f"{state}/service.sock")
         listener.listen(64)
         print("listening", flush=True)
-        while True:
+        while sys.stdin not in select.select([sys.stdin, listener], [], [])[0]:
             connection, _ = listener.accept()
-            with connection:
+            with connection, contextlib.suppress(BrokenPipeError):  # who asked may have been killed; the others' machines go on
                 connection.sendall(boot(connection.recv(4096).decode()).encode())
 
 

@@ -19,6 +19,7 @@ from engines.images import REFERENCE
 
 REAPER = Path(__file__).with_name("reaper.py")
 START_S = 60.0
+CONTAINERS_GROUP = "libpod_parent"  # beneath which root's Podman makes the control groups of containers, where it makes them itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +39,8 @@ class PodmanHost:
 
 
 @contextlib.contextmanager
-def podman_host() -> Iterator[PodmanHost]:
-    """Serves for the block; skips where there is no Podman, or it cannot be used by this user."""
+def podman_host(*, runtime_of_containers: str = "") -> Iterator[PodmanHost]:
+    """Serves for the block; skips where there is no Podman, or it cannot be used by this user. The runtime: empty means its default."""
     podman = shutil.which("podman")
     if podman is None:
         pytest.skip("podman is not installed")
@@ -48,8 +49,11 @@ def podman_host() -> Iterator[PodmanHost]:
     home = directory / "home"
     home.mkdir()
     storage, settings = directory / "storage.conf", directory / "containers.conf"
+    chosen = f'runtime = "{runtime_of_containers}"\n' if runtime_of_containers else ""
     storage.write_text(f'[storage]\ndriver = "overlay"\ngraphroot = "{directory}/root"\nrunroot = "{runtime}/run"\n')
-    settings.write_text(f'[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\nexit_command_delay = 1\n{_temporary(runtime)}')
+    settings.write_text(
+        f'[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\nexit_command_delay = 1\n{_temporary(runtime)}{chosen}'
+    )
     environment = {
         "HOME": str(home),
         "XDG_RUNTIME_DIR": str(runtime),
@@ -69,7 +73,7 @@ def podman_host() -> Iterator[PodmanHost]:
         yield PodmanHost(socket=socket, environment=environment)
         _remove_all(PodmanHost(socket=socket, environment=environment))
     finally:
-        _end_services(runtime)
+        end_services(runtime / "own")
         service.send_signal(signal.SIGTERM)
         service.wait(30)
         _remove_tree(podman, local, directory)
@@ -105,9 +109,9 @@ def _remove_all(host: PodmanHost) -> None:
         host.run("rm", "--all", "--force", "--time", "0")
 
 
-def _end_services(runtime: Path) -> None:
-    """Those that a dialect has started; they would end by idleness."""
-    for record in (runtime / "own" / "run" / "podman").glob("*/pid"):
+def end_services(home: Path) -> None:
+    """Those that a dialect has started for whose directories these are; they would end by idleness."""
+    for record in (home / "run" / "podman").glob("*/pid"):
         with contextlib.suppress(OSError, ValueError):
             os.kill(int(record.read_text()), signal.SIGTERM)
 

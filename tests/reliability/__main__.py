@@ -1,8 +1,10 @@
 """The recovery campaign: faults by the thousand, and after each an oracle. A fault counts when its step was reached.
 
     python -m reliability --faults 500 --seed 1 [--log FILE] [--episode N] [--door engine|daemon|process]
+        [--backend namespaces|gvisor|docker|podman]
 
-The log has one JSON object per line and episode; a campaign that was broken off goes on where its log ends. Exit status 1: violations.
+The log has one JSON object per line and episode; a campaign that was broken off goes on where its log ends. Exit status 1: violations;
+77: the backend is not on this host.
 """
 
 from __future__ import annotations
@@ -18,11 +20,15 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
+import pytest
 from reliability.episode import DOORS, FAULTS, Episode, Report
 from reliability.faults import failpoint_names
+from reliability.ground import BACKENDS, Ground, ground_of
 from reliability.lives import Nursery
 
 from agentkernel.testing.host import adopting_orphans
+
+NOT_HERE = 77  # exit status, as of other programs that skip tests
 
 
 def main() -> int:
@@ -35,18 +41,24 @@ def main() -> int:
     parser.add_argument("--log", type=Path)
     parser.add_argument("--episode", type=int, help="only this one")
     parser.add_argument("--door", choices=DOORS, default="")
+    parser.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0])
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that nothing of the campaign itself is left
-    print(f"seed {given.seed}: {given.faults} faults, {FAULTS} per episode", flush=True)
+    print(f"seed {given.seed}: {given.faults} faults, {FAULTS} per episode, {given.backend}", flush=True)
     done = _done(given.log, given.seed)
     with adopting_orphans(), tempfile.TemporaryDirectory(prefix="campaign-") as directory:
         tempfile.tempdir = f"{directory}/tmp"  # where leftovers are looked for: the machine's is everybody's
         Path(tempfile.tempdir).mkdir()
-        reports = asyncio.run(_campaign(given, Path(directory), done))
+        try:
+            with ground_of(given.backend, Path(directory)) as ground:
+                reports = asyncio.run(_campaign(given, Path(directory), ground, done))
+        except pytest.skip.Exception as missing:
+            print(f"not on this host: {missing}")
+            return NOT_HERE
     return _summary([*done, *reports])
 
 
-async def _campaign(given: argparse.Namespace, directory: Path, done: list[Report]) -> list[Report]:
+async def _campaign(given: argparse.Namespace, directory: Path, ground: Ground, done: list[Report]) -> list[Report]:
     nursery = Nursery(directory)
     await nursery.open()
     names = failpoint_names()
@@ -54,13 +66,14 @@ async def _campaign(given: argparse.Namespace, directory: Path, done: list[Repor
     left = given.faults - sum(report.reached for report in done)
     number = given.episode if given.episode is not None else max((report.episode for report in done), default=-1) + 1
     while left > 0:
-        report = await Episode(nursery, directory, given.seed, number, names, given.door).run()
+        episode = Episode(nursery, directory, ground, seed=given.seed, number=number, names=names, door=given.door)
+        report = await episode.run()
         reports.append(report)
         if given.log is not None:
             with open(given.log, "a") as log:
                 log.write(json.dumps({"seed": given.seed, **asdict(report)}) + "\n")
         if report.violations:
-            _tell(given.seed, report)
+            _tell(given, report)
         left -= report.reached
         number += 1
         if given.episode is not None:
@@ -69,10 +82,9 @@ async def _campaign(given: argparse.Namespace, directory: Path, done: list[Repor
     return reports
 
 
-def _tell(seed: str, report: Report) -> None:
-    print(
-        f"\nepisode {report.episode} ({report.door}{', pooled' if report.pooled else ''}): python -m reliability --seed {seed} --episode {report.episode}"
-    )
+def _tell(given: argparse.Namespace, report: Report) -> None:
+    again = f"python -m reliability --backend {given.backend} --seed {given.seed} --episode {report.episode}"
+    print(f"\nepisode {report.episode} ({report.door}{', pooled' if report.pooled else ''}): {again}")
     for line in (*report.violations, *(f"    {each}" for each in report.told)):
         print(f"  {line}")
     sys.stdout.flush()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from reliability.lives import OPERATION_S, Answer, Hangs, Lives, Nursery
-from reliability.operations import Operations
+from reliability.operations import Operations, Subject
 
 from agentkernel.abc import Caller
 from agentkernel.client import connection
@@ -27,10 +27,10 @@ START_S = 10.0
 class DaemonLives(Lives):
     """The daemon's processes, forked ready imported where a client would start one, and one client that outlives them."""
 
-    def __init__(self, nursery: Nursery, environment: Mapping[str, str], errors: Path, backend: str, cwd: str) -> None:
+    def __init__(self, nursery: Nursery, environment: Mapping[str, str], errors: Path, subject: Subject) -> None:
         super().__init__(nursery, environment, errors)
-        self._arguments = ["--foreground", "--idle", "1000", "--backends", backend]
-        self._meet = lambda kernel: Operations(kernel, CALLER, cwd=cwd, backend=backend)
+        self._arguments = ["--foreground", "--idle", "1000", "--backends", subject.backend]
+        self._meet = lambda kernel: Operations(kernel, CALLER, subject)
         self._kernel = RemoteKernel(self._environment)
         self._operations = self._meet(self._kernel)
         self._measures: list[asyncio.Task[None]] = []

@@ -12,6 +12,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from reliability.ground import Ground
 from reliability.lives import Lives
 from reliability.shared import Shared
 from reliability.world import Box, World
@@ -27,10 +28,11 @@ JUMPS_S = (-86400.0, -3600.0, -1.0, 1.0, 3600.0, 86400.0)
 class Disturbance:
     """Each returns whether it came to pass; `of` finds it by its kind."""
 
-    def __init__(self, lives: Lives, world: World, home: Path, shared: Shared, dice: random.Random) -> None:
+    def __init__(self, lives: Lives, world: World, home: Path, ground: Ground, shared: Shared, dice: random.Random) -> None:
         self._lives = lives
         self._world = world
         self._home = home
+        self._ground = ground
         self._shared = shared
         self._dice = dice
 
@@ -134,7 +136,7 @@ class Disturbance:
 
     def _first_process(self, box: Box) -> int:
         """Raises OSError or ValueError where there is none (any more)."""
-        pid, started = map(int, (self._home / "run/lasting" / box.sandbox_id / "pid").read_text().split()[:2])
+        pid, started = map(int, (self._ground.lasting(self._home) / box.sandbox_id / "pid").read_text().split()[:2])
         found = host_processes().get(pid)
         if found is None or found.started_ticks != started:
             raise ProcessLookupError(pid)

@@ -21,14 +21,15 @@ from reliability.daemon_lives import DaemonLives
 from reliability.disturbance import Disturbance
 from reliability.engine_lives import EngineLives
 from reliability.faults import Fault, choose, reachable
+from reliability.ground import Ground
 from reliability.lives import Hangs, Lives, Nursery
+from reliability.operations import Subject
 from reliability.oracle import Oracle
 from reliability.process_lives import ProcessLives
 from reliability.world import Box, Violation, World
 
 from agentkernel.testing import host
 
-BACKEND = "namespaces"  # whose steps and traces the campaign knows
 FAULTS = 8  # per episode
 BOXES = 3
 BEFORE = ("adopt", "die", "members")  # ways that are gone in the life before
@@ -61,29 +62,31 @@ class Episode:
     `door`: one of `DOORS`; empty: now one, now another.
     """
 
-    def __init__(self, nursery: Nursery, directory: Path, seed: str, number: int, names: list[str], door: str) -> None:
+    def __init__(self, nursery: Nursery, directory: Path, ground: Ground, *, seed: str, number: int, names: list[str], door: str) -> None:
         self._nursery = nursery
         self._dice = random.Random(f"{seed}:{number}")
         self._home = directory / f"home-{number}"
-        self._report = Report(episode=number, pooled=self._dice.random() < 0.3)
+        pooled = self._dice.random() < 0.3
+        self._report = Report(episode=number, pooled=pooled and ground.backend == "namespaces")
+        self._ground = ground
         self._report.door = door or self._dice.choices(list(DOORS), list(DOORS.values()))[0]
-        self._names = reachable(names, backend=BACKEND, pooled=self._report.pooled, door=self._report.door)
+        self._names = reachable(names, steps=ground.steps, pooled=self._report.pooled, door=self._report.door)
         work = directory / "work"
         work.mkdir(exist_ok=True)
-        environment = _environment(self._home, directory)
+        environment = {**_environment(self._home, directory), **ground.environment}
         errors = self._home / "errors"
         self._lives: Lives
         if self._report.door == "engine":
-            arguments = [BACKEND, str(work), "pooled" if self._report.pooled else ""]
+            arguments = [ground.backend, ground.image, str(work), "pooled" if self._report.pooled else ""]
             self._lives = EngineLives(nursery, environment, errors, arguments)
         else:
             kind = DaemonLives if self._report.door == "daemon" else ProcessLives
-            self._lives = kind(nursery, environment, errors, BACKEND, str(work))
+            self._lives = kind(nursery, environment, errors, Subject(backend=ground.backend, image=ground.image, cwd=str(work)))
         self._world = World(self._lives, f"{seed}:{number}", BOXES)
         self._world.fill_s = 0.2 if self._report.door == "engine" else 1.3
         shared = nursery.shared
-        self._disturbance = Disturbance(self._lives, self._world, self._home, shared, self._dice)
-        self._oracle = Oracle(self._lives, self._world, self._home, shared, self._dice, pooled=self._report.pooled)
+        self._disturbance = Disturbance(self._lives, self._world, self._home, ground, shared, self._dice)
+        self._oracle = Oracle(self._lives, self._world, self._home, ground, shared, self._dice, pooled=self._report.pooled)
 
     async def run(self, faults: int = FAULTS) -> Report:
         """All of it; violations are in the report."""
@@ -160,9 +163,11 @@ class Episode:
     async def _clean_up(self, before: host.HostSnapshot) -> None:
         """After a violation the next episode must not find this one's remains."""
         await self._lives.give_up()
+        self._ground.clear()
         nursery = self._nursery.process.pid
+        kept = {nursery, *(int(each.split()[0]) for each in before.processes)}  # engines are among them
         for _ in range(20):
-            for pid in host.descendants(os.getpid()).keys() - {nursery}:
+            for pid in host.descendants(os.getpid()).keys() - kept:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             leftovers.reap(nursery)

@@ -16,12 +16,15 @@ _PARTS = {
     "backend": ("namespaces", "gvisor"),
     "act": ("stop", "discard", "sweep", "recover", "undo", "boot.left", "boot.undo"),
 }
+_BACKENDS = ("namespaces.", "gvisor.", "memory.", "containers.", "apple.")
 # Once in a store's life, by the hour, of sandboxes of another kind, or of acts that never come to that step: tested elsewhere.
 _NOT_HERE = re.compile(
-    r"^client\.|\.visit\.|^images\.|^store\.make|\.prune\.|^engine\.expire|^pool\.remove|^namespaces\.undo|\.boot\.left|\.boot\.undo\.(tree|range|records)"
-    r"|^namespaces\.(stop|recover|sweep)\.(tree|range)|^namespaces\.stop\.records"
+    r"^client\.|\.visit\.|^images\.|^store\.make|\.prune\.|^engine\.expire|^pool\.remove|^(namespaces|gvisor|containers)\.undo|\.boot\.left"
+    r"|\.boot\.undo\.(tree|range|records)|^(namespaces|gvisor)\.(stop|recover|sweep)\.(tree|range)|^(namespaces|gvisor|containers)\.stop\.records"
 )
-_POOLED = re.compile(r"^pool\.|^namespaces\.sweep|\.taken$")  # a pool's sandboxes have no rows, so a sweep finds those of the killed
+_POOLED = re.compile(
+    r"^pool\.|^(namespaces|gvisor|containers)\.(sweep|create)|\.taken$"
+)  # a pool's sandboxes have no rows, so a sweep finds those of the killed
 _DAEMON = re.compile(r"^daemon\.")
 # What must be done to get to a step. The first that fits counts.
 _WAYS = (
@@ -32,9 +35,9 @@ _WAYS = (
     (re.compile(r"^engine\.create|^engine\.reconcile\.discarded|^store\.(insert|root)"), "create"),
     (re.compile(r"^engine\.logs"), "detach"),
     (re.compile(r"^engine\.start|boot"), "boot"),
-    (re.compile(r"^(engine|namespaces)\.stop"), "stop"),
-    (re.compile(r"^engine\.remove|^namespaces\.discard|^store\.delete"), "remove"),
-    (re.compile(r"^namespaces\.recover\.(processes|groups|files|state)|^engine\.reconcile\.ended"), "die"),
+    (re.compile(r"^(engine|namespaces|gvisor|containers)\.stop"), "stop"),
+    (re.compile(r"^engine\.remove|\.discard\.|^store\.delete"), "remove"),
+    (re.compile(r"\.recover\.(processes|groups|files|state|container|mounts)|^engine\.reconcile\.ended"), "die"),
     (re.compile(r"recover"), "adopt"),
     (re.compile(r"^daemon\.(exec|resume)"), "bulk"),
 )
@@ -43,7 +46,9 @@ _BEFORE = (
     (re.compile(r"^engine\.reconcile\.discarded"), "engine.create.stored@1=kill"),
     (re.compile(r"^daemon\.resume"), "daemon.exec.output@1=kill"),
 )
-_BESIDE = ((re.compile(r"\.boot\.undo"), "namespaces.boot.attached@1=error:EIO"),)
+_BESIDE = tuple(
+    (re.compile(rf"^{steps}\.boot\.undo"), f"{steps}.boot.attached@1=error:EIO") for steps in ("namespaces", "gvisor", "containers")
+)
 ERRORS = ("ENOSPC", "EMFILE", "EIO")
 
 
@@ -129,13 +134,13 @@ def choose(dice: random.Random, names: list[str]) -> Fault:
     return Fault(kind=kind, failpoint=name, call=call, errno=dice.choice(ERRORS) if kind == "error" else "")
 
 
-def reachable(names: list[str], *, backend: str, pooled: bool, door: str) -> list[str]:
-    """Those that an episode of that kind can come to."""
+def reachable(names: list[str], *, steps: str, pooled: bool, door: str) -> list[str]:
+    """Those that an episode of that kind can come to; `steps`: what those of its backend begin with."""
     return [
         name
         for name in names
         if not _NOT_HERE.search(name)
-        and (not name.startswith(("namespaces.", "gvisor.", "memory.", "containers.")) or name.startswith(f"{backend}."))
+        and (not name.startswith(_BACKENDS) or name.startswith(f"{steps}."))
         and (pooled or not _POOLED.search(name))
         and (door != "engine" or not _DAEMON.search(name))
     ]

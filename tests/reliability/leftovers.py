@@ -10,6 +10,8 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
+from reliability.ground import Ground
+
 from agentkernel.testing.host import CGROUP_ROOT, HostSnapshot, host_processes, take
 
 PATIENCE_S = 5.0
@@ -30,37 +32,40 @@ _MAY_STAY = frozenset(
 )
 
 
-def recorded(home: Path) -> dict[str, set[str]]:
-    """Ids by where they are: `state` of running sandboxes, `files` of all that ever ran, control `groups`."""
+def recorded(home: Path, ground: Ground) -> dict[str, set[str]]:
+    """Ids by where they are: `state` of running sandboxes, `files` of all that ever ran, control `groups`, an engine's `containers`."""
     return {
-        "state": _names(home / "run/lasting") | (_names(home / "run/sandboxes") - unfinished(home)),
-        "files": _names(home / "data/sandboxes"),
+        "state": _names(ground.lasting(home)) | (_names(ground.passing(home)) - unfinished(home, ground)),
+        "files": _names(home / ground.files),
+        "containers": ground.contained(),
         "groups": {found[0] for name, _, _ in os.walk(CGROUP_ROOT) if (found := _ID.search(os.path.basename(name)))},
         "logs": _names(home / "data/logs"),
     }
 
 
-def unfinished(home: Path) -> set[str]:
+def unfinished(home: Path, ground: Ground) -> set[str]:
     """Directories of sandboxes whose maker died before it could say that they are its own: they are left alone for some seconds."""
-    return {name for name in _names(home / "run/sandboxes") if not (home / "run/sandboxes" / name / "lease").exists()}
+    place = ground.passing(home)
+    return {name for name in _names(place) if not (place / name / "lease").exists()}
 
 
-def foreign(home: Path, running: Collection[str], existing: Collection[str], ever: Collection[str]) -> list[str]:
+def foreign(home: Path, ground: Ground, running: Collection[str], existing: Collection[str], ever: Collection[str]) -> list[str]:
     """What is there of sandboxes that do not run, or do not exist; of control groups only those of ids that `ever` were this store's."""
-    found = recorded(home)
+    found = recorded(home, ground)
     found["groups"] &= set(ever)
-    allowed = {"state": set(running), "groups": set(running), "files": set(existing), "logs": set(existing)}
+    stopped = {name: set(existing) for name in ("files", "logs", "containers")}
+    allowed = {"state": set(running), "groups": set(running), **stopped}
     return sorted(f"{place} of {ident}" for place, idents in found.items() for ident in idents - allowed[place])
 
 
-def rest(home: Path) -> list[str]:
-    """What is left beneath the home of a store without sandboxes, beside the store itself."""
+def rest(home: Path, ground: Ground) -> list[str]:
+    """What is left beneath the home of a store without sandboxes, beside the store itself and what a backend keeps for the next one."""
     found = []
     for top in ("run", "data"):
         for directory, names, files in os.walk(home / top):
             where = os.path.relpath(directory, home)
-            found += [f"{where}/{name}" for name in names if f"{where}/{name}" not in _MAY_STAY]
-            if where not in ("data/store", "run"):
+            found += [f"{where}/{name}" for name in names if f"{where}/{name}" not in _MAY_STAY | ground.stays]
+            if where not in ("data/store", "run") and (where not in ground.stays or where.endswith(("/lasting", "/sandboxes"))):
                 found += [f"{where}/{name}" for name in files if f"{where}/{name}" != "data/daemon.log"]
     return sorted(found)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 from agentkernel.abc import Caller, Kernel
 from agentkernel.model.command import Command, ExecResult
@@ -10,13 +11,22 @@ from agentkernel.model.record import CreateOptions, EventFilter, SandboxFilter
 from agentkernel.model.request import SandboxRequest
 
 
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What sandboxes are made of, and where; `image`: empty where the backend shows the host's root."""
+
+    backend: str
+    image: str
+    cwd: str
+
+
 class Operations:
     """Each is one act of a user; data is text, so that it can travel as JSON."""
 
-    def __init__(self, kernel: Kernel, caller: Caller, *, cwd: str, backend: str) -> None:
+    def __init__(self, kernel: Kernel, caller: Caller, subject: Subject) -> None:
         self._kernel = kernel
         self._caller = caller
-        self._request = SandboxRequest(argv=(b"sh",), cwd=cwd, backend=backend)
+        self._request = SandboxRequest(argv=(b"sh",), cwd=subject.cwd, backend=subject.backend, image=subject.image or None)
 
     async def create(self, name: str, key: str, start: bool) -> str:
         """Makes a lasting sandbox and returns its id."""

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from reliability import leftovers
+from reliability.ground import Ground
 from reliability.lives import RECOVERY_S, Lives
 from reliability.shared import Shared
 from reliability.world import LINES, Box, Violation, World
@@ -24,10 +25,13 @@ FAR_FUTURE_S = 1000.0
 class Oracle:
     """Judges one episode; `pooled`: warm sandboxes, which have no rows, may be there as long as the process is."""
 
-    def __init__(self, lives: Lives, world: World, home: Path, shared: Shared, dice: random.Random, *, pooled: bool) -> None:
+    def __init__(
+        self, lives: Lives, world: World, home: Path, ground: Ground, shared: Shared, dice: random.Random, *, pooled: bool
+    ) -> None:
         self._lives = lives
         self._world = world
         self._home = home
+        self._ground = ground
         self._shared = shared
         self._dice = dice
         self._pooled = pooled
@@ -54,7 +58,7 @@ class Oracle:
                 await world.start(box)
             if box.running:
                 await self._check_inside(box)
-        slow = [f"{took:.2f} s" for took in lives.recoveries_s if took > RECOVERY_S]
+        slow = [f"{took:.2f} s" for took in lives.recoveries_s if took > RECOVERY_S * self._ground.slowness]
         if slow:
             raise Violation(f"recovery took {slow}")
 
@@ -70,7 +74,7 @@ class Oracle:
                 await world.remove(box)
         await self._wait_for_passing()
         deadline = time.monotonic() + UNFINISHED_S
-        while leftovers.unfinished(self._home) and time.monotonic() < deadline:
+        while leftovers.unfinished(self._home, self._ground) and time.monotonic() < deadline:
             await asyncio.sleep(0.5)
             await world.gc()
         await self._learn_ids()
@@ -80,14 +84,14 @@ class Oracle:
             raise Violation(f"process {lives.pid} has ended by itself; the last ends: {lives.deaths[-4:]}") from None
         if (status := await lives.close()) != 0:
             raise Violation(f"the process did not end as it should: status {status}")
-        left = [*await leftovers.staying(before, self.ever), *leftovers.rest(self._home)]
+        left = [*await leftovers.staying(before, self.ever), *leftovers.rest(self._home, self._ground)]
         return [*(f"left behind: {each}" for each in left), *(f"open though all is removed: {each}" for each in held)]
 
     async def _wait_for_passing(self) -> None:
         """Sandboxes of single commands whose asker was killed go when nobody comes back for them."""
         if (await self._lives.call("passing")).result:
             self._shared.clock_s += FAR_FUTURE_S
-        deadline = time.monotonic() + UNCLAIMED_S
+        deadline = time.monotonic() + UNCLAIMED_S * self._ground.slowness
         while passing := (await self._lives.call("passing")).result:
             if time.monotonic() > deadline:
                 raise Violation(f"sandboxes of single commands stay: {passing}")
@@ -97,17 +101,17 @@ class Oracle:
         for event_id, sandbox_id in (await self._lives.call("ids", after=self._last_event)).result:
             self.ever |= {sandbox_id} - {""}
             self._last_event = event_id
-        found = leftovers.recorded(self._home)
-        self.ever |= found["state"] | found["files"]
+        found = leftovers.recorded(self._home, self._ground)
+        self.ever |= found["state"] | found["files"] | found["containers"]
 
     async def _check_host(self) -> None:
         await self._learn_ids()
         passing = set((await self._lives.call("passing")).result)
         running = {box.sandbox_id for box in self._world.boxes if box.running} | passing
         existing = {box.sandbox_id for box in self._world.boxes if box.exists} | passing
-        deadline = time.monotonic() + SWEPT_S
+        deadline = time.monotonic() + SWEPT_S * self._ground.slowness
         while True:
-            found = leftovers.foreign(self._home, running, existing, self.ever)
+            found = leftovers.foreign(self._home, self._ground, running, existing, self.ever)
             if self._pooled:
                 found = [each for each in found if not each.startswith(("state", "groups", "files"))]
             if not found:

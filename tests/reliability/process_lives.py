@@ -14,6 +14,7 @@ from pathlib import Path
 from reliability.daemon_lives import DaemonLives, peer
 from reliability.faults import SOURCE
 from reliability.lives import Nursery
+from reliability.operations import Subject
 
 from agentkernel.config.daemon_process import spawn
 from agentkernel.config.directories import socket_path
@@ -24,8 +25,8 @@ class ProcessLives(DaemonLives):
 
     has_shared_clock = False
 
-    def __init__(self, nursery: Nursery, environment: Mapping[str, str], errors: Path, backend: str, cwd: str) -> None:
-        super().__init__(nursery, {**environment, "PYTHONPATH": str(SOURCE.parent)}, errors, backend, cwd)
+    def __init__(self, nursery: Nursery, environment: Mapping[str, str], errors: Path, subject: Subject) -> None:
+        super().__init__(nursery, {**environment, "PYTHONPATH": str(SOURCE.parent)}, errors, subject)
         self._is_killed = False
         self._spawner = ThreadPoolExecutor(1)  # clients wait for a daemon in threads, perhaps in all that the loop has
 

@@ -8,7 +8,7 @@ import os
 import socket
 from typing import Any
 
-from reliability.operations import Operations
+from reliability.operations import Operations, Subject
 
 from agentkernel.abc import Caller
 from agentkernel.assembly import build_host
@@ -19,16 +19,16 @@ CALLER = Caller(principal="campaign", scopes=frozenset({"full", "admin"}))
 POOL = PoolSettings(minimum=1, maximum=2, settle_s=0.0)
 
 
-def main(backend: str, cwd: str, pooled: str, descriptor: int) -> int:
+def main(backend: str, image: str, cwd: str, pooled: str, descriptor: int) -> int:
     """Serves JSON lines `{"id", "op", "with"}` until the socket is closed, then lets go of everything."""
-    asyncio.run(_serve(backend, cwd, bool(pooled), socket.socket(fileno=descriptor)))
+    asyncio.run(_serve(Subject(backend=backend, image=image, cwd=cwd), bool(pooled), socket.socket(fileno=descriptor)))
     return 0
 
 
-async def _serve(backend: str, cwd: str, pooled: bool, connection: socket.socket) -> None:
-    host = build_host(os.environ, backends=(backend,), pool=POOL if pooled else None)
+async def _serve(subject: Subject, pooled: bool, connection: socket.socket) -> None:
+    host = build_host(os.environ, backends=(subject.backend,), pool=POOL if pooled else None)
     await host.recover()
-    operations = Operations(host, CALLER, cwd=cwd, backend=backend)
+    operations = Operations(host, CALLER, subject)
     reader, writer = await asyncio.open_connection(sock=connection, limit=1 << 24)
     tasks: set[asyncio.Task[None]] = set()
     while line := await reader.readline():

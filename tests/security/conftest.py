@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conformance.directories import own_temporary_directory
 from security.catalogue import compile_programs
 from security.guard import outer_limits
+from security.inside_suite import Suite
+from security.outside import HOST_TOKEN
 from security.planted import Planted, plant
 
 from agentkernel.testing.host import adopting_orphans
@@ -38,3 +41,13 @@ def guest(request: pytest.FixtureRequest) -> Iterator[Path]:
         if "AGENTKERNEL_GUEST" not in os.environ:
             patch.setenv("AGENTKERNEL_GUEST", str(request.getfixturevalue("guest_binary")))
         yield Path(os.environ["AGENTKERNEL_GUEST"])
+
+
+@pytest.fixture
+def suite(limits_missing: str, planted: Planted, guest: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Suite]:
+    """With a state directory that is the test's own."""
+    monkeypatch.setenv(HOST_TOKEN, planted.secret)
+    with own_temporary_directory() as directory:
+        state = directory / "s"
+        state.mkdir(mode=0o711)
+        yield Suite(state_directory=state, planted=planted, guest=guest, limits_missing=limits_missing)

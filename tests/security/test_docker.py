@@ -1,8 +1,4 @@
-"""The hostile programs, and the attacks on the filtered network, in sandboxes of a real Docker Engine.
-
-Those that try what a container engine itself builds are always run; AGENTKERNEL_SECURITY=all adds the others, whose defence (the guest, the
-system call filter, the channel) is the same as of the namespaces backend.
-"""
+"""The hostile programs, and the attacks on the filtered network, in sandboxes of a real Docker Engine."""
 
 from __future__ import annotations
 
@@ -12,39 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conformance.directories import own_temporary_directory
-from conformance.roots import ENVIRONMENT
 from engines.docker import DockerHost, docker_host
-from engines.images import REFERENCE, python_image
-from security.catalogue import Program, programs
-from security.inside import Attack
+from engines.images import python_image
+from security.catalogue import Program
+from security.in_containers import ALL, base_spec, wanted
+from security.inside_suite import Suite
 from security.network_suite import NetworkAttacks
-from security.oracle import Oracle
-from security.outside import HOST_TOKEN
 from security.planted import Planted
 
 from agentkernel.abc import Backend
 from agentkernel.abc_network import Egress
 from agentkernel.backends.containers.backend import DockerBackend
 from agentkernel.egress.gate import EgressGate
-from agentkernel.model.spec import RootFilesystem, RootKind, SandboxSpec
-
-ALL = os.environ.get("AGENTKERNEL_SECURITY") == "all"
-BUILT_BY_THE_ENGINE = {
-    "abstract_socket", "agent_memory", "become_root", "change_root", "control_groups", "core_dump", "debug_files", "devices",
-    "enter_namespaces", "environment_leak", "find_secret", "fork_bomb", "host_secrets", "host_sockets", "kernel_settings",
-    "kill_everything", "leaked_descriptors", "make_device", "masked_files", "memory_anonymous", "memory_tmpfs", "mount_new",
-    "open_by_handle", "proc_root", "remount", "set_user_id_file", "sys_files", "unshare_user", "x32",
-}  # fmt: skip
-# Nothing of the host is in the root of an image: what is overwritten there is the sandbox's own copy.
-OF_THE_HOSTS_ROOT = {"overwrite_system"}
-BASE = SandboxSpec(
-    name="security", profile="moderate", root=RootFilesystem(kind=RootKind.IMAGE, reference=REFERENCE), environment=ENVIRONMENT
-)
-
-
-def wanted() -> list[Program]:
-    return [program for program in programs() if program.name not in OF_THE_HOSTS_ROOT and (ALL or program.name in BUILT_BY_THE_ENGINE)]
+from agentkernel.model.spec import SandboxSpec
 
 
 @pytest.fixture(scope="module")
@@ -62,39 +38,16 @@ def dockerd(limits_missing: str, planted: Planted, tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture
-def state_directory(limits_missing: str, planted: Planted) -> Iterator[Path]:
-    """The backend's own state, and the only temporary files of the test."""
-    with own_temporary_directory() as directory:
-        state = directory / "s"
-        state.mkdir(mode=0o711)
-        yield state
-
-
-@pytest.fixture
-async def backend(dockerd: DockerHost, state_directory: Path, guest: Path) -> Backend:
+async def backend(dockerd: DockerHost, suite: Suite) -> Backend:
     """With everything made that it makes once."""
-    made = DockerBackend(state_directory, dockerd.environment)
-    await (await made.create(BASE)).destroy()
+    made = DockerBackend(suite.state_directory, dockerd.environment)
+    await (await made.create(base_spec())).destroy()
     return made
 
 
 @pytest.mark.parametrize("program", wanted(), ids=lambda program: program.name)
-async def test_in_a_container(
-    program: Program,
-    backend: Backend,
-    planted: Planted,
-    guest: Path,
-    state_directory: Path,
-    limits_missing: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    if program.bomb and limits_missing:
-        pytest.skip(f"bombs need limits of the test's own: {limits_missing}")
-    monkeypatch.setenv(HOST_TOKEN, planted.secret)
-    oracle = Oracle(planted=planted, guest=guest, directories=[state_directory / "docker" / name for name in ("sandboxes", "lasting")])
-    attack = Attack(program=program, planted=planted, backend=backend, base=BASE, oracle=oracle)
-    found = await attack.run()
-    assert found == [], f"{program.claim}: {program.path.name} said {attack.output[-800:]!r}"
+async def test_in_a_container(program: Program, backend: Backend, suite: Suite) -> None:
+    await suite.holds(program, backend, base_spec(), "docker/sandboxes", "docker/lasting")
 
 
 @pytest.mark.skipif(not ALL, reason="the egress process and the channel are the same as of other backends; AGENTKERNEL_SECURITY=all")
@@ -107,7 +60,7 @@ class TestDocker(NetworkAttacks):
         return DockerBackend(state, dockerd.environment)
 
     def base_spec(self) -> SandboxSpec:
-        return BASE
+        return base_spec()
 
     def egress(self) -> Egress:
         return EgressGate()

@@ -362,6 +362,17 @@ async def test_without_an_engine_it_says_what_is_missing(state: Path, tmp_path: 
     assert (await backend.sweep(), await backend.sweep_owned(OWNER, ())) == (0, 0)
 
 
+async def test_who_never_had_a_sandbox_of_an_engine_does_not_ask_it_what_is_left(state: Path, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as engine:
+        engine.bind(str(tmp_path / "engine.sock"))
+        engine.listen()
+        engine.setblocking(False)
+        backend = DockerBackend(state, {"DOCKER_HOST": f"unix://{tmp_path}/engine.sock"})
+        assert (await backend.sweep(), await backend.sweep_owned(OWNER, ())) == (0, 0)
+        with pytest.raises(BlockingIOError):
+            engine.accept()
+
+
 async def test_a_socket_that_may_not_be_used_is_told_from_one_that_is_not_there(state: Path, tmp_path: Path) -> None:
     path = tmp_path / "dead.sock"
     with socket.socket(socket.AF_UNIX) as dead:

@@ -133,6 +133,16 @@ def test_podman_is_here_with_its_program_or_with_its_socket(bare_host: Path, mon
     assert presence.podman().identity == "tcp://elsewhere:1"
 
 
+def test_a_podman_that_is_named_and_gone_is_not_here_whatever_else_is(bare_host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _program(bare_host, "podman")
+    socket = bare_host / "named.sock"
+    monkeypatch.setenv("CONTAINER_HOST", f"unix://{socket}")
+    missing = presence.podman()
+    assert (missing.identity, missing.reason) == ("", f"there is no socket at unix://{socket}")
+    _socket(socket)
+    assert str(socket) in presence.podman().identity
+
+
 def test_the_command_that_installs_it_is_this_hosts_own(bare_host: Path) -> None:
     assert presence.podman().remedy == "see https://podman.io/docs/installation"
     presence._install.cache_clear()

@@ -69,13 +69,16 @@ def docker() -> Presence:
 
 
 def podman() -> Presence:
-    """Podman's program, or the socket of a service of it."""
+    """Podman's program, or the socket of a service of it; the one that CONTAINER_HOST names, where it does."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     named = os.environ.get("CONTAINER_HOST", "")
     places = (*_PODMAN_SOCKETS, *((f"{runtime}/podman/podman.sock",) if runtime else ()))
-    identity = "\n".join(filter(None, (_named(named) if named else _identities(places), _program("podman")[1])))
+    identity = _named(named) if named else "\n".join(filter(None, (_identities(places), _program("podman")[1])))
     if identity:
         return Presence(identity=identity)
+    if named:  # the program alone would be its client
+        remedy = "start the service that CONTAINER_HOST names, or unset CONTAINER_HOST"
+        return Presence(reason=f"there is no socket at {named}", remedy=remedy)
     return Presence(reason="Podman is not installed", remedy=_install(_PODMAN_PACKAGES, "https://podman.io/docs/installation"))
 
 

@@ -164,14 +164,16 @@ class Granting:
 
     def own(self, name: str) -> Backend:
         """The backend that a sandbox was made by; raises BackendUnavailable when it cannot be had (any more)."""
+        presence = self._parts.backends.presence(name)  # asked each time: whoever starts an engine again uses it at once
+        if not presence.identity:
+            raise _gone(presence.reason, presence.remedy)
         tried_at, missing = self._missing.get(name, (0.0, None))
         if missing is not None and time.monotonic() - tried_at < RETRY_S:
             raise BackendUnavailable(missing.message, hint=missing.hint)
         try:
-            backend = self._present(name)
+            backend = self.backend(name)
         except (UnknownKey, BackendUnavailable) as error:
-            hint = f"{error.hint or 'install it again'}; or remove --force"
-            gone = BackendUnavailable(f"the sandbox's backend is not to be had: {error.message}", hint=hint)
+            gone = _gone(error.message, error.hint)
             self._missing[name] = (time.monotonic(), gone)
             raise gone from error
         self._missing.pop(name, None)
@@ -208,11 +210,9 @@ class Granting:
         if not task.done():
             await asyncio.shield(task)
 
-    def _present(self, name: str) -> Backend:
-        presence = self._parts.backends.presence(name)
-        if not presence.identity:
-            raise BackendUnavailable(presence.reason, hint=presence.remedy)
-        return self.backend(name)
+
+def _gone(why: str, remedy: str) -> BackendUnavailable:
+    return BackendUnavailable(f"the sandbox's backend is not to be had: {why}", hint=f"{remedy or 'install it again'}; or remove --force")
 
 
 def _unheard(_: ImageProgress) -> None:

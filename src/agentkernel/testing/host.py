@@ -99,7 +99,7 @@ def take(directories: Sequence[Path] = ()) -> HostSnapshot:
         processes=frozenset(
             f"{p.pid} {p.name} {p.state if p.state == 'Z' else ''} {p.started_ticks}" for p in descendants(os.getpid()).values()
         ),
-        mounts=frozenset(line.split(" ", 2)[2] for line in Path("/proc/self/mountinfo").read_text().splitlines()),
+        mounts=frozenset(_mounts()),
         cgroups=frozenset(name for name, _, _ in os.walk(CGROUP_ROOT)),
         namespaces=frozenset(_namespaces()),
         descriptors=frozenset(_descriptors()),
@@ -115,6 +115,14 @@ async def leftovers(before: HostSnapshot, directories: Sequence[Path] = (), *, p
         await asyncio.sleep(0.05)
         staying &= before.new_in(take(directories))
     return sorted(staying)
+
+
+def _mounts() -> Iterator[str]:
+    """Without storages of Podman: whichever runs on this host mounts its own when it starts, and unmounts it when no container is there."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        root, point = line.split(" ")[3:5]
+        if not (root.endswith("/overlay") and point.endswith("/overlay")):  # a directory of that name, mounted over itself
+            yield line.split(" ", 2)[2]
 
 
 def _namespaces() -> Iterator[str]:

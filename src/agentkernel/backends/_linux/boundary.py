@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import socket
 
 from agentkernel.backends._agent import connect
 from agentkernel.backends._configuration import Configuration
+from agentkernel.backends._held import Held
 from agentkernel.backends._linux.holdings import Holdings, recorded_holdings
 from agentkernel.backends._linux.host import Host
 from agentkernel.backends._linux.launch import readable
-from agentkernel.backends._records import LEFT_HINT, failing_as
-from agentkernel.errors import SandboxFailed, SandboxLost, Unsupported
+from agentkernel.errors import SandboxLost
 from agentkernel.model.command import LimitHit
 from agentkernel.model.spec import SandboxSpec
 
 
-class LinuxBoundary:
+class LinuxBoundary(Held[Holdings]):
     """Implements `channel.boundary.Boundary`."""
 
     def __init__(self, spec: SandboxSpec, holdings: Holdings, host: Host, *, configuration: Configuration) -> None:
+        super().__init__(holdings, keeps_files=holdings.kept is not None)
         self.backend = host.backend
         self.spec = spec
         self.seccomp = configuration.seccomp
         self.rlimits = configuration.rlimits
         self.network = configuration.network
-        self.sandbox_id = holdings.sandbox_id
-        self._holdings: Holdings | None = holdings
         self._host = host
-        self._owner = holdings.owner
-        self._keeps_files = holdings.kept is not None
-        self._ending = asyncio.Lock()
-        self._end = ""  # how this process ended it, if it did
 
     @property
     def pid(self) -> int:
@@ -73,33 +67,5 @@ class LinuxBoundary:
         by_group = holdings.cgroups.limits_hit() if holdings.cgroups else ()
         return (*by_group, *(holdings.watch.hits() if holdings.watch else ()))
 
-    async def close(self) -> None:
-        """Lets go of a booted sandbox, which lives on; one that was not booted stays this process's to destroy."""
-        async with self._ending:
-            if self._owner and self._holdings is not None:
-                holdings, self._holdings, self._end = self._holdings, None, "let go"
-                await asyncio.shield(holdings.let_go())
-
-    async def stop(self) -> None:
-        """Kills everything inside and frees all but the files; raises Unsupported where none are kept."""
-        if not self._keeps_files:
-            raise Unsupported("nothing would be left of this sandbox, whose files are in memory or which was not booted", hint="destroy it")
-        await asyncio.shield(self._finish("stopped", keep_files=True))
-
-    async def destroy(self) -> None:
-        """Kills everything inside and removes every trace on the host."""
-        await asyncio.shield(self._finish("destroyed", keep_files=False))
-
-    async def _finish(self, how: str, *, keep_files: bool) -> None:
-        self._end = how
-        with failing_as(SandboxFailed, f"the sandbox cannot be {how}", LEFT_HINT):
-            await self._release(keep_files)
-
-    async def _release(self, keep_files: bool) -> None:
-        async with self._ending:
-            holdings, self._holdings = self._holdings, None
-            if holdings is None and self._owner:  # it was let go, or stopped
-                holdings = await recorded_holdings(self._host, self.sandbox_id, self._owner)
-            if holdings is not None:
-                act = "stop" if keep_files else "discard" if self._owner else "destroy"
-                await holdings.release_or_let_go(act, keep_files=keep_files)
+    async def _recorded(self) -> Holdings | None:
+        return await recorded_holdings(self._host, self.sandbox_id, self._owner)

@@ -49,7 +49,7 @@ class ContainersBackend:
             guest = guest_volume.this_guest(facts.architecture)
             async with asyncio.timeout(fingerprint.PROBE_DEADLINE_S):
                 await guest_volume.ensure_image(self._host.dialect.api, guest)
-                sandbox = await self.create(fingerprint.probe_spec(guest.image))
+                sandbox = await self._create(fingerprint.probe_spec(guest.image))
                 try:
                     await sandbox.statistics()
                 finally:
@@ -69,6 +69,11 @@ class ContainersBackend:
 
     async def create(self, spec: SandboxSpec) -> Sandbox:
         """Builds and starts a sandbox that ends with this process; see `abc.Backend.create`."""
+        with failing_as(LaunchFailed, "cannot build the sandbox", BUILD_HINT):
+            self._host.note_use()
+        return await self._create(spec)
+
+    async def _create(self, spec: SandboxSpec) -> Sandbox:
         with failing_as(LaunchFailed, "cannot build the sandbox", BUILD_HINT):
             facts = await self._checked(spec)
             require_apart(spec, self._host.own_directories)
@@ -123,6 +128,8 @@ class ContainersBackend:
         removed = 0
         with failing_as(SandboxFailed, "what another engine left cannot be removed", LEFT_HINT):
             left = abandoned(self._host.state)
+            if not left and not self._host.was_used:
+                return 0
             try:
                 facts = await self._host.facts()
                 for state in left:

@@ -70,6 +70,15 @@ class Host:
         """Whether there may be records; where there are none nothing was ever made here since the host's start."""
         return self._state is not None or (self._state_base() / self.dialect.name).is_dir()
 
+    @property
+    def was_used(self) -> bool:
+        """Whether this user ever had a sandbox of this backend. Where not, no engine is asked what is left: Podman would be started."""
+        return (self._data_base() / self.dialect.name).is_dir()
+
+    def note_use(self) -> None:
+        """Before the first sandbox is made; what it notes outlasts the host's restart, as containers do."""
+        own_directory(self._data_base() / self.dialect.name, CLOSED, os.geteuid())
+
     def files(self, sandbox_id: str) -> Path:
         """Where what a private view keeps on disk is; made when it is needed."""
         return self._data_base() / self.dialect.name / sandbox_id

@@ -40,6 +40,7 @@ async def _boot(host: Host, sandbox_id: str, spec: SandboxSpec, owner: str) -> S
         existing = None
     holdings = Holdings(host=host, facts=await host.facts(), sandbox_id=sandbox_id, owner=owner)
     try:
+        host.note_use()
         holdings.state = create_lasting(host.state, sandbox_id, owner)
         failpoint("containers.boot.state")
         sandbox = await build(host, spec, holdings, existing)
@@ -103,6 +104,8 @@ async def discard(host: Host, sandbox_id: str, owner: str) -> None:
 
 async def sweep_owned(host: Host, owner: str, keep: Collection[str]) -> int:
     """See `abc.Backend.sweep_owned`; `keep` may change meanwhile. One that cannot be removed keeps none of the others."""
+    if not host.was_used:
+        return 0
     removed = 0
     failure: SandboxFailed | None = None
     with failing_as(SandboxFailed, "sandboxes that nobody has cannot be removed", LEFT_HINT):

@@ -25,6 +25,8 @@ _PAUSE_S = 0.02
 # It shall hold nobody's directory; and what conmon writes where it stands (a file `oom`) lies among its own files.
 _IN_ITS_DIRECTORY = ("/bin/sh", "-c", 'cd "$1" && shift && exec "$@"', "sh")
 _LOG_BYTES = 65_536
+_MOUNT_NAMESPACE = "/proc/self/ns/mnt"
+_NAME_CHARACTERS = 32  # a socket's address has room for 107 in all
 # What Podman itself reads; nothing else of the caller's environment is a service's that outlives it (nor is its TMPDIR).
 _PASSED = (
     "CONTAINERS_", "DBUS_SESSION_BUS_ADDRESS", "HOME", "HTTPS_PROXY", "HTTP_PROXY", "LANG", "LOGNAME", "NO_PROXY", "PATH",
@@ -33,7 +35,8 @@ _PASSED = (
 
 
 class PodmanService(Endpoint):
-    """Its endpoint. `directory` is private to this user; socket, lock, log and process id are in it, one of each for each `runtime`.
+    """Its endpoint. `directory` is private to this user; socket, lock, log and process id are in it, one of each for each `runtime` and
+    for each mount namespace: a service that was started in another one does not find the directories that containers shall get from here.
 
     The runtime that containers get is a service's own: Podman 4 does not let who creates one choose. Empty: as Podman is configured.
     """
@@ -41,7 +44,8 @@ class PodmanService(Endpoint):
     __slots__ = ("_directory", "_environment", "_program", "_runtime")
 
     def __init__(self, program: str, directory: Path, environment: Mapping[str, str], runtime: str = "") -> None:
-        own = directory / (runtime.strip("/").replace("/", "-")[-40:] or "default")
+        name = runtime.strip("/").replace("/", "-")[-_NAME_CHARACTERS:] or "default"
+        own = directory / f"{name}-{os.stat(_MOUNT_NAMESPACE).st_ino}"  # a service holds its namespace, so the number stays that one's
         super().__init__(transport=Transport.UNIX, address=str(own / "podman.sock"), source="a service of agentkernel's own")
         object.__setattr__(self, "_program", program)
         object.__setattr__(self, "_directory", own)
