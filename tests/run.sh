@@ -39,6 +39,8 @@ need podman podman
 need runc runc
 need newuidmap uidmap
 need openssl openssl
+need zsh zsh
+need fish fish
 need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
 need qemu-aarch64-static qemu-user-static
 need tmux tmux

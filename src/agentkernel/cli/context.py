@@ -47,11 +47,11 @@ class Context:
 
     def any_kernel(self) -> Kernel:
         """The daemon's door, or where `AGENTKERNEL_DAEMON` says that there is to be none, an engine's in this process."""
-        return self.kernel() if self._is_off() else self.client()
+        return self.kernel() if self._is_off else self.client()
 
     def doors(self) -> Callable[[Caller], Kernel]:
         """The door of `any_kernel` for each caller of a server: behind a daemon one each, which may do no more than that caller may."""
-        if self._is_off():
+        if self._is_off:
             kernel = self.kernel()
             return lambda caller: kernel
         self.here("a server serves the daemon of its own machine")
@@ -59,16 +59,18 @@ class Context:
 
     def tunnel(self) -> Callable[[Caller], Awaitable[tuple[StreamReader, StreamWriter]]] | None:
         """Opens the daemon's own byte stream for a caller of a server; None where there is to be no daemon."""
-        if self._is_off():
+        if self._is_off:
             return None
         return lambda caller: assembly.open_door(self.environment, caller)
 
+    def client_of(self, verb: str) -> Kernel:
+        """The daemon's door, for a verb that makes no sense without; raises as `calls` does."""
+        self._need_daemon(verb)
+        return self.client()
+
     def calls(self, verb: str, *, starts: bool = True) -> Calls:
         """The daemon, for plain calls; raises DaemonUnavailable where `AGENTKERNEL_DAEMON` says that there is to be none."""
-        if self._is_off():
-            raise DaemonUnavailable(
-                f"`agentkernel {verb}` needs the daemon, which keeps sandboxes", hint=f"unset {_SWITCH}; only `run` works without a daemon"
-            )
+        self._need_daemon(verb)
         return self._open_calls(self._located(), starts)
 
     def running_daemon(self) -> Calls:
@@ -85,6 +87,12 @@ class Context:
         if url := self.elsewhere():
             raise Unsupported(f"{why}, and the settings name one at {url}", hint=hint)
 
+    def _need_daemon(self, verb: str) -> None:
+        if self._is_off:
+            raise DaemonUnavailable(
+                f"`agentkernel {verb}` needs the daemon, which keeps sandboxes", hint=f"unset {_SWITCH}; only `run` works without a daemon"
+            )
+
     def cwd(self) -> str:
         """The working directory; raises InvalidInput when it has been removed."""
         try:
@@ -92,6 +100,7 @@ class Context:
         except FileNotFoundError:
             raise InvalidInput("the working directory no longer exists", hint="change to a directory that does") from None
 
+    @property
     def _is_off(self) -> bool:
         """Whether there is to be no daemon; raises InvalidInput where one is named all the same."""
         is_off = self.environment.get(_SWITCH, "").strip().lower() in _OFF

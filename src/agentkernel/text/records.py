@@ -129,6 +129,8 @@ def log_record(entry: LogEntry) -> dict[str, object]:
         "exec_id": exec_text(entry.exec_id),
         "stream": "stdout" if entry.stream == 1 else "stderr",
     }
+    if entry.missing:
+        return record | {"missing": entry.missing}
     try:
         return record | {"data": entry.data.decode(), "encoding": "utf-8"}
     except UnicodeDecodeError:

@@ -7,9 +7,10 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from agentkernel.cli.context import Context
+from agentkernel.cli.output import say
 from agentkernel.cli.show import parse_since
 from agentkernel.cli.streams import write_all
-from agentkernel.text.records import log_record, parse_exec
+from agentkernel.text.records import exec_text, log_record, parse_exec
 
 HELP = """\
 Show the recorded output of detached commands (`exec -d`): stdout on stdout, stderr on stderr, as it was.
@@ -20,6 +21,8 @@ Show the recorded output of detached commands (`exec -d`): stdout on stdout, std
   agentkernel logs --since 10m box                  also: 2026-01-31T12:00:00, @UNIX-SECONDS
   agentkernel logs --json box                       JSON lines with time, command and stream
 """
+
+_STREAMS = {1: "stdout", 2: "stderr"}
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -39,6 +42,9 @@ def main(args: Namespace, context: Context) -> int:
             if args.json:
                 sys.stdout.write(json.dumps(log_record(entry)) + "\n")
                 sys.stdout.flush()
+            elif entry.missing:
+                of_what = f"{_STREAMS[entry.stream]} of {exec_text(entry.exec_id)}"
+                say("note", f"{entry.missing:,} bytes of {of_what} are missing here: they were not recorded", "", context.environment)
             else:
                 write_all(entry.stream, entry.data)
     return 0
