@@ -7,7 +7,8 @@ from starlette.responses import Response
 
 from agentkernel.api.doors import Asked, Built
 from agentkernel.api.envelope import answer
-from agentkernel.api.shapes_answers import Agent, said
+from agentkernel.api.shapes_answers import said
+from agentkernel.api.shapes_server import Agent
 from agentkernel.config.agents import AGENTS, agent_record
 
 router = APIRouter(tags=["server"])

@@ -10,7 +10,8 @@ from starlette.responses import Response
 from agentkernel.api.doors import Asked
 from agentkernel.api.envelope import answer
 from agentkernel.api.routes.network import EventId, UnixTime
-from agentkernel.api.shapes_answers import Trail, said
+from agentkernel.api.shapes_answers import said
+from agentkernel.api.shapes_server import Trail
 from agentkernel.model.record import EventFilter
 from agentkernel.text.records import event_record
 

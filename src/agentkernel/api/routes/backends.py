@@ -7,7 +7,8 @@ from starlette.responses import Response
 
 from agentkernel.api.doors import Asked
 from agentkernel.api.envelope import answer
-from agentkernel.api.shapes_answers import Backends, said
+from agentkernel.api.shapes_answers import said
+from agentkernel.api.shapes_server import Backends
 from agentkernel.text.records import backend_record, features_record
 
 router = APIRouter(tags=["server"])

@@ -15,7 +15,8 @@ from agentkernel.api.envelope import answer
 from agentkernel.api.outcome import Watch
 from agentkernel.api.routes.run import once
 from agentkernel.api.shapes import BatchBody
-from agentkernel.api.shapes_answers import Batch, said
+from agentkernel.api.shapes_answers import said
+from agentkernel.api.shapes_commands import Batch
 from agentkernel.api.wishes import batch_of
 from agentkernel.errors import AgentKernelError
 from agentkernel.model.command import Command

@@ -12,7 +12,8 @@ from starlette.responses import Response
 from agentkernel.api.doors import Asked, Door
 from agentkernel.api.envelope import answer
 from agentkernel.api.shapes import DetachBody
-from agentkernel.api.shapes_answers import Recorded, Started, said
+from agentkernel.api.shapes_answers import said
+from agentkernel.api.shapes_commands import Recorded, Started
 from agentkernel.api.streams.course import ended_as_told
 from agentkernel.api.streams.places import closing, opened
 from agentkernel.api.wishes import detached_of

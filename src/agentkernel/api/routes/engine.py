@@ -8,7 +8,8 @@ from starlette.responses import Response
 from agentkernel.api.doors import Asked
 from agentkernel.api.envelope import answer
 from agentkernel.api.shapes import CollectBody
-from agentkernel.api.shapes_answers import Status, said
+from agentkernel.api.shapes_answers import said
+from agentkernel.api.shapes_server import Status
 from agentkernel.text.records import status_record
 
 router = APIRouter(tags=["server"])

@@ -14,7 +14,8 @@ from agentkernel.api.doors import Asked, Door
 from agentkernel.api.envelope import answer
 from agentkernel.api.outcome import Watch, executed, placed, unstarted
 from agentkernel.api.shapes import ExecBody
-from agentkernel.api.shapes_answers import Outcome, said
+from agentkernel.api.shapes_answers import said
+from agentkernel.api.shapes_commands import Outcome
 from agentkernel.api.wishes import exec_of
 from agentkernel.errors import CommandNotStarted
 from agentkernel.model.command import Command

@@ -15,7 +15,8 @@ from starlette.responses import Response
 from agentkernel.api.doors import Asked
 from agentkernel.api.envelope import answer
 from agentkernel.api.shapes import FileBody, FilesBody, MakeDirectoryBody, MoveBody
-from agentkernel.api.shapes_answers import Entry, File, Written, said
+from agentkernel.api.shapes_answers import said
+from agentkernel.api.shapes_sandboxes import Entry, File, Written
 from agentkernel.api.streams.places import Inside
 from agentkernel.api.wishes import content_of, path_of
 from agentkernel.text.records import file_record

@@ -7,7 +7,8 @@ from starlette.responses import Response
 
 from agentkernel.api.doors import Built
 from agentkernel.api.envelope import answer
-from agentkernel.api.shapes_answers import Version, said
+from agentkernel.api.shapes_answers import said
+from agentkernel.api.shapes_server import Version
 
 router = APIRouter(tags=["server"])
 

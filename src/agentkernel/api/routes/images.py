@@ -12,7 +12,8 @@ from agentkernel.api.attended import attended
 from agentkernel.api.doors import Asked, Door
 from agentkernel.api.envelope import answer
 from agentkernel.api.shapes import PruneBody, PullBody
-from agentkernel.api.shapes_answers import Image, ImageJob, said
+from agentkernel.api.shapes_answers import said
+from agentkernel.api.shapes_server import Image, ImageJob
 from agentkernel.errors import NotFound
 from agentkernel.model.image import ImageProgress, ImageStage, ImageWork, ImageWorkKind
 from agentkernel.text.records import image_record

@@ -10,7 +10,8 @@ from starlette.responses import Response
 from agentkernel.api.doors import Asked
 from agentkernel.api.envelope import answer
 from agentkernel.api.routes.network import UnixTime
-from agentkernel.api.shapes_answers import Log, said
+from agentkernel.api.shapes_answers import said
+from agentkernel.api.shapes_commands import Log
 from agentkernel.api.streams.places import closing
 from agentkernel.text.records import log_record, parse_exec
 

@@ -10,7 +10,8 @@ from starlette.responses import Response
 from agentkernel.api.doors import Asked
 from agentkernel.api.envelope import answer
 from agentkernel.api.shapes import NetworkBody
-from agentkernel.api.shapes_answers import Attempts, Rules, said
+from agentkernel.api.shapes_answers import said
+from agentkernel.api.shapes_sandboxes import Attempts, Rules
 from agentkernel.config.options import change_of
 from agentkernel.model.decisions import KINDS, decisions_of
 from agentkernel.model.network import Verdict

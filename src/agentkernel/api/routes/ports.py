@@ -10,7 +10,8 @@ from starlette.responses import Response
 from agentkernel.api.doors import Asked
 from agentkernel.api.envelope import answer
 from agentkernel.api.shapes import PortBody
-from agentkernel.api.shapes_answers import PublishedPort, said
+from agentkernel.api.shapes_answers import said
+from agentkernel.api.shapes_sandboxes import PublishedPort
 from agentkernel.config.options import port_of
 from agentkernel.text.records import port_record
 

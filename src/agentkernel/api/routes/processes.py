@@ -10,7 +10,8 @@ from starlette.responses import Response
 from agentkernel.api.doors import Asked
 from agentkernel.api.envelope import answer
 from agentkernel.api.shapes import SignalBody
-from agentkernel.api.shapes_answers import Process, Statistics, said
+from agentkernel.api.shapes_answers import said
+from agentkernel.api.shapes_commands import Process, Statistics
 from agentkernel.api.streams.places import opened
 from agentkernel.text.records import parse_exec, process_record, statistics_record
 

@@ -14,7 +14,8 @@ from agentkernel.api.envelope import answer
 from agentkernel.api.idempotency import Replayed
 from agentkernel.api.outcome import NOWHERE, Watch, finished, placed, unstarted
 from agentkernel.api.shapes import RunBody
-from agentkernel.api.shapes_answers import Outcome, said
+from agentkernel.api.shapes_answers import said
+from agentkernel.api.shapes_commands import Outcome
 from agentkernel.api.wishes import run_of
 from agentkernel.channel.gather import collect
 from agentkernel.errors import CommandNotStarted

@@ -14,7 +14,8 @@ from agentkernel.api.doors import Asked, Built, Door
 from agentkernel.api.envelope import answer
 from agentkernel.api.idempotency import Replayed, key_of
 from agentkernel.api.shapes import CreateBody, ExtendBody, PatchBody, StartBody
-from agentkernel.api.shapes_answers import CreatedSandbox, DescribedSandbox, Sandbox, said
+from agentkernel.api.shapes_answers import said
+from agentkernel.api.shapes_sandboxes import CreatedSandbox, DescribedSandbox, Sandbox
 from agentkernel.api.wishes import create_of, request_key_of, secret_values_of
 from agentkernel.config.options import labels_of, seconds
 from agentkernel.errors import InvalidInput

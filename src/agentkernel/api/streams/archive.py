@@ -12,7 +12,8 @@ from starlette.responses import Response
 
 from agentkernel.api.doors import Asked
 from agentkernel.api.envelope import answer
-from agentkernel.api.shapes_answers import Unpacked, said
+from agentkernel.api.shapes_answers import said
+from agentkernel.api.shapes_sandboxes import Unpacked
 from agentkernel.api.streams.answer import Flowing
 from agentkernel.api.streams.extract import Extraction
 from agentkernel.api.streams.files import Body

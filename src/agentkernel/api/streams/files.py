@@ -16,7 +16,8 @@ from starlette.responses import Response
 from agentkernel.abc import Files
 from agentkernel.api.doors import Asked
 from agentkernel.api.envelope import answer
-from agentkernel.api.shapes_answers import Uploaded, said
+from agentkernel.api.shapes_answers import said
+from agentkernel.api.shapes_sandboxes import Uploaded
 from agentkernel.api.streams.answer import Flowing
 from agentkernel.api.streams.places import Inside, closing, opened
 from agentkernel.errors import AgentKernelError, InvalidInput
