@@ -35,6 +35,7 @@ class _Opened:
     info: SandboxInfo
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     sandbox: Sandbox | None = None
+    is_addressed: bool = False  # `Addressed`, found out once: to ask costs as much as a small request
     users: int = 0
     dropped: bool = False
 
@@ -54,7 +55,7 @@ class Handles:
         Where the command itself says whom it is for, nobody is asked before; one that was for another sandbox was not begun.
         """
         opened = self._opened.get(name)
-        if opened is not None and _says_for_whom(opened.sandbox):
+        if opened is not None and opened.is_addressed:
             try:
                 async with self._held(name, opened) as sandbox:
                     return await work(opened.info, sandbox)
@@ -86,6 +87,7 @@ class Handles:
                 if opened.sandbox is None:
                     ident = opened.info.sandbox_id
                     opened.sandbox = await self._kernel.open(self._caller, ident if name == ident else f"{name}@{ident}")
+                    opened.is_addressed = isinstance(opened.sandbox, Addressed)
             yield opened.sandbox
         except (SandboxLost, DaemonUnavailable):
             self._drop(name, opened)
@@ -125,10 +127,6 @@ class Handles:
                 return
             self._drop(*found)
             await self._settle(found[1])
-
-
-def _says_for_whom(sandbox: Sandbox | None) -> bool:
-    return isinstance(sandbox, Addressed)
 
 
 def _is_same(before: SandboxInfo, now: SandboxInfo) -> bool:
