@@ -96,8 +96,9 @@ class LogEntry(Answer):
     at: float
     exec_id: str
     stream: Stream
-    data: str
-    encoding: Literal["utf-8", "base64"]
+    data: str = ""
+    encoding: Literal["utf-8", "base64"] = "utf-8"
+    missing: int = Field(0, description="So many bytes were not recorded here; then there is no data.")
 
 
 class Log(Answer):
