@@ -7,15 +7,18 @@ import base64
 import io
 import tarfile
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentkernel.api.streams.recorded import recorded
 from agentkernel.api.streams.sse import Texts, event
 from agentkernel.api.streams.tarread import Intake, members
-from agentkernel.errors import InvalidInput
+from agentkernel.errors import Conflict, InvalidInput
+from agentkernel.model.record import Event, LogEntry
 
 
 def told(texts: Texts, pieces: list[tuple[int, bytes]]) -> list[tuple[int, dict[str, Any]]]:
@@ -64,6 +67,49 @@ def test_output_that_is_gone_is_counted() -> None:
     assert texts.told(1, 15, b"x") == {"data": "x", "lost_bytes": 5}
     assert texts.told(1, 16, b"\xe2\x82") is None and texts.ends == "16,0"
     assert texts.told(1, 30, b"y") == {"data": "y", "lost_bytes": 14} and texts.ends == "31,0"
+
+
+class Recording:
+    """A kernel that knows one command, which has ended."""
+
+    def __init__(self, *entries: LogEntry) -> None:
+        self._entries = entries
+
+    async def info(self, *_: object) -> Any:
+        return SimpleNamespace(sandbox_id="id")
+
+    async def open(self, *_: object) -> Any:
+        raise Conflict("it does not run")
+
+    async def events(self, *_: object, follow: bool) -> AsyncIterator[Event]:
+        yield Event(kind="exec.ended", at=9.0, principal="ann", event_id=1, exec_id=7, details=(("exit_code", "3"),))
+
+    async def logs(self, *_: object, exec_id: int, since: float, follow: bool) -> AsyncIterator[LogEntry]:
+        for entry in self._entries:
+            if entry.at > since:
+                yield entry
+
+
+async def course_of(offset: int, *entries: LogEntry) -> list[tuple[int, int, bytes]]:
+    door: Any = SimpleNamespace(kernel=Recording(*entries), caller=None)
+    async with recorded(door, "box", 7, (offset, 0)) as course:
+        found = [tuple(piece) async for piece in course.output()]
+        assert (await course.end())["exit_code"] == 3
+    return found
+
+
+def test_a_recording_goes_on_behind_any_byte_and_says_what_it_lacks() -> None:
+    entries = (
+        LogEntry(at=1.0, exec_id=7, stream=1, data=b"abcd"),
+        LogEntry(at=2.0, exec_id=7, stream=1, data=b"", offset=4, missing=6),
+        LogEntry(at=3.0, exec_id=7, stream=1, data=b"kl", offset=10),
+        LogEntry(at=4.0, exec_id=7, stream=1, data=b"", offset=12, missing=8),
+    )
+    assert asyncio.run(course_of(0, *entries)) == [(1, 0, b"abcd"), (1, 10, b""), (1, 10, b"kl"), (1, 20, b"")]
+    assert asyncio.run(course_of(3, *entries)) == [(1, 3, b"d"), (1, 10, b""), (1, 10, b"kl"), (1, 20, b"")]
+    assert asyncio.run(course_of(11, *entries)) == [(1, 11, b"l"), (1, 20, b"")]
+    assert asyncio.run(course_of(25, *entries)) == []
+    assert asyncio.run(course_of(0, entries[2])) == [(1, 10, b"kl")], "what is before it was dropped"
 
 
 def test_an_event_is_one_line_of_json_whatever_it_holds() -> None:

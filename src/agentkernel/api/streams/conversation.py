@@ -91,7 +91,8 @@ async def _tell(websocket: WebSocket, course: Course, offsets: tuple[int, int]) 
             if offset != ends[stream]:
                 await say(websocket, {"lost": {"stream": stream, "bytes": offset - ends[stream]}})
             ends[stream] = offset + len(data)
-            await websocket.send({"type": "websocket.send", "bytes": bytes((stream,)) + data})
+            if data:
+                await websocket.send({"type": "websocket.send", "bytes": bytes((stream,)) + data})
     return {**await course.end(), "stdout_bytes": ends[1], "stderr_bytes": ends[2]}
 
 

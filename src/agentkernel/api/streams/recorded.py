@@ -104,13 +104,14 @@ class Recorded:
         return self._door.kernel.logs(self._door.caller, self._sandbox_id, exec_id=self._exec_id, since=self._since, follow=follow)
 
     def _new(self, entry: LogEntry) -> list[Piece]:
-        """What of an entry is behind the last byte that was told."""
+        """What of an entry is behind the last byte that was told; for bytes that were not recorded a piece without any, behind them."""
         self._since = max(self._since, entry.at)
-        known = self._ends[entry.stream] - entry.offset
+        begin = entry.offset + entry.missing
+        known = self._ends[entry.stream] - begin
         if known >= len(entry.data):
             return []
         data = entry.data[known:] if known > 0 else entry.data
-        offset = entry.offset + max(0, known)
+        offset = begin + max(0, known)
         self._ends[entry.stream] = offset + len(data)
         return [Piece(entry.stream, offset, data)]
 
