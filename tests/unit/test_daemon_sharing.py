@@ -122,7 +122,7 @@ async def test_a_visit_ends_with_a_word_or_with_its_connection(world: World, end
     client, looking = await world.client(), await world.client()
     await looking.call("create", request=to_json(request_for()), options={"name": "box"})
     await client.send(FrameType.START, 7, door.encode_visit("box"))
-    _, sandbox_id, notices = door.decode_started((await client.until(FrameType.STARTED, 7)).payload)
+    _, sandbox_id, notices, *_ = door.decode_started((await client.until(FrameType.STARTED, 7)).payload)
     assert (sandbox_id, len(notices)) == ((await looking.call("info", name="box"))["sandbox_id"], 1)
     assert (await looking.call("info", name="box"))["status"] == "running"
     if ends == "kill":
