@@ -64,9 +64,10 @@ def test_a_detached_command_is_told_of_and_what_it_prints_is_kept(served: Served
     assert (ended["status"], ended["exit_code"]) == ("completed", 0)
     assert begun["id"] in [each["id"] for each in served.data("GET", f"{box}/exec/detached")]
     logs = f"{box}/exec/detached/{begun['id']}/logs"
-    assert served.data("GET", logs) == {"stdout": "out\n12345678\n", "stderr": "err\n"}
-    assert served.data("GET", logs, params={"stream": "stderr"}) == {"stderr": "err\n"}
-    assert served.data("GET", logs, params={"tail_bytes": 4})["stdout"] == "678\n"
+    assert served.data("GET", logs) == {"stdout": "out\n12345678\n", "stderr": "err\n", "truncated": False}
+    assert served.data("GET", logs, params={"stream": "stderr"}) == {"stderr": "err\n", "truncated": False}
+    newest = served.data("GET", logs, params={"tail_bytes": 4})
+    assert (newest["stdout"], newest["truncated"]) == ("678\n", True)
     log = served.data("GET", f"{box}/logs", params={"exec_id": begun["id"]})
     assert "".join(each["data"] for each in log["entries"] if each["stream"] == "stderr") == "err\n"
     first = served.data("GET", f"{box}/logs", params={"exec_id": begun["id"], "limit": 1})

@@ -187,7 +187,7 @@ EXAMPLES: Final[dict[str, Example]] = {
     "exec_detach": Example({"command": ["make", "test"]}, _STARTED),
     "exec_detached_list": Example(None, [_STARTED]),
     "exec_detached_info": Example(None, {**_STARTED, "status": "completed", "exit_code": 0}),
-    "exec_detached_logs": Example(None, {"stdout": "all passed\n", "stderr": ""}),
+    "exec_detached_logs": Example(None, {"stdout": "all passed\n", "stderr": "", "truncated": False}),
     "exec_detached_kill": Example(None, "Command killed"),
     "sandbox_logs": Example(
         None,

@@ -88,6 +88,7 @@ class Recorded(Answer):
 
     stdout: str | None = None
     stderr: str | None = None
+    truncated: bool = Field(description="Older output is left out here, or some was not recorded.")
 
 
 class LogEntry(Answer):

@@ -75,14 +75,17 @@ async def exec_detached_logs(
     tail_bytes: Annotated[int, Query(ge=1, le=16 * LOG_BYTES, description="The newest of each stream.")] = LOG_BYTES,
 ) -> Response:
     """What it has printed so far, as far back as it is recorded, as UTF-8 with U+FFFD for what is none."""
-    kept = {"stdout": bytearray(), "stderr": bytearray()}
+    kept = {each: bytearray() for each in ("stdout", "stderr") if stream in (None, each)}
+    truncated = False
     entries = door.kernel.logs(door.caller, name, exec_id=parse_exec(exec_id))
     async with closing(entries) as found:
         async for entry in found:
-            data = kept["stdout" if entry.stream == 1 else "stderr"]
-            data += entry.data
-            del data[: max(0, len(data) - tail_bytes)]
-    return answer({each: data.decode("utf-8", "replace") for each, data in kept.items() if stream in (None, each)})
+            data = kept.get("stdout" if entry.stream == 1 else "stderr")
+            if data is not None:
+                data += entry.data
+                truncated = truncated or entry.missing > 0 or len(data) > tail_bytes
+                del data[: max(0, len(data) - tail_bytes)]
+    return answer({each: data.decode("utf-8", "replace") for each, data in kept.items()} | {"truncated": truncated})
 
 
 @router.delete("/detached/{exec_id}", operation_id="exec_detached_kill", responses=said(str))
