@@ -24,12 +24,13 @@ JSON = "application/json"
 CLOSE_POLICY = 1008  # RFC 6455, 7.4.1
 CLOSE_INTERNAL = 1011
 FAILURE: Final = AgentKernelError("agentkernel itself failed", hint="the server's log says where")  # which the answer does not say
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 _REASON_BYTES = 123  # of a close frame
 
 
 def encoded(value: Any) -> bytes:
     """JSON without spaces, in ASCII: names with bytes that are no UTF-8 (lone surrogates here) do not break it."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def answer(data: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
