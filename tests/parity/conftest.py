@@ -1,4 +1,5 @@
-"""One home for each place where the kernel is: in process, and behind a daemon that is started on demand and ended by the test."""
+"""One home for each place where the kernel is: in process, behind a daemon that is started on demand and ended by the test, and behind a
+server of that daemon."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from parity.fronts import Elsewhere
+from remote_world import serving
 from unit.cli_harness import SOURCE
 
 
@@ -33,3 +36,12 @@ def home(request: pytest.FixtureRequest) -> Iterator[Path]:
         yield path
         subprocess.run([sys.executable, "-m", "agentkernel", "daemon", "stop"], check=True, capture_output=True, timeout=60)
     shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def elsewhere(home: Path) -> Iterator[Elsewhere]:
+    """`agentkernel serve` before the daemon of this home, and its default token."""
+    pytest.importorskip("uvicorn", reason="needs the extra `api`")
+    pytest.importorskip("websockets", reason="needs the extra `remote`")
+    with serving(dict(os.environ)) as server:
+        yield Elsewhere(f"http://127.0.0.1:{server.port}", server.token())

@@ -7,7 +7,7 @@ import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentkernel import AsyncClient, Client, Connection, Files, Images, Process, Sandbox, Stream
 
@@ -75,8 +75,15 @@ async def _block(make: Callable[..., Any], options: dict[str, Any]) -> AsyncIter
         await asyncio.to_thread(manager.__exit__, None, None, None)
 
 
-def open_front(name: str) -> AbstractAsyncContextManager[Any]:
-    """`async-local`, `sync-local`, `async-daemon` or `sync-daemon`."""
+class Elsewhere(NamedTuple):
+    """A server, and a token of it."""
+
+    url: str
+    token: str
+
+
+def open_front(name: str, elsewhere: Elsewhere | None = None) -> AbstractAsyncContextManager[Any]:
+    """`async-local`, `sync-local`, `async-daemon`, `sync-daemon`; with a server `async-remote` or `sync-remote`."""
     kind, _, place = name.partition("-")
-    local = place == "local"
-    return AsyncClient(local=local) if kind == "async" else FromThreads(Client(local=local))
+    there = elsewhere._asdict() if elsewhere is not None else {"local": place == "local"}
+    return AsyncClient(**there) if kind == "async" else FromThreads(Client(**there))

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +22,12 @@ from parity.fronts_cli import CliClient
 from parity.fronts_http import HttpClient
 from parity.fronts_mcp import McpClient, mcp_client
 from parity.operations import OPERATIONS
-from remote_world import Server, serving
 
 from agentkernel import AsyncClient
 
 FRONTS = ("async-local", "async-daemon", "async-remote", "http", "cli", "mcp")
+_SHARED = {"async-local": "engine", "mcp": "model"}  # which fixture it is
 PLAYED = [(common, front) for common in COMMON for front in FRONTS if not common.reason_against(front)]
-
-
-@pytest.fixture(scope="module")
-def server(home: Path) -> Iterator[Server]:
-    """`agentkernel serve` before the daemon of this home."""
-    with serving(dict(os.environ)) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def token(server: Server) -> str:
-    """Its default token."""
-    return server.token()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -63,25 +50,26 @@ async def model(home: Path) -> AsyncIterator[McpClient]:
     await holding
 
 
-@asynccontextmanager
-async def _opened(model: McpClient) -> AsyncIterator[McpClient]:
-    yield model
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(home: Path) -> AsyncIterator[AsyncClient]:
+    """One engine in this process for all, which tries the backends of this host once."""
+    async with AsyncClient(local=True) as client:
+        yield client
 
 
 @pytest.fixture
 def client(front: str, home: Path, request: pytest.FixtureRequest) -> AbstractAsyncContextManager[Any]:
-    """The front of that name; the servers are started for those that need them."""
-    if front == "mcp":
-        return _opened(request.getfixturevalue("model"))
+    """The front of that name; what it needs is started with the first scenario through it."""
+    if front in _SHARED:
+        return nullcontext(request.getfixturevalue(_SHARED[front]))
     if front == "cli":
         directory = home / "work"
         directory.mkdir(exist_ok=True)
         return CliClient(os.environ, directory)
-    if front not in ("http", "async-remote"):
+    if front == "async-daemon":
         return open_front(front)
-    server, token = request.getfixturevalue("server"), request.getfixturevalue("token")
-    url = f"http://127.0.0.1:{server.port}"
-    return HttpClient(url, token) if front == "http" else AsyncClient(url=url, token=token)
+    elsewhere = request.getfixturevalue("elsewhere")
+    return HttpClient(*elsewhere) if front == "http" else open_front(front, elsewhere)
 
 
 @pytest.mark.asyncio(loop_scope="module")
