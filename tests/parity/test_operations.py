@@ -10,7 +10,9 @@ pytest.importorskip("fastapi", reason="needs the extra `api`")
 pytest.importorskip("mcp", reason="needs the extra `mcp`")
 
 from parity import named
-from parity.operations import OPERATIONS, SECTIONS, No, Ways
+from parity.operations import KERNEL, OPERATIONS, SECTIONS, No, Ways
+
+from agentkernel.abc import Kernel
 
 
 def _all(ways: Iterable[Ways]) -> set[str]:
@@ -37,6 +39,11 @@ def test_every_verb_is_in_the_list_and_the_other_way_round() -> None:
         listed.add(verb)
         assert not option or f"--{option}" in parsers[verb]._option_string_actions, way
     assert listed == set(parsers)
+
+
+def test_whatever_the_kernel_does_is_behind_an_operation() -> None:
+    assert {name for name in dir(Kernel) if not name.startswith("_")} == KERNEL.keys()
+    assert set(KERNEL.values()) <= OPERATIONS.keys()
 
 
 def test_each_operation_has_one_row_some_way_and_for_every_other_way_a_reason() -> None:
