@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from agentkernel.abc import Caller
+from agentkernel.api.remembered import Remembered
 from agentkernel.api.shapes import (
     SHOWN,
     BatchBody,
@@ -54,6 +55,7 @@ _OPERATORS_OWN: Final = frozenset(
 )
 _FOUND_BY: Final = ("PATH", "HOME")  # of the server's environment: where the host's own programs are
 _KEY_CHARACTERS: Final = 32
+_REMEMBERED: Final = Remembered()
 _TEXT: Final = "surrogateescape"
 
 
@@ -73,15 +75,24 @@ def _asked(
 ) -> SandboxRequest:
     given = body.model_dump(include=_PLAIN, exclude_none=True)
     options = {_OPTIONS.get(name, name): value * MIB if name.endswith("_mb") else value for name, value in given.items()}
-    _check_host(caller, [text for text in (body.directory, *(body.mounts or ()), _path_of(body.image)) if text])
-    request = asked_for({**options, **variables}, base=NOWHERE, environment=environment, below=operators.layers)
-    return replace(
-        request if body.secrets is None else _with_secrets(request, body.secrets),
-        mount_cwd=None if request.directory is not None else False,
-        mount_home=False,
-        pass_environment=False,
-        host_environment={name: environment[name] for name in _FOUND_BY if name in environment},
-    )
+    paths = [text for text in (body.directory, *(body.mounts or ()), _path_of(body.image)) if text]
+    _check_host(caller, paths)
+
+    def made() -> SandboxRequest:
+        request = asked_for({**options, **variables}, base=NOWHERE, environment=environment, below=operators.layers)
+        return replace(
+            request,
+            mount_cwd=None if request.directory is not None else False,
+            mount_home=False,
+            pass_environment=False,
+            host_environment={name: environment[name] for name in _FOUND_BY if name in environment},
+        )
+
+    if variables or paths or any(isinstance(value, list) for value in options.values()):
+        request = made()
+    else:
+        request = _REMEMBERED.request(options, operators, environment, made)
+    return request if body.secrets is None else _with_secrets(request, body.secrets)
 
 
 def run_of(body: RunBody, environment: Mapping[str, str], caller: Caller) -> tuple[SandboxRequest, Command, bytes]:
