@@ -168,19 +168,20 @@ def test_a_socket_of_something_else_is_told_from_a_daemons(tmp_path: Path) -> No
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s"))
         listener.listen()
-        with Calls({"AGENTKERNEL_HOST": f"unix://{tmp_path}/s"}) as calls:
 
-            def answer() -> None:
-                connection, _ = listener.accept()
-                with connection:
-                    connection.recv(65536)
-                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" + b" " * 100)
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" + b" " * 100)
+                while connection.recv(65536):  # until the client has had enough
+                    pass
 
-            thread = threading.Thread(target=answer)
-            thread.start()
-            with pytest.raises(ProtocolViolation, match="another protocol"):
-                calls.connect()
-            thread.join()
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(ProtocolViolation, match="another protocol"), Calls({"AGENTKERNEL_HOST": f"unix://{tmp_path}/s"}) as calls:
+            calls.connect()
+        thread.join()
 
 
 def test_another_minor_version_is_another_server() -> None:

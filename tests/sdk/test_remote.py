@@ -137,21 +137,21 @@ async def test_a_command_whose_start_was_lost_runs_once_and_is_followed(server: 
     direct = AsyncClient(url=f"http://127.0.0.1:{server.port}", token=token)
     async with direct as other, AsyncClient(url=wire.url, token=token) as client, client.sandbox() as block:
         await block.exec("true")
-        sibling = await other.get(block.id)
-        wire.is_deaf = True
-        running = asyncio.create_task(
-            block.exec("sh", "-c", "echo run >> /tmp/runs; until [ -e /tmp/go ]; do sleep 0.05; done; cat /tmp/runs; exit 9")
-        )
+        async with await other.get(block.id) as sibling:
+            wire.is_deaf = True
+            running = asyncio.create_task(
+                block.exec("sh", "-c", "echo run >> /tmp/runs; until [ -e /tmp/go ]; do sleep 0.05; done; cat /tmp/runs; exit 9")
+            )
 
-        async def has_run() -> bool:
-            return (await sibling.exec("cat", "/tmp/runs")).text != ""
+            async def has_run() -> bool:
+                return (await sibling.exec("cat", "/tmp/runs")).text != ""
 
-        await _until(has_run)
-        wire.is_deaf = False
-        wire.cut()
-        await sibling.exec("touch", "/tmp/go")
-        done = await running
-        assert (done.text, done.exit_code) == ("run\n", 9)
+            await _until(has_run)
+            wire.is_deaf = False
+            wire.cut()
+            await sibling.exec("touch", "/tmp/go")
+            done = await running
+            assert (done.text, done.exit_code) == ("run\n", 9)
 
 
 async def test_output_over_a_way_that_is_cut_again_and_again_is_whole(token: str, wire: Wire) -> None:
