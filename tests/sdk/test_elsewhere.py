@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import ssl
@@ -174,8 +175,9 @@ def test_a_socket_of_something_else_is_told_from_a_daemons(tmp_path: Path) -> No
             with connection:
                 connection.recv(65536)
                 connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" + b" " * 100)
-                while connection.recv(65536):  # until the client has had enough
-                    pass
+                with contextlib.suppress(ConnectionResetError):
+                    while connection.recv(65536):  # until the client has had enough
+                        pass
 
         thread = threading.Thread(target=answer)
         thread.start()
