@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from agentkernel import AsyncClient, AsyncSandbox
+from agentkernel.benchmark.program import program
+from agentkernel.benchmark.timing import distribution, take_turns
 from agentkernel.config.tokens import TokenStore
-from benchmarks.contenders import UnmeasurableError, bwrap, program, take_turns
+from benchmarks.contenders import UnmeasurableError, bwrap
 from benchmarks.endurance import load_of
-from benchmarks.figures import Figure, distribution
+from benchmarks.figures import Figure
 from benchmarks.host import resident_kib
 from benchmarks.served import NO_POOLS, PASSING_POOLS, Served, served
 from benchmarks.starting import TRUE
