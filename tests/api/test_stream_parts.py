@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agentkernel.api.streams.recorded import recorded
@@ -165,6 +165,7 @@ def test_a_file_called_like_a_directory_is_one_and_its_data_is_passed_over() -> 
 
 @settings(deadline=None)
 @given(st.binary(max_size=3000))
+@example(b"\x1f\x8b")
 def test_what_is_no_archive_is_refused_or_empty(content: bytes) -> None:
     try:
         assert asyncio.run(read(content, 700)) == []

@@ -118,6 +118,8 @@ class Intake:
                 data = inflater.unconsumed_tail or inflater.unused_data
         except zlib.error as error:
             raise InvalidInput(f"the archive is damaged: {error}") from None
+        if not inflater.eof:
+            raise InvalidInput("the archive ends too early")
 
 
 async def members(intake: Intake) -> AsyncGenerator[Member, None]:
