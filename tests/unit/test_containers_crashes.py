@@ -198,6 +198,27 @@ async def test_a_container_whose_records_the_hosts_restart_took_is_found_by_its_
     assert world.left() == []
 
 
+@pytest.mark.parametrize("said", ["../../../treasure", "0123456789abcdef"], ids=["path", "other"])
+async def test_a_label_that_somebody_else_gave_a_container_names_no_sandbox(world: World, said: str) -> None:
+    """Whoever uses the engine gives containers what labels they like, and an image's labels become its containers'."""
+    (world.project.parent / "treasure").mkdir()
+    host = world.backend()._host
+    host.note_use()
+    assert host.state.sandboxes.is_dir()
+    kept = host.make_files("0123456789abcdef", OWNER)
+    owners = (host.lease_label, OWNER)
+    for number, owner in enumerate(owners):
+        labels = ("--label", f"agentkernel.owner={owner}", "--label", f"agentkernel.sandbox={said}")
+        world.docker.run("create", "--name", f"strangers-{number}", *labels, REFERENCE, "true")
+    try:
+        assert [await host.containers.owned(owner) for owner in owners] == [[], []]
+        await world.backend().sweep()
+        await world.backend().sweep_owned(OWNER, {"0123456789abcdef"})
+        assert (world.project.parent / "treasure").is_dir() and kept.is_dir()
+    finally:
+        world.docker.run("rm", "--force", *(f"strangers-{number}" for number in range(len(owners))))
+
+
 async def test_what_a_killed_engine_booted_is_found_without_its_records(world: World) -> None:
     await with_files(world, "6" * 16)
     subprocess.run(["rm", "-r", str(world.state / "docker" / "lasting" / ("6" * 16))], check=True)

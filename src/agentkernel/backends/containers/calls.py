@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from agentkernel.backends._records import is_sandbox_id
 from agentkernel.backends.containers.api import Api, EngineRefused
-from agentkernel.backends.containers.plan import LABEL_OWNER, LABEL_SANDBOX, LABEL_SPEC, Entry
+from agentkernel.backends.containers.plan import LABEL_OWNER, LABEL_SANDBOX, LABEL_SPEC, Entry, container_name
 
 NOT_FOUND, CONFLICT, UNCHANGED = 404, 409, 304
 _REMOVAL_S: Final = 30.0
@@ -51,10 +52,14 @@ class Containers:
             raise
 
     async def owned(self, owner: str) -> Sequence[str]:
-        """The sandbox ids of all containers with that owner's label, running or not."""
+        """The sandbox ids of all containers with that owner's label, running or not.
+
+        Labels are what whoever uses the engine says, and an image's become its containers': what they say counts only of a container that
+        has a sandbox's name, since paths are made of it.
+        """
         filters = {"label": [f"{LABEL_OWNER}={owner}"]}
         found = await self.api.call("GET", "/containers/json", query={"all": True, "filters": filters})
-        return sorted(filter(None, (str((each.get("Labels") or {}).get(LABEL_SANDBOX, "")) for each in found or ())))
+        return sorted(filter(None, map(_named_sandbox, found or ())))
 
     async def start(self, name: str) -> None:
         """Starts it; one that runs is fine."""
@@ -96,6 +101,13 @@ class Containers:
     async def put_tree(self, name: str, target: str, chunks: Iterator[bytes]) -> None:
         """Unpacks a tar archive in a directory of it."""
         await self.api.upload("PUT", f"/containers/{name}/archive", chunks, query={"path": target})
+
+
+def _named_sandbox(listed: dict[str, Any]) -> str:
+    """The sandbox that a container of a list is; empty: none."""
+    sandbox_id = str((listed.get("Labels") or {}).get(LABEL_SANDBOX, ""))
+    names = {str(name).lstrip("/") for name in listed.get("Names") or ()}
+    return sandbox_id if is_sandbox_id(sandbox_id) and container_name(sandbox_id) in names else ""
 
 
 def archive(entries: Sequence[Entry]) -> bytes:
