@@ -122,6 +122,24 @@ async def test_what_the_engine_and_the_agent_have_is_out_of_reach(backend: Docke
         assert await said(sandbox, "ls /dev | grep -E '^(sd|vd|nvme|kvm|mem|kmsg|fuse|loop)'") == ""
 
 
+async def test_a_home_is_shown_without_what_links_lead_to_and_without_sockets(backend: DockerBackend, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "dotfiles" / "keys").mkdir(parents=True)
+    (home / "dotfiles" / "keys" / "id").write_text("secret")
+    (home / ".keys").symlink_to(home / "dotfiles" / "keys")
+    (home / "notes").write_text("shown")
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(home / "agent.sock"))
+        agent.listen()
+        async with running(backend, spec(home_source=str(home), home_denied=(".keys",))) as sandbox:
+            inside = sandbox.spec.user.home
+            assert await said(sandbox, f"cat {inside}/notes") == "shown"
+            assert "secret" not in await said(sandbox, f"cat {inside}/.keys/id {inside}/dotfiles/keys/id")
+            program = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+            result = await sandbox.exec(Command(argv=(b"python3", b"-c", program.encode(), f"{inside}/agent.sock".encode())))
+            assert result.exit_code == 1 and b"Error" in result.stderr
+
+
 async def test_a_read_only_root_has_no_place_to_write_but_tmp(backend: DockerBackend) -> None:
     async with running(backend, spec(read_only_root=True, user=ROOT)) as sandbox:
         script = "for d in / /usr /etc /root /var/tmp /workspace /tmp /dev/shm; do (: > $d/x) 2>/dev/null && echo $d; done; true"

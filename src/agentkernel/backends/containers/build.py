@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from agentkernel import __version__
 from agentkernel.backends._configuration import Configuration
 from agentkernel.backends._linux.watch import LimitWatch, SampledLimits
+from agentkernel.backends._sources import hidden_in_home
 from agentkernel.backends.containers import guest_volume, mounting
 from agentkernel.backends.containers.affinity import set_affinity
 from agentkernel.backends.containers.api import EngineRefused
@@ -114,7 +115,7 @@ def _decided(host: Host, spec: SandboxSpec, holdings: Holdings) -> Building:
         open_socket=facts.open_socket,
         fingerprint=fingerprint_of(spec),
     )
-    plan = plan_of(spec, naming)
+    plan = plan_of(replace(spec, home_denied=hidden_in_home(spec, host.own_directories)), naming)
     plan = replace(plan, files=(*plan.files, *shown.files))
     if not facts.local and spec.read_only_root:  # git has a variable for the same
         plan = replace(plan, files=tuple(file for file in plan.files if file.path != SSH_DROP_IN))
