@@ -22,7 +22,7 @@ from engines.images import REFERENCE, python_image, small_image
 from agentkernel.abc import Sandbox
 from agentkernel.backends.containers.backend import DockerBackend
 from agentkernel.errors import BackendUnavailable, LaunchFailed, SandboxFailed, Unsupported
-from agentkernel.model.command import Command
+from agentkernel.model.command import Command, LimitHit
 from agentkernel.model.isolation import Feature, IsolationLevel, Support
 from agentkernel.model.spec import (
     Bind,
@@ -161,6 +161,20 @@ async def test_the_environment_and_the_commands_of_the_image_are_not_the_agents(
         name = f"agentkernel-{sandbox.sandbox_id}"
         assert dockerd.run("inspect", "--format", "{{.State.Health}}", name).strip() in ("<nil>", "")
     assert dockerd.run("volume", "ls", "--quiet") == volumes
+
+
+async def test_what_an_image_lets_be_written_counts_as_the_sandboxs_own(
+    dockerd: DockerHost, backend: DockerBackend, tmp_path: Path
+) -> None:
+    """Storage is in memory here; the container's layer and the image's VOLUME are on the engine's disk all the same."""
+    (tmp_path / "Dockerfile").write_text(f"FROM {REFERENCE}\nVOLUME /data\n")
+    dockerd.run("build", "--quiet", "--tag", "localhost/ak-tests:volume", str(tmp_path))
+    for place in ("/big", "/data/big"):
+        limited = spec("localhost/ak-tests:volume", user=ROOT, resources=Resources(disk_bytes=16 * 1024**2))
+        async with running(backend, limited) as sandbox:
+            script = f"dd if=/dev/zero of={place} bs=1M count=20 && sleep 60"
+            result = await sandbox.exec(Command(argv=(b"sh", b"-c", script.encode())))
+            assert result.limits_hit == (LimitHit.DISK,), place
 
 
 # --- images

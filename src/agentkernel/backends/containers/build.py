@@ -212,10 +212,11 @@ def watch_limits(spec: SandboxSpec, holdings: Holdings, sandbox: GuestSandbox, c
     """Begins to sample what no cgroup enforces; `resumed`: there are files already, which count as they are."""
     if holdings.pidfd < 0:
         return
-    on_disk = spec.storage is StorageKind.DISK
     memory = spec.resources.memory_bytes if "memory" not in holdings.facts.enforced else None
-    places = [place for place in (container.layer, holdings.host.files(holdings.sandbox_id)) if place is not None and place.is_dir()]
-    for number, place in enumerate(places if on_disk else [None]):
+    layer = None if spec.read_only_root else container.layer  # with storage in memory, too: an image has places that everybody may write
+    written = (layer, *container.volumes, holdings.host.files(holdings.sandbox_id))
+    places = [place for place in written if place is not None and place.is_dir()]
+    for number, place in enumerate(places or [None]):
         sampled = SampledLimits(
             memory_bytes=memory if number == 0 else None,
             disk_bytes=spec.resources.disk_bytes if place is not None else None,

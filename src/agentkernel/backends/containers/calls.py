@@ -33,6 +33,7 @@ class Container:
     pid: int = 0  # of its first process, as the engine's host sees it; 0: it does not run
     started: bool = True  # at least once
     layer: Path | None = None  # the directory of its own layer, where this process can look into it
+    volumes: tuple[Path, ...] = ()  # likewise of the volumes that its image has it write to
     said: str = ""  # why it ended
 
 
@@ -137,13 +138,24 @@ def _container(found: dict[str, Any]) -> Container:
         pid=int(state.get("Pid") or 0) if running else 0,
         started=state.get("Status") not in ("created", "configured"),
         layer=_layer(found),
+        volumes=tuple(_volumes(found)),
         said=_end_of(state),
     )
 
 
 def _layer(found: dict[str, Any]) -> Path | None:
     upper = str(((found.get("GraphDriver") or {}).get("Data") or {}).get("UpperDir") or "")
-    return Path(upper) if upper and os.access(upper, os.R_OK | os.X_OK) else None
+    return _looked_into(upper)
+
+
+def _volumes(found: dict[str, Any]) -> Iterator[Path]:
+    for mount in found.get("Mounts") or ():
+        if mount.get("Type") == "volume" and mount.get("RW") and (place := _looked_into(str(mount.get("Source") or ""))) is not None:
+            yield place
+
+
+def _looked_into(directory: str) -> Path | None:
+    return Path(directory) if directory and os.access(directory, os.R_OK | os.X_OK) else None
 
 
 def _end_of(state: dict[str, Any]) -> str:
