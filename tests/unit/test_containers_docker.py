@@ -159,7 +159,11 @@ async def test_the_environment_and_the_commands_of_the_image_are_not_the_agents(
     async with running(backend, spec("localhost/ak-tests:odd")) as sandbox:
         assert await said(sandbox, "echo $LEAK $(id -u)") == "1000\n"
         name = f"agentkernel-{sandbox.sandbox_id}"
+        agent = int(dockerd.run("inspect", "--format", "{{.State.Pid}}", name))
+        assert b"LEAK" not in Path(f"/proc/{agent}/environ").read_bytes()
         assert dockerd.run("inspect", "--format", "{{.State.Health}}", name).strip() in ("<nil>", "")
+    async with running(backend, spec("localhost/ak-tests:odd", read_only_root=True, user=ROOT)) as sandbox:
+        assert "Read-only file system" in await said(sandbox, "echo x > /data/x")
     assert dockerd.run("volume", "ls", "--quiet") == volumes
 
 
@@ -174,7 +178,7 @@ async def test_what_an_image_lets_be_written_counts_as_the_sandboxs_own(
         async with running(backend, limited) as sandbox:
             script = f"dd if=/dev/zero of={place} bs=1M count=20 && sleep 60"
             result = await sandbox.exec(Command(argv=(b"sh", b"-c", script.encode())))
-            assert result.limits_hit == (LimitHit.DISK,), place
+            assert result.status.limits_hit == (LimitHit.DISK,), place
 
 
 # --- images

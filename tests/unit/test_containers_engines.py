@@ -245,6 +245,7 @@ def test_podman_is_asked_for_every_wall() -> None:
     assert spec["log_configuration"] == {"driver": "none"} and spec["healthconfig"] == {"Test": ["NONE"]}
     assert spec["resource_limits"]["memory"]["limit"] == spec["resource_limits"]["memory"]["swap"]
     assert not spec["httpproxy"] and not spec["env_host"], "nothing of the host's environment comes in"
+    assert (spec["unsetenvall"], spec["env"], spec["image_volume_mode"]) == (True, {}, "ignore"), "nor anything of the image's"
     assert {"core", "nofile"} >= {each["type"] for each in spec["r_limits"]}
 
 

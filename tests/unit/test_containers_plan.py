@@ -93,6 +93,11 @@ def test_nothing_of_the_image_reaches_the_agent() -> None:
     made = body()
     assert (made["Entrypoint"][0], made["Cmd"], made["User"], made["WorkingDir"], made["Env"]) == (GUEST, [], "0:0", "/", [])
     assert made["Healthcheck"] == {"Test": ["NONE"]}
+    image = {"Env": ["PATH=/x", "NVIDIA_VISIBLE_DEVICES=all", "=odd"], "Volumes": {"/data/": {}, "/tmp": {}}}
+    plan = plan_of(replace(SPEC, read_only_root=True), NAMING)
+    made = body_of(plan, SPEC, FACTS, (), image)
+    assert made["Env"] == ["PATH", "NVIDIA_VISIBLE_DEVICES"], "names without a value: the engine removes them"
+    assert made["HostConfig"]["ReadonlyPaths"] == [*plan.read_only, "/data"]
 
 
 @pytest.mark.parametrize("architecture", sorted(NUMBERS))
