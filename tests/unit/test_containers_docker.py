@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import stat
+import tarfile
 import tempfile
 import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -106,9 +107,9 @@ async def test_the_workload_has_no_right_and_the_agent_only_its_own(backend: Doc
 async def test_what_the_engine_and_the_agent_have_is_out_of_reach(backend: DockerBackend, user: User) -> None:
     async with running(backend, spec(user=user)) as sandbox:
         for attempt in (
-            "ls /.agentkernel/run",
+            "ls /.agentkernel/closed/run",
             "echo x > /.agentkernel/bin/agentkernel-guest",
-            "rm /.agentkernel/run/agent.sock",
+            "rm /.agentkernel/closed/run/agent.sock",
             "cat /proc/kcore",
             "cat /proc/1/environ",
             "echo 1 > /proc/sys/kernel/panic",
@@ -120,6 +121,23 @@ async def test_what_the_engine_and_the_agent_have_is_out_of_reach(backend: Docke
             result = await sandbox.exec(Command(argv=(b"sh", b"-c", attempt.encode())))
             assert result.exit_code != 0, f"{attempt!r} was possible: {result.stdout!r}"
         assert await said(sandbox, "ls /dev | grep -E '^(sd|vd|nvme|kvm|mem|kmsg|fuse|loop)'") == ""
+
+
+async def test_the_agents_own_is_closed_whatever_the_image_has_in_its_place(
+    dockerd: DockerHost, backend: DockerBackend, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    archive = tmp_path / "open.tar"
+    shutil.copy(python_image(tmp_path_factory.getbasetemp()), archive)
+    with tarfile.open(archive, "a", format=tarfile.GNU_FORMAT) as tar:
+        for name in (".agentkernel", ".agentkernel/closed", ".agentkernel/closed/run"):
+            member = tarfile.TarInfo(name)
+            member.type, member.mode = tarfile.DIRTYPE, 0o777
+            tar.addfile(member)
+    dockerd.load_image(archive, "localhost/ak-tests:open")
+    async with running(backend, spec("localhost/ak-tests:open")) as sandbox:
+        for attempt in ("ls /.agentkernel/closed", "mv /.agentkernel/closed /.agentkernel/other", "rm -r /.agentkernel/closed"):
+            result = await sandbox.exec(Command(argv=(b"sh", b"-c", attempt.encode())))
+            assert result.exit_code != 0, attempt
 
 
 async def test_a_home_is_shown_without_what_links_lead_to_and_without_sockets(backend: DockerBackend, tmp_path: Path) -> None:

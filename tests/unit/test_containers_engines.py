@@ -263,13 +263,13 @@ def test_podman_is_told_of_mounts_owners_and_names() -> None:
     assert "rw" in mounts["/x"]["options"] and "ro" in mounts["/x/.git/hooks"]["options"] and "rw" in mounts["/x/.git"]["options"]
     assert {"ro", "noexec"} <= set(mounts["/y"]["options"])
     assert mounts["/home/user"]["options"][1].startswith("mode=755,uid=1000,gid=1000,")
-    assert mounts["/etc/resolv.conf"]["source"] == "/r" and mounts["/.agentkernel/run"]["source"] == "/host/run"
+    assert mounts["/etc/resolv.conf"]["source"] == "/r" and mounts["/.agentkernel/closed/run"]["source"] == "/host/run"
     assert spec["userns"] == {"nsmode": "private"} and spec["idmappings"]["UIDMap"][1] == {"container_id": 1000, "host_id": 0, "size": 1}
     assert "seccomp_profile_path" not in spec and "CAP_NET_BIND_SERVICE" in spec["cap_add"]
 
 
 def test_a_stream_inside_binds_nothing_of_the_host() -> None:
     spec = made_of(stream=Stream.SESSION, runtime="runsc")
-    assert spec["command"] == ["agent", "--listen", "/.agentkernel/agent.sock"]
+    assert spec["command"] == ["agent", "--listen", "/.agentkernel/closed/agent.sock"]
     assert [mount for mount in spec["mounts"] if mount["type"] == "bind"] == []
     assert {mount["destination"]: mount["options"][1] for mount in spec["mounts"]}["/home/user"] == "mode=1777"
