@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,8 @@ from engines.images import REFERENCE
 from agentkernel.backends.containers.backend import DockerBackend
 from agentkernel.errors import LaunchFailed
 from agentkernel.model.command import Command
-from agentkernel.model.spec import RootFilesystem, RootKind, SandboxSpec, StorageKind, Workspace, WorkspaceMode
+from agentkernel.model.spec import NetworkMode, RootFilesystem, RootKind, SandboxSpec, StorageKind, Workspace, WorkspaceMode
+from agentkernel.policy.inside import SSH_DROP_IN
 
 OWNER = "ab" * 16
 KILLED = -9
@@ -226,6 +227,17 @@ async def test_what_a_killed_engine_booted_is_found_without_its_records(world: W
     assert await backend.recover("6" * 16, world.spec, OWNER) is None, "whose agent was told what, nobody knows any more"
     assert await promised(world, "6" * 16) == b"kept\nchanged\n"
     assert await backend.sweep_owned(OWNER, ()) == 1
+    assert world.left() == []
+
+
+async def test_a_sandbox_that_is_shown_small_files_starts_again(world: World) -> None:
+    """With a filtered network there is one, of ssh."""
+    filtered = replace(world.spec, network=NetworkMode.FILTERED)
+    for number, script in enumerate(("echo kept > $HOME/kept", "cat $HOME/kept", "cat $HOME/kept")):
+        sandbox = await world.backend().boot("8" * 16, filtered, OWNER)
+        assert await said(sandbox, f"test -s {SSH_DROP_IN} && {script}") == (b"kept\n" if number else b"")
+        await sandbox.stop()
+    await world.backend().discard("8" * 16, OWNER)
     assert world.left() == []
 
 

@@ -83,7 +83,9 @@ async def build(host: Host, spec: SandboxSpec, holdings: Holdings, existing: Con
     failpoint("containers.boot.mounts")
     if existing is None:
         await _create(building)
-    elif not building.facts.local:
+    elif building.facts.local:
+        _shown_files(building)  # what its binds name went with the stop, or with the host's restart
+    else:
         await host.containers.put(holdings.name, _files_of(building.plan))
     failpoint("containers.boot.created")
     container = await _start(building)
