@@ -40,6 +40,7 @@ struct process {
     unsigned slot;
     enum process_state state;
     uint32_t flags; /* of START */
+    uint16_t builtin; /* 0: a program */
     bool terminal, subscribed, active;
     struct process *next_active;
 

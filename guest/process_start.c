@@ -81,6 +81,7 @@ static void begin_record(struct agent *agent, struct process *p, const struct st
 {
     p->flags = request->flags;
     p->terminal = request->terminal;
+    p->builtin = request->builtin;
     p->line_start = true;
     p->input_writable = true;
     p->started_us = monotonic_us();

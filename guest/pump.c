@@ -15,13 +15,21 @@ static uint8_t scratch[PIPE_USUAL];
 /* Whether old bytes may be dropped for new ones: nobody waits for them. */
 static bool may_drop(const struct process *p)
 {
-    return p->flags & START_DETACHED || p->exit_told;
+    return (p->flags & START_DETACHED && !p->subscribed) || p->exit_told;
 }
 
-/* How many bytes may be read into the ring now without dropping any. */
+/* A host that is attached misses nothing of a detached command: of its ring only what was sent makes room. */
+static size_t sent_room(const struct process *p, const struct outlet *outlet)
+{
+    if (!(p->flags & START_DETACHED) || outlet->sent <= outlet->ring.begin)
+        return 0;
+    return (size_t)(outlet->sent - outlet->ring.begin);
+}
+
+/* How many bytes may be read into the ring now without dropping any that somebody waits for. */
 static size_t readable_room(const struct process *p, const struct outlet *outlet)
 {
-    size_t room = ring_space(&outlet->ring);
+    size_t room = ring_space(&outlet->ring) + sent_room(p, outlet);
     if (!p->stops_known || may_drop(p))
         return room;
     if (outlet->ring.end >= outlet->stop)
@@ -47,10 +55,10 @@ static void read_result(struct outlet *outlet, sysret n)
         outlet_end(outlet); /* a terminal says EIO when its last user is gone */
 }
 
-/* Reads over the oldest bytes: into the scratch first, because only then is it known how many must go. */
-static void read_dropping(struct process *p, struct outlet *outlet)
+/* Reads at most `most` bytes over the oldest ones: into the scratch first, because only then is it known how many must go. */
+static void read_dropping(struct process *p, struct outlet *outlet, size_t most)
 {
-    sysret n = SYS(read, outlet->fd, scratch, sizeof scratch);
+    sysret n = SYS(read, outlet->fd, scratch, most < sizeof scratch ? most : sizeof scratch);
     uint64_t begin = outlet->ring.begin;
     read_result(outlet, n);
     if (n <= 0 || !outlet->ring.memory)
@@ -71,9 +79,15 @@ void pump_output(struct process *p, struct outlet *outlet)
     room = outlet->ring.memory ? readable_room(p, outlet) : 0;
     if (room == 0) {
         if (may_drop(p))
-            read_dropping(p, outlet);
+            read_dropping(p, outlet, sizeof scratch);
         return;
     }
+    if (ring_space(&outlet->ring) == 0) {
+        read_dropping(p, outlet, room);
+        return;
+    }
+    if (room > ring_space(&outlet->ring))
+        room = ring_space(&outlet->ring);
     count = ring_free_parts(&outlet->ring, room < READ_MAX ? room : READ_MAX, parts);
     n = SYS(readv, outlet->fd, parts, count);
     read_result(outlet, n);

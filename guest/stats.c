@@ -28,7 +28,7 @@ static void add_process(struct builder *b, const struct process *p, uint32_t sha
     builder_u32(b, (uint32_t)p->main);
     builder_u32(b, process_is_over(p));
     builder_u32(b, p->flags);
-    builder_u32(b, p->terminal);
+    builder_u32(b, (uint32_t)p->terminal | (uint32_t)p->builtin << 8);
     builder_u64(b, p->started_unix_ms);
     builder_bytes(b, p->command, length);
 }

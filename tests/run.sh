@@ -39,6 +39,8 @@ need podman podman
 need runc runc
 need newuidmap uidmap
 need openssl openssl
+need zsh zsh
+need fish fish
 need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
 need qemu-aarch64-static qemu-user-static
 [ -e /usr/lib/x86_64-linux-gnu/libc.a ] || [ -e /usr/lib/aarch64-linux-gnu/libc.a ] || [ -e /usr/lib/libc.a ] || missing="$missing libc6-dev"

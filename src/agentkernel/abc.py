@@ -216,6 +216,15 @@ class Sandbox(Protocol):
         ...
 
 
+@dataclass(slots=True, kw_only=True)
+class Visit:
+    """A sandbox that runs for the length of a block; how it was found, and how it was left."""
+
+    sandbox: Sandbox
+    is_started: bool  # it was stopped before
+    goes_on: bool = True  # it runs still: for other visitors, for commands run in it, or as before; known when the block has ended
+
+
 @runtime_checkable
 class Assignable(Protocol):
     """Optional power of a sandbox: it can be made before anybody asks for it. Backends whose sandboxes lack it have no pool."""
@@ -343,6 +352,14 @@ class Kernel(Protocol):
         """A running sandbox, to be `close`d; raises NotFound, and Conflict when it does not run."""
         ...
 
+    def visit(self, caller: Caller, name: str) -> AbstractAsyncContextManager[Visit]:
+        """A running sandbox for a block: one that is stopped is started, and stopped again after the last visitor's block.
+
+        Then it goes on where somebody runs commands in it or has started it for good; what visitors did with files ends. It is stopped
+        also when the visitor's process is killed; where the daemon is killed too, by the next one. Raises what `start` raises.
+        """
+        ...
+
     async def rename(self, caller: Caller, name: str, new_name: str) -> SandboxInfo:
         """Gives it another name; raises Conflict for one that is taken."""
         ...
@@ -454,6 +471,14 @@ class Host(Kernel, Protocol):
 
     async def dispose(self, exec_id: int, caller: Caller | None = None) -> None:
         """Removes the ephemeral sandbox of a command; none there, or with `caller` none that exists for that caller, is fine."""
+        ...
+
+    async def arrive(self, caller: Caller, name: str) -> tuple[Sandbox, bool]:
+        """Begins a visit: the sandbox, running, and whether it was stopped before. One that is cancelled meanwhile has ended."""
+        ...
+
+    async def depart(self, caller: Caller, sandbox: Sandbox) -> bool:
+        """Ends a visit, of the handle that `arrive` gave; whether the sandbox goes on. Once for each `arrive`."""
         ...
 
     def started(self, caller: Caller, sandbox: Sandbox, command: Command, exec_id: int) -> None:

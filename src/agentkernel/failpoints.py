@@ -5,6 +5,7 @@ AGENTKERNEL_FAILPOINTS holds rules, separated by commas: `NAME[@N]=ACTION`. With
     kill            SIGKILL for this process
     exit            ends this process at once with status 70, without cleaning up
     error:EIO       raises OSError with that errno
+    stop            SIGSTOP for this process: it stands still there until somebody sends SIGCONT
     pause:0.5       blocks this process for so many seconds (its event loop too), as SIGSTOP and SIGCONT would
 
 The variable is read once, when this module is imported. Without it a call costs one look at a global.
@@ -63,13 +64,15 @@ def _action(text: str) -> Callable[[str], None]:
     kind, _, value = text.partition(":")
     if text == "kill":
         return lambda _: os.kill(os.getpid(), signal.SIGKILL)
+    if text == "stop":
+        return lambda _: os.kill(os.getpid(), signal.SIGSTOP)
     if text == "exit":
         return lambda _: os._exit(EXIT_STATUS)
     if kind == "error" and isinstance(number := getattr(errno, value, None), int):
         return lambda name: _raise(number, name)
     if kind == "pause" and value.replace(".", "", 1).isdecimal():
         return lambda _: time.sleep(float(value))
-    raise InvalidInput(f"{ENVIRONMENT_NAME}: no action {text!r}", hint="kill, exit, error:ERRNO or pause:SECONDS")
+    raise InvalidInput(f"{ENVIRONMENT_NAME}: no action {text!r}", hint="kill, exit, stop, error:ERRNO or pause:SECONDS")
 
 
 def _raise(number: int, name: str) -> None:

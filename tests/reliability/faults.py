@@ -19,7 +19,7 @@ _PARTS = {
 _BACKENDS = ("namespaces.", "gvisor.", "memory.", "containers.", "apple.")
 # Once in a store's life, by the hour, of sandboxes of another kind, or of acts that never come to that step: tested elsewhere.
 _NOT_HERE = re.compile(
-    r"^images\.|^store\.make|\.prune\.|^engine\.expire|^pool\.remove|^(namespaces|gvisor|containers)\.undo|\.boot\.left"
+    r"^client\.|\.visit\.|^images\.|^store\.make|\.prune\.|^engine\.expire|^pool\.remove|^(namespaces|gvisor|containers)\.undo|\.boot\.left"
     r"|\.boot\.undo\.(tree|range|records)|^(namespaces|gvisor)\.(stop|recover|sweep)\.(tree|range)|^(namespaces|gvisor|containers)\.stop\.records"
 )
 _POOLED = re.compile(

@@ -55,6 +55,9 @@ async def live() -> None:
         say("written", name)
     await host.stop(ME, "kept")
     say("stopped", "kept")
+    async with host.visit(ME, "kept"):
+        pass
+    say("stopped", "kept")
     await host.start(ME, "kept")
     say("running", "kept")
     await host.change_network(ME, "kept", EgressChange(allow=(Rule(host="example.com"),)))

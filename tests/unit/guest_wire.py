@@ -340,7 +340,7 @@ class Host:
         for key, _, data in decode_fields(self.request(LIST)):
             assert key == 1
             ident, pid, state, flags, kind, _started = struct.unpack_from("<QIIIIQ", data)
-            assert kind in (0, 1)
+            assert kind & 0xFF in (0, 1)
             found[ident] = (pid, state, flags, data[32:].decode().split("\0"))
         return found
 

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from unit.scripted_kernel import FINGERPRINTS, ScriptedKernel
@@ -132,71 +131,6 @@ def test_a_missing_guest_binary_names_the_whole_way_to_it(monkeypatch: pytest.Mo
 def test_an_unknown_shell_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completions", "tcsh"]) == 2
     assert "tcsh" in capsys.readouterr().err
-
-
-def _complete(script: Path, line: str) -> set[str]:
-    """What bash offers at the end of `line`."""
-    program = f"""
-        source {script}
-        COMP_LINE={line!r}; COMP_WORDS=({line}); [[ $COMP_LINE == *' ' ]] && COMP_WORDS+=('')
-        COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ))
-        _agentkernel
-        printf '%s\\n' "${{COMPREPLY[@]}}"
-    """
-    done = subprocess.run(["bash", "--norc", "-c", program], capture_output=True, text=True, check=True, cwd=script.parent)
-    assert done.stderr == ""
-    return set(done.stdout.split())
-
-
-@pytest.fixture
-def bash_script(tmp_path: Path, call: Call) -> Path:
-    if shutil.which("bash") is None:
-        pytest.skip("this host has no bash")
-    path = tmp_path / "completions"
-    path.write_text(call("completions", "bash")[1])
-    return path
-
-
-def test_bash_completes_verbs(bash_script: Path) -> None:
-    assert _complete(bash_script, "agentkernel do") == {"doctor"}
-    assert {"run", "doctor", "completions"} <= _complete(bash_script, "agentkernel ")
-
-
-def test_bash_completes_flags_and_their_values(bash_script: Path) -> None:
-    assert _complete(bash_script, "agentkernel run --prof") == {"--profile"}
-    assert _complete(bash_script, "agentkernel run --profile ") == {"permissive", "moderate", "restrictive"}
-    assert _complete(bash_script, "agentkernel run --no-network --backend ") == set(assembly.BACKENDS)
-    assert _complete(bash_script, "agentkernel completions ") >= {"bash", "zsh", "fish"}
-
-
-def test_bash_completes_the_command_as_a_command(bash_script: Path) -> None:
-    (bash_script.parent / "some-file").touch()
-    assert "bash" in _complete(bash_script, "agentkernel run --memory 1GiB bas")
-    assert "some-file" in _complete(bash_script, "agentkernel run -- cat some-")
-    assert "--profile" not in _complete(bash_script, "agentkernel run cat --prof")
-
-
-def test_bash_completes_sandboxes_and_places(bash_script: Path) -> None:
-    programs = bash_script.parent / "bin"
-    programs.mkdir()
-    (programs / "agentkernel").write_text('#!/bin/sh\n[ "$*" = "list --quiet --if-running" ] && echo box && echo other\n')
-    (programs / "agentkernel").chmod(0o755)
-    (bash_script.parent / "some-file").touch()
-    script = bash_script.parent / "with-path"
-    script.write_text(f"PATH={programs}:$PATH\n{bash_script.read_text()}")
-    assert _complete(script, "agentkernel stop ") == {"box", "other"}
-    assert _complete(script, "agentkernel exec b") == {"box"}
-    assert "bash" in _complete(script, "agentkernel exec -e A=1 box bas")
-    assert "some-file" in _complete(script, "agentkernel exec box -- cat some-")
-    assert _complete(script, "agentkernel audit --sandbox o") == {"other"}
-    assert _complete(script, "agentkernel cp b") == {"bin", "box:/"}
-    assert _complete(script, "agentkernel exec --det") == {"--detach"}
-    assert _complete(script, "agentkernel daemon st") == {"start", "stop", "status"}
-    assert _complete(script, "agentkernel network al") == {"allow"}
-    assert _complete(script, "agentkernel network show ") == {"box", "other"}
-    assert _complete(script, "agentkernel network log --den") == {"--denied"}
-    assert _complete(script, "agentkernel ports o") == {"other"}
-    assert _complete(script, "agentkernel create ") & {"box", "other"} == set()
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

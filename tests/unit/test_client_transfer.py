@@ -100,6 +100,9 @@ class Disk:
     async def remove(self, path: str, *, recursive: bool = False) -> None:
         self._fails("remove", path, lambda: os.unlink(self._at(path)))
 
+    async def move(self, source: str, target: str) -> None:
+        self._fails("move", source, lambda: os.rename(self._at(source), self._at(target)))
+
     async def symlink(self, target: str, path: str) -> None:
         self._fails("symlink", path, lambda: os.symlink(target, self._at(path)))
 

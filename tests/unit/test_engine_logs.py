@@ -12,6 +12,7 @@ import pytest
 from unit.engine_world import ANN, World
 
 from agentkernel.engine.logfile import HEADER, NEWER, OLDER, PIECE_BYTES, Entry, LogFile, Mark, Reader
+from agentkernel.engine.registry import ENDED_KEPT, Recorded
 from agentkernel.errors import NotFound
 from agentkernel.model.command import Command, ExitStatus
 from agentkernel.model.inspection import ProcessRecord
@@ -61,6 +62,20 @@ def test_a_recording_goes_on_without_doubling(tmp_path: Path) -> None:
     assert second.has_ended(1) and not second.has_ended(2)
     second.close()
     assert LogFile(str(tmp_path)).has_ended(1)
+
+
+def test_what_is_missing_is_told_with_its_amount_and_once(tmp_path: Path) -> None:
+    log = LogFile(str(tmp_path))
+    log.write(1.0, 1, 1, 0, b"abc")
+    log.write(2.0, 1, 1, 10, b"klm")
+    log.write(3.0, 1, 2, 5, b"err")
+    log.close()
+    again = LogFile(str(tmp_path))
+    assert again.position(1) == (13, 8)
+    again.write(4.0, 1, 1, 12, b"mn")
+    again.close()
+    told = [(entry.stream, entry.offset, entry.missing or entry.data) for entry in _all(tmp_path)]
+    assert told == [(1, 0, b"abc"), (1, 3, 7), (1, 10, b"klm"), (2, 0, 5), (2, 5, b"err"), (1, 13, b"n")]
 
 
 def test_much_output_is_many_entries_of_which_each_has_its_time(tmp_path: Path) -> None:
@@ -183,6 +198,21 @@ async def test_a_detached_command_is_recorded_and_goes_on_being_after_a_crash(wo
     assert [entry.data for entry in await _logs(again, since=entries[-1].at)] == [b"second"]
     assert await _logs(again, exec_id=6) == []
     machine.finished.set()
+
+
+def test_of_commands_that_were_recorded_those_that_run_and_the_last_are_known() -> None:
+    recorded = Recorded()
+    recorded.begin(1)
+    for exec_id in range(2, 3 * ENDED_KEPT):
+        recorded.begin(exec_id)
+        assert exec_id in recorded
+        recorded.end(exec_id)
+    assert 1 in recorded and 3 * ENDED_KEPT - 1 in recorded and 2 not in recorded
+    assert len(recorded) == 1 + ENDED_KEPT
+    recorded.end(1)
+    recorded.begin(1)
+    recorded.end(1)
+    assert 1 in recorded and len(recorded) == ENDED_KEPT
 
 
 async def test_who_reads_on_is_given_what_is_behind(world: World) -> None:

@@ -58,6 +58,14 @@ def test_exit_ends_the_process_with_its_status() -> None:
     assert (done.returncode, done.stdout) == (EXIT_STATUS, "1 passed\n2 passed\n")
 
 
+def test_what_stands_still_goes_on_when_it_is_told_to() -> None:
+    environment = {**os.environ, "AGENTKERNEL_FAILPOINTS": "part.act.step@2=stop"}
+    process = subprocess.Popen([sys.executable, "-u", "-c", PROGRAM], env=environment, stdout=subprocess.PIPE, text=True)
+    assert os.WIFSTOPPED(os.waitpid(process.pid, os.WUNTRACED)[1])
+    process.send_signal(signal.SIGCONT)
+    assert process.communicate(timeout=60)[0] == "1 passed\n2 passed\n3 passed\n"
+
+
 def test_a_pause_goes_on_afterwards() -> None:
     assert _run("part.act.step@1=pause:0.01").stdout == "1 passed\n2 passed\n3 passed\n"
 

@@ -547,6 +547,24 @@ def test_a_detached_process_writes_on_without_a_host_and_keeps_the_newest(agent:
     assert run.resumed[2] == len(whole) - 4096
 
 
+def test_a_detached_process_that_outruns_its_host_waits_for_it(host: Host) -> None:
+    run = host.started("seq", "1", "300000", flags=DETACHED, ring=4096)
+    host.finish(run)
+    assert run.stdout == b"".join(b"%d\n" % i for i in range(1, 300001))
+    assert not run.exit.flags & 2
+
+
+def test_a_detached_process_waits_no_more_for_a_host_that_has_gone(agent: Agent) -> None:
+    host = agent.host()
+    run = host.started("seq", "1", "2000000", flags=DETACHED, ring=4096)
+    host.close()
+    again = agent.host()
+    again.resume(run)
+    again.finish(run)
+    assert run.stdout.endswith(b"1999999\n2000000\n")
+    assert run.exit.value == 0
+
+
 # --- Input -------------------------------------------------------------------------------------------------------------------------------
 
 

@@ -258,12 +258,13 @@ def test_an_older_store_is_copied_and_brought_up_to_date(tmp_path: Path, next_ve
     assert kept.execute("SELECT sandbox_id FROM sandboxes").fetchall() == [(record.sandbox_id,)]
 
 
-def test_a_store_of_the_first_version_has_sandboxes_without_published_ports(tmp_path: Path) -> None:
+def test_a_store_of_the_first_version_has_sandboxes_without_published_ports_or_visitors(tmp_path: Path) -> None:
     store, record = SqliteStore(tmp_path), a_record()
     store.insert(record)
     store.close()
     connection = sqlite3.connect(tmp_path / "store.db")
     connection.execute("ALTER TABLE sandboxes DROP COLUMN published")
+    connection.execute("ALTER TABLE sandboxes DROP COLUMN visited")
     connection.execute("PRAGMA user_version = 1")
     connection.commit()
     connection.close()

@@ -71,17 +71,19 @@ class OfDoor:
 
     Args:
         sandbox: its id or name; empty for a command whose sandbox is made for it.
+        visits: it is no command, but a visit.
     """
 
-    def __init__(self, sandbox: str = "") -> None:
+    def __init__(self, sandbox: str = "", *, visits: bool = False) -> None:
         self.sandbox = sandbox
+        self.visits = visits
         self.sandbox_id = ""
         self.notices: list[bytes] = []  # JSON
         self.verdict: Verdict | None = None
 
     def addressed(self, inner: bytes) -> bytes:
         """See `Dialect`."""
-        return door.encode_addressed(self.sandbox, inner)
+        return door.encode_visit(self.sandbox, inner) if self.visits else door.encode_addressed(self.sandbox, inner)
 
     def started(self, payload: Payload) -> int:
         """See `Dialect`."""

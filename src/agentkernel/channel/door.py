@@ -12,13 +12,13 @@ from agentkernel.errors import InvalidInput, ProtocolViolation
 
 DRAINING = 1  # bit of HELLO_REPLY's state
 
-SANDBOX, INNER, REQUEST, COMMAND = 32, 33, 34, 35
+SANDBOX, INNER, REQUEST, COMMAND, VISIT = 32, 33, 34, 35, 36
 WORD, CWD, ENV, TTYS, TERMINAL = 40, 41, 42, 43, 7
 SANDBOX_ID, NOTICE, EXIT_STATUS, MESSAGE = 48, 49, 50, 51
 HAS_INPUT = 8  # bit of TTYS beside 1, 2 and 4
 
 _LISTS = frozenset({WORD, ENV, NOTICE})
-_KNOWN_TO_DAEMON = frozenset({SANDBOX, INNER, REQUEST, COMMAND, WORD, CWD, ENV, TTYS, TERMINAL})
+_KNOWN_TO_DAEMON = frozenset({SANDBOX, INNER, REQUEST, COMMAND, VISIT, WORD, CWD, ENV, TTYS, TERMINAL})
 _KNOWN_TO_CLIENT = frozenset({SANDBOX_ID, NOTICE, EXIT_STATUS, MESSAGE})
 _U32 = struct.Struct("<I")
 _SIZE = struct.Struct("<HH")
@@ -38,6 +38,12 @@ def encode_addressed(sandbox: str, inner: bytes | None = None) -> bytes:
     if inner is not None:
         fields.append((INNER, inner))
     return encode_fields(fields)
+
+
+def encode_visit(sandbox: str, inner: bytes | None = None) -> bytes:
+    """START (without `inner`) and RESUME of a visit: the sandbox runs for as long as it lasts."""
+    fields = [(SANDBOX, _encoded(sandbox)), (VISIT, b"")]
+    return encode_fields(fields if inner is None else [*fields, (INNER, inner)])
 
 
 def encode_once(request: bytes, command: bytes) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from agentkernel.channel.dialect import AGENT, Dialect
 from agentkernel.channel.frames import FrameType
@@ -22,11 +22,13 @@ from agentkernel.channel.messages import (
     parse_two_offsets,
 )
 from agentkernel.channel.streams import MAX_STDIN_CHUNK, InputWindow, OutputQueue, Sink, Tap
-from agentkernel.errors import AgentKernelError, ProtocolViolation, SandboxLost
+from agentkernel.errors import AgentKernelError, InvalidInput, ProtocolViolation, SandboxLost
 from agentkernel.model.command import TerminalSize
 
 if TYPE_CHECKING:
     from agentkernel.channel.outcome import Outcome
+
+_EINVAL: Final = 22  # of Linux: the guest's number, whatever the host is
 
 Send = Callable[[int, int, bytes, int], None]  # type, id, payload, flags; drops while there is no attach
 
@@ -116,9 +118,15 @@ class Execution:
         if watcher in self.watchers:
             self.watchers.remove(watcher)
 
-    def tap(self, tap: Tap) -> None:
-        """One more reader, which gets its bytes once the agent has been asked for them."""
+    def tap(self, tap: Tap, *, early: bool = False) -> None:
+        """One more reader, which gets its bytes once the agent has been asked for them.
+
+        `early`: of a command whose START is not answered yet it gets all that comes behind the answer, unasked: before the agent could
+        be asked again it may have dropped what it has sent.
+        """
         self.output.taps.append(tap)
+        if early and self.phase is Phase.STARTING:
+            tap.ask()
         self.refresh()
 
     def untap(self, tap: Tap) -> None:
@@ -242,6 +250,8 @@ class Execution:
             self.error = failure
         elif self.phase is Phase.STARTING:
             self.failure = failure
+        elif self.phase is Phase.RESUMING and not self.pid and failure.errno == _EINVAL:
+            self.error = InvalidInput("the command has not written that much", hint="read on from an offset that it has reached")
         elif self.phase is Phase.RESUMING or self._refreshing:
             self.error = SandboxLost(
                 "the sandbox's agent no longer knows the command; whether it ended is unknown",

@@ -67,7 +67,7 @@ def record(channel: Channel, boundary: Boundary, exec_id: int, offsets: tuple[in
     if execution is None:
         execution = _adopt(channel, exec_id, reader, offsets)
     else:
-        execution.tap(reader)
+        execution.tap(reader, early=True)
     return _recorded(channel, execution, process_of(channel, boundary, execution, _ADOPTED), reader)
 
 

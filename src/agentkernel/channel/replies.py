@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import struct
 
-from agentkernel.channel.messages import Payload, StartFlag, reply_values
+from agentkernel.channel.messages import Builtin, Payload, StartFlag, reply_values
 from agentkernel.errors import ProtocolViolation
 from agentkernel.model.inspection import ProcessRecord, SandboxStatistics
 
 _PROCESS = struct.Struct("<QIIIIQ")
 _STATISTICS = struct.Struct("<QIIQQQ")
 _ON_TERMINAL = 1
+_BUILTIN_AT = 8
 _REPLY_PROCESS, _REPLY_STATISTICS = 1, 2
+_OF_FILES = frozenset(Builtin) - {Builtin.CONNECT, Builtin.WATCH}
 
 
 def parse_processes(payload: Payload) -> list[ProcessRecord]:
@@ -28,6 +30,7 @@ def parse_processes(payload: Payload) -> list[ProcessRecord]:
                 running=state == 0,
                 detached=bool(flags & StartFlag.DETACHED),
                 terminal=bool(kind & _ON_TERMINAL),
+                on_files=(kind >> _BUILTIN_AT & 0xFF) in _OF_FILES,
                 started_unix_ms=started,
                 argv=tuple(value[_PROCESS.size :].split(b"\0")),
             )

@@ -42,19 +42,31 @@ class Context:
 
     def any_kernel(self) -> Kernel:
         """The daemon's door, or where `AGENTKERNEL_DAEMON` says that there is to be none, an engine's in this process."""
-        return self.kernel() if self.environment.get(_SWITCH, "").strip().lower() in _OFF else self.client()
+        return self.kernel() if self._is_off else self.client()
+
+    def client_of(self, verb: str) -> Kernel:
+        """The daemon's door, for a verb that makes no sense without; raises as `calls` does."""
+        self._need_daemon(verb)
+        return self.client()
 
     def calls(self, verb: str, *, starts: bool = True) -> Calls:
         """The daemon, for plain calls; raises DaemonUnavailable where `AGENTKERNEL_DAEMON` says that there is to be none."""
-        if self.environment.get(_SWITCH, "").strip().lower() in _OFF:
-            raise DaemonUnavailable(
-                f"`agentkernel {verb}` needs the daemon, which keeps sandboxes", hint=f"unset {_SWITCH}; only `run` works without a daemon"
-            )
+        self._need_daemon(verb)
         return self._open_calls(self.environment, starts)
 
     def running_daemon(self) -> Calls:
         """The daemon for who asks for it by name: one that is there already, whatever the switch says."""
         return self._open_calls(self.environment, False)
+
+    @property
+    def _is_off(self) -> bool:
+        return self.environment.get(_SWITCH, "").strip().lower() in _OFF
+
+    def _need_daemon(self, verb: str) -> None:
+        if self._is_off:
+            raise DaemonUnavailable(
+                f"`agentkernel {verb}` needs the daemon, which keeps sandboxes", hint=f"unset {_SWITCH}; only `run` works without a daemon"
+            )
 
     def cwd(self) -> str:
         """The working directory; raises InvalidInput when it has been removed."""

@@ -39,8 +39,7 @@ class Interrupts:
         """Owns the signal handlers for the length of the block; `work` is what signals cancel."""
         loop = asyncio.get_running_loop()
         self._cancel = work.cancel
-        # as nohup and `sh -c '... &'` set it, for a reason
-        numbers = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+        numbers = _taken()
         for number in numbers:
             loop.add_signal_handler(number, self._arrived, number)
         try:
@@ -83,6 +82,31 @@ class Interrupts:
         self._first.set()
         if self._phase is _Phase.BEFORE:
             self._cancel()
+
+
+@contextmanager
+def cancelled_by_signals(work: asyncio.Future[None]) -> Iterator[list[int]]:
+    """Each signal that would end the process cancels `work` in place of that while the block lasts; yields those that came."""
+    loop = asyncio.get_running_loop()
+    arrived: list[int] = []
+
+    def arrive(number: int) -> None:
+        arrived.append(number)
+        work.cancel()
+
+    numbers = _taken()
+    for number in numbers:
+        loop.add_signal_handler(number, arrive, number)
+    try:
+        yield arrived
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+def _taken() -> list[signal.Signals]:
+    """Those that are not ignored, as nohup and `sh -c '... &'` set it, for a reason."""
+    return [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def _nothing_to_cancel() -> None:

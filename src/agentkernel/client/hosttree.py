@@ -8,10 +8,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from agentkernel.errors import InvalidInput, Refused
+from agentkernel.failpoints import failpoint
 
 MAX_DEPTH = 200
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -25,6 +26,11 @@ def checked_name(name: bytes) -> bytes:
     if name in (b"", b".", b"..") or b"/" in name or b"\0" in name or len(name) > 255:
         raise Refused(f"the sandbox lists a file named {name[:80]!r}, which no file on the host may have")
     return name
+
+
+def temporary_name() -> bytes:
+    """A name for what is not whole, or not in its place."""
+    return b".agentkernel-" + os.urandom(8).hex().encode()
 
 
 class Place:
@@ -64,30 +70,73 @@ class Place:
 
     def make_symlink(self, target: bytes) -> None:
         """Makes a symlink, in place of a file or link that is here."""
-        with self._replacing() as temporary:
-            os.symlink(target, temporary, dir_fd=self.directory)
+        self._put(lambda temporary: os.symlink(target, temporary, dir_fd=self.directory))
 
     @contextmanager
     def writing(self, mode: int) -> Iterator[int]:
-        """The descriptor of a new file, which takes the place of a file or link that is here when the block ends well."""
-        with self._replacing() as temporary:
-            descriptor = os.open(temporary, _NEW_FILE, 0o600, dir_fd=self.directory)
+        """The descriptor of a new file, which takes the place of a file or link that is here when the block ends well.
+
+        Until then it has no name where the file system allows that, so nothing is left of it when this process is killed.
+        """
+        descriptor = self._open_nameless()
+        if descriptor is None:
+            with self._writing_beside(mode) as descriptor:
+                yield descriptor
+            return
+        try:
+            yield descriptor
+            os.fchmod(descriptor, mode & 0o777)
+            source = f"/proc/self/fd/{descriptor}"
+            self._put(lambda temporary: os.link(source, temporary, dst_dir_fd=self.directory, follow_symlinks=True))
+        finally:
+            os.close(descriptor)
+
+    def _open_nameless(self) -> int | None:
+        """A file without a name (open(2), O_TMPFILE); None where there is no such thing."""
+        if not hasattr(os, "O_TMPFILE") or not os.path.isdir("/proc/self/fd"):
+            return None
+        try:
+            return os.open(b".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=self.directory)
+        except OSError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
+                return None
+            raise
+
+    @contextmanager
+    def _writing_beside(self, mode: int) -> Iterator[int]:
+        temporary = temporary_name()
+        descriptor = os.open(temporary, _NEW_FILE, 0o600, dir_fd=self.directory)
+        try:
             try:
                 yield descriptor
                 os.fchmod(descriptor, mode & 0o777)
             finally:
                 os.close(descriptor)
-
-    @contextmanager
-    def _replacing(self) -> Iterator[bytes]:
-        temporary = b".agentkernel-" + os.urandom(8).hex().encode()
-        try:
-            yield temporary
-            os.rename(temporary, self.name, src_dir_fd=self.directory, dst_dir_fd=self.directory)
+            self._rename(temporary)
         except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary, dir_fd=self.directory)
+            self._unlink(temporary)
             raise
+
+    def _put(self, make: Callable[[bytes], None]) -> None:
+        """Makes something whole here: at once where nothing is, else beside it and then in its place."""
+        try:
+            make(self.name)
+        except FileExistsError:
+            temporary = temporary_name()
+            make(temporary)
+            try:
+                self._rename(temporary)
+            except BaseException:
+                self._unlink(temporary)
+                raise
+
+    def _rename(self, temporary: bytes) -> None:
+        failpoint("client.copy.beside")
+        os.rename(temporary, self.name, src_dir_fd=self.directory, dst_dir_fd=self.directory)
+
+    def _unlink(self, temporary: bytes) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=self.directory)
 
     # -- reading
 

@@ -11,12 +11,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 from agentkernel import __version__
-from agentkernel.abc import Caller, Sandbox
+from agentkernel.abc import Caller, Sandbox, Visit
 from agentkernel.channel.frames import FrameType
 from agentkernel.channel.messages import Failure
 from agentkernel.channel.wire import MAX_PAYLOAD
 from agentkernel.client.connection import Connection, Daemon
-from agentkernel.client.hold import held
+from agentkernel.client.hold import held, visited
 from agentkernel.client.sandbox import Door, open_behind_door
 from agentkernel.errors import Conflict, InvalidInput, NotFound, OutputTooLarge, ProtocolViolation
 from agentkernel.model.codec import from_json, to_json
@@ -152,6 +152,10 @@ class RemoteKernel:
                 on_destroy=lambda: self.remove(caller, ident, force=True),
             )
         )
+
+    def visit(self, caller: Caller, name: str) -> AbstractAsyncContextManager[Visit]:
+        """See `abc.Kernel`."""
+        return self._visit(caller, name)
 
     async def rename(self, caller: Caller, name: str, new_name: str) -> SandboxInfo:
         """See `abc.Kernel`."""
@@ -298,6 +302,21 @@ class RemoteKernel:
                 yield sandbox, Grant(spec=sandbox.spec, backend=sandbox.backend, chosen=chosen, notices=notices)
             finally:
                 await sandbox.close()
+
+    @asynccontextmanager
+    async def _visit(self, caller: Caller, name: str) -> AsyncIterator[Visit]:
+        visit: Visit | None = None
+        try:
+            async with visited(self._daemon, name) as hold:
+                sandbox = await self._opened(caller, hold.sandbox_id, {})
+                visit = Visit(sandbox=sandbox, is_started=bool(hold.notices))
+                try:
+                    yield visit
+                finally:
+                    await sandbox.close()
+        finally:
+            if visit is not None:
+                visit.goes_on = hold.goes_on
 
     async def _call(self, operation: str, key: str = "", **parameters: Any) -> Any:
         """One CALL and its answer, as the table of operations types them."""

@@ -1,7 +1,9 @@
 """Copies files and trees between the host and a sandbox, streamed, over `abc.Files`: the same in process and behind the daemon.
 
 Permission bits and symlinks are kept; owners, times, hard links, setuid bits and devices are not. `target` is the copy's own name: what is
-there is replaced file by file, directories are merged. What fails half-way leaves what was copied, and never half a file on the host.
+there is replaced file by file, directories are merged. What fails half-way, or is killed, leaves what was copied, and whatever it was to
+replace is there as it was or whole and new. On the host no file is ever there in part; inside one of at most 256 KiB may be, where none
+was before. What else a kill leaves has a name that begins with `.agentkernel-`; a directory that was being filled may have another mode.
 """
 
 from __future__ import annotations
@@ -12,17 +14,20 @@ import os
 import posixpath
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from agentkernel.abc import Files
-from agentkernel.client.hosttree import Place, place_of
-from agentkernel.errors import FileOperationFailed, InvalidInput, OutputTooLarge
+from agentkernel.client.hosttree import Place, place_of, temporary_name
+from agentkernel.errors import AgentKernelError, FileOperationFailed, InvalidInput, OutputTooLarge
+from agentkernel.failpoints import failpoint
 from agentkernel.model.inspection import FileRecord
 
 DEFAULT_LIMIT_BYTES: Final = 16 * 1024**3
 MAX_ENTRIES: Final = 1_000_000
 AT_ONCE: Final = 8  # files of one directory: most of a small one's time is waiting for the sandbox
+FORGET_S: Final = 5.0  # for the removal of a file that is not whole
 _CHUNK_BYTES: Final = 256 * 1024
 _NAMED: Final = 100  # entries that a report names
 
@@ -51,6 +56,7 @@ async def upload(files: Files, source: str | os.PathLike[str], target: str) -> C
         FileOperationFailed: something cannot be written inside.
     """
     copied = Copied()
+    failpoint("client.copy.begun")
     with place_of(source) as place:
         if not _copyable(place.status().st_mode):
             raise InvalidInput(f"{os.fspath(source)!r} is no file, directory or symlink")
@@ -58,6 +64,7 @@ async def upload(files: Files, source: str | os.PathLike[str], target: str) -> C
         if parent not in ("", "/"):
             await files.make_directory(parent, parents=True)
         await _Upload(files, copied).entry(place, target.rstrip("/") or "/", "")
+    failpoint("client.copy.done")
     return copied
 
 
@@ -73,11 +80,13 @@ async def download(files: Files, source: str, target: str | os.PathLike[str], *,
         Refused: a name that no file on the host may have, or directories nested deeper than 200.
     """
     copied = Copied()
+    failpoint("client.copy.begun")
     record = await files.stat(source, follow=False)
     if not _copyable(record.mode):
         raise FileOperationFailed("copy", source, errno.EINVAL)
     with place_of(target) as place:
         await _Download(files, copied, limit_bytes).entry(record, source.rstrip("/") or "/", place, "")
+    failpoint("client.copy.done")
     return copied
 
 
@@ -88,18 +97,22 @@ class _Upload:
 
     async def entry(self, place: Place, target: str, relative: str) -> None:
         """Copies what is at a place."""
-        mode = place.status().st_mode
+        status = place.status()
+        mode = status.st_mode
         if stat.S_ISDIR(mode):
             await self._directory(place, target, relative, mode)
         elif stat.S_ISLNK(mode):
             link = os.fsdecode(place.link_target())
-            await self._in_place(target, lambda: self._files.symlink(link, target))
+            await self._in_place(target, lambda name: self._files.symlink(link, name))
             self._copied.symlinks += 1
         elif stat.S_ISREG(mode):
-            await self._in_place(target, lambda: self._file(place, target, mode))
+            place_it = self._in_place if status.st_size <= _CHUNK_BYTES else self._from_beside
+            await place_it(target, lambda name: self._file(place, name, mode))
             self._copied.files += 1
         else:
             _note(self._copied.skipped, relative)
+            return
+        failpoint("client.copy.placed")
 
     async def _directory(self, place: Place, target: str, relative: str, mode: int) -> None:
         wanted = mode & 0o777
@@ -108,9 +121,11 @@ class _Upload:
         except FileOperationFailed as failure:
             if failure.errno != errno.EEXIST or not stat.S_ISDIR((await self._files.stat(target)).mode):
                 raise
+        failpoint("client.copy.directory")
         with place.opened() as descriptor:
             below = [place.below(descriptor, os.fsencode(name)) for name in sorted(os.listdir(descriptor))]
             await _each(below, lambda each: stat.S_ISDIR(each.status().st_mode), lambda each: self._below(each, target, relative))
+        failpoint("client.copy.filled")
         await self._files.change_mode(target, wanted)
         self._copied.directories += 1
 
@@ -125,17 +140,28 @@ class _Upload:
         with place.reading() as descriptor:
             while data := await asyncio.to_thread(os.read, descriptor, _CHUNK_BYTES):
                 self._copied.bytes += len(data)
+                failpoint("client.copy.piece")
                 yield data
 
-    async def _in_place(self, target: str, make: Callable[[], Awaitable[None]]) -> None:
-        """Makes something new where there may be something old, whose links and modes must not show through."""
+    async def _in_place(self, target: str, make: Callable[[str], Awaitable[None]]) -> None:
+        """Makes something new where there may be something old, which stays until the new is whole, and does not show through."""
         try:
-            await make()
+            await make(target)
         except FileOperationFailed as failure:
             if failure.errno != errno.EEXIST:
                 raise
-            await self._files.remove(target)
-            await make()
+            await self._from_beside(target, make)
+
+    async def _from_beside(self, target: str, make: Callable[[str], Awaitable[None]]) -> None:
+        beside = posixpath.join(posixpath.dirname(target), temporary_name().decode())
+        try:
+            await make(beside)
+            failpoint("client.copy.beside")
+            await self._files.move(beside, target)
+        except BaseException:
+            with suppress(AgentKernelError, TimeoutError):  # whoever asked is told what has failed before
+                await asyncio.wait_for(self._files.remove(beside), FORGET_S)
+            raise
 
 
 class _Download:
@@ -161,12 +187,16 @@ class _Download:
             await self._file(record, source, place)
         else:
             _note(self._copied.skipped, relative)
+            return
+        failpoint("client.copy.placed")
 
     async def _directory(self, record: FileRecord, source: str, place: Place, relative: str) -> None:
         new = place.make_directory()
+        failpoint("client.copy.directory")
         with place.opened() as descriptor:
             found = [(each, place.below(descriptor, each.name)) for each in sorted(await self._files.list(source), key=_name)]
             await _each(found, lambda each: stat.S_ISDIR(each[0].mode), lambda each: self._below(each, source, relative))
+            failpoint("client.copy.filled")
             if new:
                 os.fchmod(descriptor, record.mode & 0o777)
         self._copied.directories += 1
@@ -183,6 +213,7 @@ class _Download:
                 if self._copied.bytes > self._limit_bytes:
                     raise OutputTooLarge(f"the files hold more than {self._limit_bytes:,} bytes", hint="copy a part of them")
                 await asyncio.to_thread(_write_all, descriptor, data)
+                failpoint("client.copy.piece")
         self._copied.files += 1
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from agentkernel.abc import Host
@@ -27,7 +26,7 @@ class Desk:
         self._ending = asyncio.Event()
         self._reason = ""
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._claims: Counter[tuple[str, int]] = Counter()
+        self._claims: dict[tuple[str, int], list[asyncio.Event]] = {}
 
     @property
     def reason(self) -> str:
@@ -55,19 +54,24 @@ class Desk:
         if self.is_draining:
             raise DaemonUnavailable("the daemon is ending", hint="connect again")
 
-    def claim(self, principal: str, exec_id: int) -> None:
-        """One more session of a principal's has to do with the sandbox that is made for that command."""
-        self._claims[principal, exec_id] += 1
+    def claim(self, principal: str, exec_id: int, let_go: asyncio.Event) -> None:
+        """One more session of a principal's has to do with the sandbox that is made for that command; `let_go` is its own."""
+        self._claims.setdefault((principal, exec_id), []).append(let_go)
 
-    def unclaim(self, principal: str, exec_id: int) -> bool:
+    def claims(self, principal: str, exec_id: int) -> Sequence[asyncio.Event]:
+        """What those sessions wait for that only hold the sandbox."""
+        return tuple(self._claims.get((principal, exec_id), ()))
+
+    def unclaim(self, principal: str, exec_id: int, let_go: asyncio.Event) -> bool:
         """That session has ended; whether it was the last one, with which the sandbox goes."""
-        self._claims[principal, exec_id] -= 1
-        if self._claims[principal, exec_id]:
+        claims = self._claims[principal, exec_id]
+        claims.remove(let_go)
+        if claims:
             return False
         del self._claims[principal, exec_id]
         return True
 
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def spawn(self, work: Coroutine[Any, Any, object], name: str) -> asyncio.Task[Any]:
         """Runs something to its end beside everything else; what it fails with is logged."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
@@ -14,16 +15,19 @@ from agentkernel.channel.relay import Client, Relay
 from agentkernel.daemon.desk import Desk
 from agentkernel.daemon.early import Early
 from agentkernel.daemon.opened import open_sandbox
-from agentkernel.daemon.reaching import relaying, sandbox_of
+from agentkernel.daemon.reaching import name_of, relaying, sandbox_of
 from agentkernel.errors import AgentKernelError, CommandNotStarted, InvalidInput, NotFound, ProtocolViolation
 from agentkernel.failpoints import failpoint
+from agentkernel.model.codec import to_json
 from agentkernel.model.command import ExitStatus
+from agentkernel.model.request import Notice
 from agentkernel.text.outcome import exit_status, why
 from agentkernel.text.style import line
 
 FORGET_S: Final = 10.0  # a client that has the result says so at once, or goes
 _HELD = Resumed(state=0, pid=1, stdout_first=0, stderr_first=0, stdin_consumed=0, stdin_limit=0)
 _LET_GO = Exited(0, 0, KillCause.REQUEST, 0, 0, 0, 0, 0, 0, 0)
+_STARTED = Notice(code="started", message="the sandbox was started for this visit")
 
 Ending = Callable[[ExitStatus], Awaitable[tuple[int | None, str]]]  # exit status and message for the client
 
@@ -52,7 +56,8 @@ class Session:
         self._early = Early()
         self._relay: Relay | None = None
         self._task: asyncio.Task[None] | None = None
-        self._killed = asyncio.Event()  # of one that holds a sandbox
+        self._killed = asyncio.Event()  # of one that holds a sandbox, or visits it
+        self._visited: Sandbox | None = None
         self._forgotten = asyncio.Event()
         self._holds = False
         self._resumes = False
@@ -78,7 +83,7 @@ class Session:
         if not self._early.keep(kind, payload):
             return False
         if kind == FrameType.KILL and self._holds:
-            self._killed.set()
+            self._let_all_go()
         elif kind == FrameType.KILL and self._owns and not self._resumes and self._task is not None:
             self._client.refuse(self._ident, CommandNotStarted("the command was killed before it started"))
             self._task.cancel()
@@ -121,6 +126,9 @@ class Session:
         finally:
             if self._relay is not None and not self._stays:
                 self._relay.lose()
+            if self._visited is not None and not self._stays:
+                departure = self._desk.host.depart(self._client.caller, self._visited)
+                self._desk.spawn(departure, f"end of visit {self._ident:016x}")
             if self._is_last() and self._owns and not self._stays:
                 removal = self._desk.host.dispose(self._ident, self._client.caller)
                 self._desk.spawn(removal, f"removal of the sandbox of command {self._ident:016x}")
@@ -129,17 +137,24 @@ class Session:
     def _claim(self) -> None:
         """Whatever becomes of this session, the sandbox is there as long as another one follows the command."""
         self._has_claim = True
-        self._desk.claim(self._client.caller.principal, self._ident)
+        self._desk.claim(self._client.caller.principal, self._ident, self._killed)
 
     def _is_last(self) -> bool:
-        return self._has_claim and self._desk.unclaim(self._client.caller.principal, self._ident)
+        return self._has_claim and self._desk.unclaim(self._client.caller.principal, self._ident, self._killed)
+
+    def _let_all_go(self) -> None:
+        """Whoever else holds the same is told of its end too; each visits for itself."""
+        for killed in self._desk.claims(self._client.caller.principal, self._ident) if self._has_claim else (self._killed,):
+            killed.set()
 
     async def _serve(self, payload: bytes) -> None:
         try:
             fields = door.decode_request(payload)
         except ProtocolViolation as error:
             raise InvalidInput(error.message) from error
-        if self._resumes:
+        if door.VISIT in fields:
+            await self._visit(fields)
+        elif self._resumes:
             await self._resume(fields)
         else:
             await self._start(fields)
@@ -222,11 +237,38 @@ class Session:
         if audited is not None:
             self._desk.host.ended(self._client.caller, audited, self._ident, status, error)
 
+    async def _visit(self, fields: door.Fields) -> None:
+        """The sandbox runs until it is let go, and then on or not as it would without the visit."""
+        if fields.keys() != {door.SANDBOX, door.VISIT} | ({door.INNER} if self._resumes else set()):
+            raise InvalidInput("a visit names a sandbox, and nothing to start there")
+        failpoint("daemon.visit.received")
+        sandbox, is_started = await self._desk.host.arrive(self._client.caller, name_of(fields))
+        self._visited = sandbox
+        failpoint("daemon.visit.arrived")
+        if self._resumes:
+            self._client.send(FrameType.RESUMED, self._ident, encode_resumed(_HELD))
+        else:
+            notices = [json.dumps(to_json(_STARTED)).encode()] if is_started else []
+            self._client.send(FrameType.STARTED, self._ident, door.encode_started(_HELD.pid, sandbox.sandbox_id, notices))
+        await self._let_go()
+        self._visited = None
+        goes_on = await self._desk.host.depart(self._client.caller, sandbox)
+        failpoint("daemon.visit.left")
+        self._tell_let_go(int(goes_on))
+
+    async def _let_go(self) -> None:
+        self._holds = True
+        if self._early.is_killed:
+            self._let_all_go()
+        await self._killed.wait()
+
+    def _tell_let_go(self, exit_code: int = 0) -> None:
+        exited = encode_exited(_LET_GO._replace(value=exit_code))
+        self._client.send(FrameType.EXITED, self._ident, door.encode_exited(exited, 0, _LET_GO.cause))
+
     async def _hold(self) -> None:
         """The sandbox is there until it is let go."""
-        self._holds = True
-        if not self._early.is_killed:
-            await self._killed.wait()
+        await self._let_go()
         await self._desk.host.dispose(self._ident, self._client.caller)
         self._owns = False
-        self._client.send(FrameType.EXITED, self._ident, door.encode_exited(encode_exited(_LET_GO), 0, _LET_GO.cause))
+        self._tell_let_go()

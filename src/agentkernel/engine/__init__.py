@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from agentkernel.engine.secrets import Secrets as Secrets
     from agentkernel.engine.unpacking import Unpacking as Unpacking
     from agentkernel.engine.upkeep import Upkeep as Upkeep
+    from agentkernel.engine.visits import Visits as Visits
 
 _MODULES = {
     "Choice": "imagekeepers",
@@ -37,6 +38,7 @@ _MODULES = {
     "TarImages": "images",
     "Unpacking": "unpacking",
     "Upkeep": "upkeep",
+    "Visits": "visits",
 }
 
 

@@ -18,7 +18,7 @@ IMAGES = frozenset({"images", "image_follow"})
 READ = DECIDE | IMAGES | {"sandboxes", "info", "spec", "logs", "events", "network", "ports"}
 RUN = DECIDE | IMAGES | {"run"}
 CONNECT = frozenset({"network", "change_network", "publish", "unpublish", "ports"})
-ONE = CONNECT | {"sandboxes", "info", "spec", "logs", "events", "start", "stop", "open", "extend", "relabel", "status"}
+ONE = CONNECT | {"sandboxes", "info", "spec", "logs", "events", "start", "stop", "open", "visit", "extend", "relabel", "status"}
 _SANDBOX = "sandbox:"
 _BY_SCOPE = {"read-only": READ, "run-only": RUN}
 

@@ -164,7 +164,7 @@ class Core:
         if status is Status.RUNNING:
             record = replace(record, started_at=self.clock())
         elif status is Status.STOPPED:
-            record = replace(record, published=())
+            record = replace(record, published=(), visited=False)
         return self.update(record, event)
 
     def delete(self, record: SandboxRecord, event: Event | None = None) -> None:

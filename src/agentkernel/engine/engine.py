@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from agentkernel import engine as late  # what only some need
-from agentkernel.abc import Caller, Sandbox
+from agentkernel.abc import Caller, Sandbox, Visit
 from agentkernel.engine import access, audit, listing
 from agentkernel.engine.audit import Subject
 from agentkernel.engine.core import Core
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from agentkernel.engine.imagedoor import ImageDoor
     from agentkernel.engine.logs import Logs
     from agentkernel.engine.upkeep import Upkeep
+    from agentkernel.engine.visits import Visits
     from agentkernel.model.image import ImageProgress, ImageRecord, ImageWork
     from agentkernel.model.network import EgressChange, EgressRules, PortRule, PublishedPort
 
@@ -70,6 +71,11 @@ class Engine:
         return logs
 
     @cached_property
+    def _visits(self) -> Visits:
+        visits: Visits = late.Visits(self._core, self._lifecycle)
+        return visits
+
+    @cached_property
     def _connections(self) -> Connections:
         connections: Connections = late.Connections(self._core, self._lifecycle, self._on)
         return connections
@@ -82,6 +88,7 @@ class Engine:
     @cached_property
     def _upkeep(self) -> Upkeep:
         upkeep: Upkeep = late.Upkeep(self._core, self._reconciler, self._lifecycle, self._usage, self._garbage)
+        upkeep.end_visit = lambda live: self._visits.end(live)
         return upkeep
 
     # -- deciding
@@ -229,6 +236,32 @@ class Engine:
             raise Conflict(f"sandbox {record.name!r} is {record.status}{because}", hint=f"`agentkernel start {record.name}`")
         self._usage.touch(live)
         return SharedSandbox(live, self._usage, caller)
+
+    def visit(self, caller: Caller, name: str) -> AbstractAsyncContextManager[Visit]:
+        """See `abc.Kernel`."""
+        return self._visit(caller, name)
+
+    @asynccontextmanager
+    async def _visit(self, caller: Caller, name: str) -> AsyncIterator[Visit]:
+        sandbox, is_started = await self.arrive(caller, name)
+        visit = Visit(sandbox=sandbox, is_started=is_started)
+
+        async def leave() -> None:
+            visit.goes_on = await self.depart(caller, sandbox)
+
+        try:
+            yield visit
+        finally:
+            await to_the_end(leave())
+
+    async def arrive(self, caller: Caller, name: str) -> tuple[SharedSandbox, bool]:
+        """See `abc.Host`."""
+        live, is_started = await self._visits.arrive(caller, name)
+        return SharedSandbox(live, self._usage, caller), is_started
+
+    async def depart(self, caller: Caller, sandbox: Sandbox) -> bool:
+        """See `abc.Host`."""
+        return await self._visits.depart(caller, sandbox.live) if isinstance(sandbox, SharedSandbox) else True
 
     async def rename(self, caller: Caller, name: str, new_name: str) -> SandboxInfo:
         """See `abc.Kernel`."""

@@ -80,15 +80,15 @@ class Lifecycle:
                 census.discard(made)
         return None
 
-    async def start(self, caller: Caller, record: SandboxRecord) -> SandboxRecord:
-        """Boots it with its files; one that runs is fine."""
+    async def start(self, caller: Caller, record: SandboxRecord, *, visited: bool = False) -> SandboxRecord:
+        """Boots it with its files; one that runs is fine. `visited`: for visitors, until somebody starts it for good."""
         core = self._core
         if record.status is Status.RUNNING:
-            return record
+            return core.update(replace(record, visited=False)) if record.visited and not visited else record
         core.granting.own(record.backend)
         core.boots.check()
         with core.bound(record.spec.ports) as published:
-            record = core.move(replace(record, published=published), Status.STARTING)
+            record = core.move(replace(record, published=published, visited=visited), Status.STARTING)
             try:
                 failpoint("engine.start.stored")
                 return await self._boot(caller, record, "sandbox.started")

@@ -4,7 +4,8 @@ Each entry is a header and its bytes, written in one call, so that a crash leave
 
     f64 time | u64 exec id | u64 offset in the stream | u32 length | u8 kind | 3 zero bytes        (little-endian)
 
-`kind` is the stream (1, 2); 17 or 18: no bytes, the recording of that stream goes on at the offset; 32: the command has ended.
+`kind` is the stream (1, 2); 17 or 18: no bytes, the recording of that stream goes on at the offset; 32: the command has ended; 65 or 66:
+u64, so many bytes of that stream, from the offset on, were not recorded.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ PIECE_BYTES: Final = 16 * 1024  # of output in one entry: a frame of the door ho
 MAX_ENTRY_BYTES: Final = 1024 * 1024
 TICK_S: Final = 1e-6  # times of one log differ by at least this, so that a time says where to go on
 NEWER, OLDER = "output.log", "output.1.log"
-_STREAMS, _POSITION, _ENDED = (1, 2), 16, 32
+_STREAMS, _POSITION, _ENDED, _MISSING = (1, 2), 16, 32, 64
+_COUNT: Final = struct.Struct("<Q")
 
 
 class Entry(NamedTuple):
@@ -37,6 +39,16 @@ class Entry(NamedTuple):
     def is_output(self) -> bool:
         """Whether it is something that a command printed."""
         return self.kind in _STREAMS
+
+    @property
+    def stream(self) -> int:
+        """1 or 2, for all but the end of a command."""
+        return self.kind & 3
+
+    @property
+    def missing(self) -> int:
+        """How many bytes were not recorded, of an entry that tells that; else 0."""
+        return int(_COUNT.unpack(self.data)[0]) if self.kind & _MISSING and len(self.data) == _COUNT.size else 0
 
 
 class LogFile:
@@ -66,8 +78,14 @@ class LogFile:
         return exec_id in self._ended
 
     def write(self, at: float, exec_id: int, stream: int, offset: int, data: bytes) -> None:
-        """Appends output, in pieces; what is there already is not written again. Raises OSError, and then the rest is not there."""
-        known = max(0, self.position(exec_id)[stream - 1] - offset)
+        """Appends output, in pieces; what is there already is not written again, and of what is missing before it the amount is told.
+
+        Raises OSError, and then the rest is not there.
+        """
+        position = self.position(exec_id)[stream - 1]
+        if offset > position:
+            self._append(Entry(at, exec_id, position, _MISSING + stream, _COUNT.pack(offset - position)))
+        known = max(0, position - offset)
         for begin in range(known, len(data), PIECE_BYTES):
             self._append(Entry(at, exec_id, offset + begin, stream, bytes(data[begin : begin + PIECE_BYTES])))
 
@@ -125,8 +143,8 @@ class LogFile:
             self._ended.add(entry.exec_id)
             return
         stdout, stderr = self.position(entry.exec_id)
-        reached = entry.offset + len(entry.data)
-        to_stderr = entry.kind in (_STREAMS[1], _POSITION + _STREAMS[1])
+        reached = entry.offset + (entry.missing or len(entry.data))
+        to_stderr = entry.stream == _STREAMS[1]
         self._positions[entry.exec_id] = (stdout, max(stderr, reached)) if to_stderr else (max(stdout, reached), stderr)
 
     def _path(self, name: str) -> str:

@@ -43,19 +43,19 @@ class Logs:
             return
         if not isinstance(live.sandbox, Recordable):
             return
-        live.recorded.add(exec_id)
+        live.recorded.begin(exec_id)
         try:
             file = self._file(live.sandbox_id)
             if not file.has_ended(exec_id):  # a client whose daemon died repeats its START, however long ago the command was
                 ending = live.sandbox.record(exec_id, file.position(exec_id), self._writer(live.sandbox_id, exec_id, file))
                 task = self._recordings[key] = asyncio.create_task(self._follow(live, exec_id, ending, file))
-                task.add_done_callback(lambda _: self._recorded(key))
+                task.add_done_callback(lambda _: self._recorded(live, exec_id))
                 return
         except AgentKernelError as error:
             self._ended(live, exec_id, None, error.code)
         except OSError:
             pass  # the disk takes no log at all
-        self._recorded(key)
+        self._recorded(live, exec_id)
 
     async def resume(self, live: Live) -> None:
         """Goes on with every detached command of an adopted sandbox that was not recorded to its end."""
@@ -81,9 +81,11 @@ class Logs:
             while True:
                 bell.clear()
                 for number, entry in enumerate(reader.more(), 1):
-                    if entry.is_output and entry.at > since and exec_id in (0, entry.exec_id):
+                    missing = entry.missing
+                    if (entry.is_output or missing) and entry.at > since and exec_id in (0, entry.exec_id):
                         given.append(reader.mark(entry))
-                        yield LogEntry(at=entry.at, exec_id=entry.exec_id, stream=entry.kind, data=entry.data)
+                        data = b"" if missing else entry.data
+                        yield LogEntry(at=entry.at, exec_id=entry.exec_id, stream=entry.stream, data=data, missing=missing)
                     if number % AT_ONCE == 0:
                         await asyncio.sleep(0)
                 if not follow or sandbox_id not in self._core.census:
@@ -144,10 +146,11 @@ class Logs:
         except OSError:
             return  # the disk takes no log at all
 
-    def _recorded(self, key: tuple[str, int]) -> None:
-        self._recordings.pop(key, None)
-        if not any(sandbox_id == key[0] for sandbox_id, _ in self._recordings):
-            self._let_go(key[0])
+    def _recorded(self, live: Live, exec_id: int) -> None:
+        live.recorded.end(exec_id)
+        self._recordings.pop((live.sandbox_id, exec_id), None)
+        if not any(sandbox_id == live.sandbox_id for sandbox_id, _ in self._recordings):
+            self._let_go(live.sandbox_id)
 
     def _file(self, sandbox_id: str) -> LogFile:
         if sandbox_id not in self._files:

@@ -22,6 +22,7 @@ from agentkernel.model.status import SETTLES_AS, Status
 
 AT_ONCE = 16
 CLAIM_S = 60.0  # as long as the agent keeps a command that nobody is attached to
+VISIT_S = 30.0  # a client whose daemon has gone is back sooner, or not at all
 
 _DIED = "it did not survive a crash or restart of the host"
 
@@ -142,11 +143,12 @@ class Reconciler:
         core = self._core
         now = core.clock()
         claim_by = now + CLAIM_S if record.ephemeral else None
+        visit_by = now + VISIT_S if record.visited else None
         before = record.published
         with core.ports.bound_again(before) if before else nullcontext(()) as published:
             event = core.audit.event("sandbox.recovered", record.owner, record)
             record = core.update(replace(record, used_at=now, published=published), event)
-            core.adopted(core.registry.add(Live(record=record, sandbox=sandbox, used_at=now, claim_by=claim_by)))
+            core.adopted(core.registry.add(Live(record=record, sandbox=sandbox, used_at=now, claim_by=claim_by, visit_by=visit_by)))
         for port in before:
             if port not in published:
                 details = (("reason", "the host's port is taken"), *of_port(port))

@@ -4,10 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from agentkernel.abc import Sandbox
 from agentkernel.model.record import SandboxRecord
 from agentkernel.model.request import Grant
+
+ENDED_KEPT: Final = 1024  # as many ended commands as an agent remembers: nobody takes up others
+
+
+class Recorded:
+    """Exec ids of detached commands whose output, and end, is recorded: those that run, and those that ended last."""
+
+    def __init__(self) -> None:
+        self._running: set[int] = set()
+        self._ended: dict[int, None] = {}  # the oldest first
+
+    def __contains__(self, exec_id: int) -> bool:
+        return exec_id in self._running or exec_id in self._ended
+
+    def __len__(self) -> int:
+        return len(self._running) + len(self._ended)
+
+    def begin(self, exec_id: int) -> None:
+        """Its recording begins, perhaps again."""
+        self._ended.pop(exec_id, None)
+        self._running.add(exec_id)
+
+    def end(self, exec_id: int) -> None:
+        """Its recording is over."""
+        self._running.discard(exec_id)
+        self._ended[exec_id] = None
+        if len(self._ended) > ENDED_KEPT:
+            del self._ended[next(iter(self._ended))]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -20,9 +49,11 @@ class Live:
     grant: Grant | None = None  # of one that was made for a command in this engine's life
     claim_by: float | None = None  # made for a command and adopted after a crash: removed then, unless its client comes back before
     commands: set[int] = field(default_factory=set)  # exec ids that somebody waits for
-    recorded: set[int] = field(default_factory=set)  # exec ids of detached commands whose output, and end, is recorded
+    recorded: Recorded = field(default_factory=Recorded)
     unnamed: int = 0  # more of them, whose ids are not known
     connections: int = 0  # to its published ports
+    visits: int = 0  # of those who need it running for a while
+    visit_by: float | None = None  # it runs for visitors alone and has none: stopped then, unless one comes before
 
     @property
     def sandbox_id(self) -> str:
@@ -31,8 +62,8 @@ class Live:
 
     @property
     def is_in_use(self) -> bool:
-        """Whether somebody waits for a command in it, or is connected to a port of its."""
-        return bool(self.commands) or self.unnamed > 0 or self.connections > 0
+        """Whether somebody waits for a command in it, is connected to a port of its, or visits it."""
+        return bool(self.commands) or self.unnamed > 0 or self.connections > 0 or self.visits > 0
 
 
 class Registry:

@@ -37,6 +37,7 @@ class Upkeep:
         self._tasks: list[asyncio.Task[None]] = []
         self._under_way: dict[str, float] = {}  # what is being done, or was tried and failed: not again before that monotonic time
         self.dispose: Callable[[int], Awaitable[None]] | None = None
+        self.end_visit: Callable[[Live], Awaitable[object]] | None = None
 
     def start(self, first: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
         """Begins, with `first` beside the timer; being told again is fine."""
@@ -60,6 +61,8 @@ class Upkeep:
         for live in self._core.registry:
             if live.claim_by is not None and live.claim_by <= now:
                 self._begin(f"unclaimed {live.sandbox_id}", self._unclaimed, live)
+            elif live.visit_by is not None and live.visit_by <= now:
+                self._begin(f"unvisited {live.sandbox_id}", self._unvisited, live)
             elif _is_idle(live, now):
                 self._begin(f"idle {live.sandbox_id}", self._stop_idle, live)
 
@@ -123,6 +126,10 @@ class Upkeep:
     async def _unclaimed(self, live: Live) -> None:
         if self.dispose is not None and live.claim_by is not None:
             await self.dispose(live.record.exec_id)
+
+    async def _unvisited(self, live: Live) -> None:
+        if self.end_visit is not None:
+            await self.end_visit(live)
 
     async def _examine(self, live: Live, slots: asyncio.Semaphore) -> None:
         async with slots:

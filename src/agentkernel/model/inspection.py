@@ -40,6 +40,7 @@ class ProcessRecord:
     started_unix_ms: int
     argv: tuple[bytes, ...]
     terminal: bool = False  # it runs on one
+    on_files: bool = False  # an operation on files, in place of a program
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,7 @@ class SandboxRecord:
     reason: str = ""  # why it is not running, when that was nobody's wish
     request_key: str = ""  # of the request that made it: repeated, that request finds it
     published: tuple[PublishedPort, ...] = ()  # while it runs
+    visited: bool = False  # it runs for visitors alone, and is stopped when the last of them has gone
 
     def info(self, status: Status | None = None, ports: tuple[PublishedPort, ...] = ()) -> SandboxInfo:
         """What users see of it; `ports` are those that are listened on."""
@@ -182,3 +183,4 @@ class LogEntry:
     exec_id: int
     stream: int  # 1 stdout, 2 stderr
     data: bytes
+    missing: int = 0  # bytes of the stream that were not recorded, here; then there is no data

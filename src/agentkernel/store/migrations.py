@@ -59,6 +59,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX events_by_name ON events (sandbox, event_id)",
     ),
     ("ALTER TABLE sandboxes ADD COLUMN published TEXT NOT NULL DEFAULT '[]'",),
+    ("ALTER TABLE sandboxes ADD COLUMN visited INTEGER NOT NULL DEFAULT 0",),
 )
 NEWEST = len(MIGRATIONS)
 

@@ -16,9 +16,9 @@ from agentkernel.model.status import Status
 
 SANDBOX_COLUMNS = (
     "sandbox_id, name, owner, status, backend, isolation, created_at, ephemeral, exec_id, started_at, used_at, expires_at, idle_s, reason, "
-    "request_key, published, root, spec"
+    "request_key, published, visited, root, spec"
 )
-ROOT_AT = 16  # where SANDBOX_COLUMNS has the root's digest
+ROOT_AT = 17  # where SANDBOX_COLUMNS has the root's digest
 EVENT_COLUMNS = "event_id, kind, at, principal, sandbox_id, sandbox, backend, isolation, outcome, exec_id, details"
 _ELSEWHERE = RootFilesystem(kind=RootKind.HOST)  # stands in a stored specification for the root, which has a table of its own
 _WORD = 1 << 64
@@ -58,6 +58,7 @@ def to_columns(record: SandboxRecord) -> dict[str, Any]:
         "reason": record.reason,
         "request_key": record.request_key,
         "published": to_text(record.published),
+        "visited": int(record.visited),
     }
 
 
@@ -80,6 +81,7 @@ def to_record(row: Sequence[Any], root: RootFilesystem, labels: Labels) -> Sandb
         reason=row[13],
         request_key=row[14],
         published=from_json(tuple[PublishedPort, ...], json.loads(row[15])),
+        visited=bool(row[16]),
         spec=replace(from_json(SandboxSpec, json.loads(row[ROOT_AT + 1])), root=root),
         labels=labels,
     )

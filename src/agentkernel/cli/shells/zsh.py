@@ -22,6 +22,11 @@ _agentkernel_places() {{
     _agentkernel_sandboxes -q -S ':/'
     _files
 }}
+_agentkernel_command() {{
+    shift words  # the sandbox
+    (( CURRENT-- ))
+    _normal
+}}
 _agentkernel() {{
     local -a verbs
     verbs=(
@@ -51,8 +56,7 @@ def _verb(verb: Verb) -> str:
     lines = [f"        {verb.name})", f"            _arguments -S {stacked}\\"]
     for flag in verb.flags:
         text = _text(flag.summary)
-        once = f"({' '.join(flag.names)})" if len(flag.names) > 1 else "*"
-        lines += [f"                {quoted(f'{once}{name}[{text}]{_action(flag)}')} \\" for name in flag.names]
+        lines += [f"                {quoted(f'*{name}[{text}]{_action(flag)}')} \\" for name in flag.names]
     lines += [f"                {quoted(spec)} \\" for spec in _operands(verb)]
     return "\n".join([*lines, "                && return", "            ;;"])
 
@@ -62,7 +66,7 @@ def _operands(verb: Verb) -> list[str]:
         case Rest.COMMAND, _:
             return ["(-)*::command:_normal"]
         case Rest.SANDBOX_COMMAND, _:
-            return ["1:sandbox:_agentkernel_sandboxes", "(-)*::command:_normal"]
+            return ["1:sandbox:_agentkernel_sandboxes", "(-)*::command:_agentkernel_command"]
         case _, Kind.SANDBOX:
             return ["*:sandbox:_agentkernel_sandboxes"]
         case _, Kind.PLACE:

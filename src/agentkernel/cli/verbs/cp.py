@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import posixpath
 import stat
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from agentkernel.abc import Files, Kernel, Sandbox
+from agentkernel.abc import Files, Kernel, Visit
 from agentkernel.cli.caller import local_caller
 from agentkernel.cli.context import Context
+from agentkernel.cli.interrupts import cancelled_by_signals
 from agentkernel.cli.output import say
 from agentkernel.cli.show import print_json
 from agentkernel.client.transfer import Copied, download, upload
-from agentkernel.config.daemon_process import own_directory
-from agentkernel.config.directories import runtime_directory
 from agentkernel.errors import AgentKernelError, FileOperationFailed, InvalidInput
 from agentkernel.model.names import validate_inside_path
-from agentkernel.model.status import Status
 from agentkernel.text.style import printable
 from agentkernel.units import format_size
 
@@ -36,11 +33,10 @@ Copy files and whole directories, with their permissions and symlinks, into a sa
   agentkernel cp box:/workspace/. result            what is in it, into `result`
 
 As with cp -r, a target that is a directory gets the copy into it. Files inside belong to the sandbox's user, those here to you; a
-sandbox cannot make its copy land anywhere but at the target. A stopped sandbox is started for it and stopped again, unless somebody runs
-commands in it then.
+sandbox cannot make its copy land anywhere but at the target. A stopped sandbox is started for it and stopped again, also when the copy is
+interrupted or killed, unless it is in use by then.
 """
 
-_TURNS = "copies.lock"
 _CONTENT = "/."  # at the end of a path: what is in the directory, not the directory itself
 
 
@@ -64,15 +60,19 @@ def main(args: Namespace, context: Context) -> int:
             "At least one path must be a sandbox path (sandbox:/path)", hint=f"for example: box:/tmp/{args.target.lstrip('/.')}"
         )
     local = args.target if source else args.source
-    with _wakened(remote[0], context) as visit:
-        try:
-            copied = asyncio.run(_copy(context.client(), remote, local, is_upload=source is None, visit=visit))
-        except OSError as error:
-            raise AgentKernelError(f"cannot copy: {error.strerror}: {os.fsdecode(error.filename or local)}") from error
-        finally:
-            if visit.starts and not args.quiet:
-                then = "goes on, for commands run in it" if visit.is_left_running else "stopped again"
-                say("note", f"the sandbox {remote[0]} was started for this and {then}", "", context.environment)
+    outcome = _Outcome()
+    try:
+        asyncio.run(_interruptible(_copy(context.client_of("cp"), remote, local, outcome, is_upload=source is None), outcome))
+    except OSError as error:
+        raise AgentKernelError(f"cannot copy: {error.strerror}: {os.fsdecode(error.filename or local)}") from error
+    finally:
+        if outcome.visit is not None and outcome.visit.is_started and not args.quiet:
+            then = "goes on, for it is in use" if outcome.visit.goes_on else "stopped again"
+            say("note", f"the sandbox {remote[0]} was started for this and {then}", "", context.environment)
+    if outcome.interrupted_by is not None:
+        say("note", "interrupted: what had been copied by then stays", "", context.environment)
+        return 128 + outcome.interrupted_by
+    copied = outcome.copied
     if copied.skipped:
         say("note", f"not copied, for they are no files, directories or symlinks: {', '.join(copied.skipped)}", "", context.environment)
     if copied.outward:
@@ -91,67 +91,40 @@ def split(word: str) -> tuple[str, str] | None:
 
 
 @dataclass(slots=True)
-class _Visit:
-    """How a copy finds the sandbox and leaves it."""
+class _Outcome:
+    """What has become of a copy so far."""
 
-    starts: bool
-    is_left_running: bool = False  # somebody else runs commands in it meanwhile
+    copied: Copied = field(default_factory=Copied)
+    visit: Visit | None = None
+    interrupted_by: int | None = None
 
 
-@contextmanager
-def _wakened(name: str, context: Context) -> Iterator[_Visit]:
-    """Copies of a stopped sandbox take turns, so that none stops it under another; those of one that runs do not wait for each other."""
-    directory = runtime_directory(context.environment, os.geteuid())
-    with context.calls("cp") as calls:
-        info = calls.info(name)
-        own_directory(directory)
-        turns = os.open(f"{directory}/{_TURNS}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+async def _interruptible(copying: Coroutine[Any, Any, None], outcome: _Outcome) -> None:
+    """Copies, until a signal ends that in good order."""
+    work = asyncio.ensure_future(copying)
+    with cancelled_by_signals(work) as arrived:
         try:
-            fcntl.lockf(turns, fcntl.LOCK_EX, 1, int(info.sandbox_id, 16) >> 1)  # a byte of it is the sandbox's; an offset has 63 bits
-            visit = _Visit(starts=calls.info(info.sandbox_id).status is Status.STOPPED)
-            if not visit.starts:
-                fcntl.lockf(turns, fcntl.LOCK_UN)
-            yield visit
-        finally:
-            os.close(turns)
+            await work
+        except asyncio.CancelledError:
+            if not arrived:
+                raise
+            outcome.interrupted_by = arrived[0]
 
 
-async def _copy(kernel: Kernel, remote: tuple[str, str], local: str, *, is_upload: bool, visit: _Visit) -> Copied:
+async def _copy(kernel: Kernel, remote: tuple[str, str], local: str, outcome: _Outcome, *, is_upload: bool) -> None:
     name, inside = remote[0], remote[1].removesuffix(_CONTENT)
     try:
-        async with _running(kernel, name, visit) as files:
+        async with kernel.visit(local_caller(), name) as outcome.visit:
+            files = outcome.visit.sandbox.files
             if not is_upload:
-                return await download(files, inside, _local_target(local, remote[1]))
+                outcome.copied = await download(files, inside, _local_target(local, remote[1]))
+                return
             into = _base_name(local)
             if into and not remote[1].endswith(_CONTENT) and await _is_directory(files, inside):
                 inside = posixpath.join(inside, into)
-            return await upload(files, local.removesuffix(_CONTENT) or "/", inside)
+            outcome.copied = await upload(files, local.removesuffix(_CONTENT) or "/", inside)
     finally:
         await kernel.close()
-
-
-@asynccontextmanager
-async def _running(kernel: Kernel, name: str, visit: _Visit) -> AsyncIterator[Files]:
-    caller = local_caller()
-    if visit.starts:
-        await kernel.start(caller, name)
-    try:
-        sandbox = await kernel.open(caller, name)
-        try:
-            yield sandbox.files
-        finally:
-            visit.is_left_running = visit.starts and await _is_busy(sandbox)
-            await sandbox.close()
-    finally:
-        if visit.starts and not visit.is_left_running:
-            await kernel.stop(caller, name)
-
-
-async def _is_busy(sandbox: Sandbox) -> bool:
-    try:
-        return any(record.running for record in await sandbox.processes())
-    except AgentKernelError:
-        return False
 
 
 async def _is_directory(files: Files, path: str) -> bool:

@@ -8,6 +8,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from agentkernel.cli.context import Context
+from agentkernel.cli.output import say
 from agentkernel.cli.show import exec_text, parse_exec, parse_since
 from agentkernel.cli.streams import write_all
 from agentkernel.model.record import LogEntry
@@ -21,6 +22,8 @@ Show the recorded output of detached commands (`exec -d`): stdout on stdout, std
   agentkernel logs --since 10m box                  also: 2026-01-31T12:00:00, @UNIX-SECONDS
   agentkernel logs --json box                       JSON lines with time, command and stream
 """
+
+_STREAMS = {1: "stdout", 2: "stderr"}
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -40,6 +43,9 @@ def main(args: Namespace, context: Context) -> int:
             if args.json:
                 sys.stdout.write(json.dumps(_record(entry)) + "\n")
                 sys.stdout.flush()
+            elif entry.missing:
+                of_what = f"{_STREAMS[entry.stream]} of {exec_text(entry.exec_id)}"
+                say("note", f"{entry.missing:,} bytes of {of_what} are missing here: they were not recorded", "", context.environment)
             else:
                 write_all(entry.stream, entry.data)
     return 0
@@ -49,8 +55,10 @@ def _record(entry: LogEntry) -> dict[str, object]:
     record: dict[str, object] = {
         "at": entry.at,
         "exec_id": exec_text(entry.exec_id),
-        "stream": "stdout" if entry.stream == 1 else "stderr",
+        "stream": _STREAMS[entry.stream],
     }
+    if entry.missing:
+        return record | {"missing": entry.missing}
     try:
         return record | {"data": entry.data.decode(), "encoding": "utf-8"}
     except UnicodeDecodeError:
