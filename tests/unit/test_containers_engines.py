@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from unit.test_containers_api import Server, Writer, answer, serving
 
+from agentkernel.backends.containers.build import stream_of
 from agentkernel.backends.containers.contexts import docker_endpoint, podman_endpoint
-from agentkernel.backends.containers.dialect import EngineBind
+from agentkernel.backends.containers.dialect import EngineBind, EngineFacts
+from agentkernel.backends.containers.docker import DockerDialect
 from agentkernel.backends.containers.endpoint import Transport, parse_endpoint
+from agentkernel.backends.containers.fingerprint import ready
 from agentkernel.backends.containers.plan import Naming, Stream, plan_of
+from agentkernel.backends.containers.podman import PodmanImageCalls
 from agentkernel.backends.containers.podman_plan import IdMap, Way, caller_as, cdi_names, specification
 from agentkernel.backends.containers.runtimes import default_of_docker, level_of, of_docker, require_runtime, runtimes_of, shares_sockets
 from agentkernel.errors import BackendUnavailable, Unsupported
-from agentkernel.model.isolation import IsolationLevel
+from agentkernel.model.isolation import Feature, IsolationLevel, Support
 from agentkernel.model.spec import NetworkMode, RootFilesystem, RootKind, SandboxSpec
 
 CONTAINER, USER_KERNEL, VM = IsolationLevel.CONTAINER, IsolationLevel.USER_KERNEL, IsolationLevel.VM
@@ -195,7 +201,58 @@ def test_a_runtime_that_the_engine_lacks_is_refused_with_what_to_install() -> No
         assert hint in refused.value.hint
 
 
+@pytest.mark.parametrize(("told", "local"), [(os.uname().nodename, True), ("another-host", False), (None, False)])
+async def test_an_engine_that_tells_another_hosts_name_is_not_here(tmp_path: Path, told: str | None, local: bool) -> None:
+    async def information(writer: Writer) -> None:
+        answer(writer, {"OSType": "linux", "KernelVersion": os.uname().release, "Name": told})
+
+    async with serving(Server(answers={"/info": information}), tmp_path):
+        dialect = DockerDialect({"DOCKER_HOST": f"unix://{tmp_path}/engine.sock"})
+        try:
+            assert (await dialect.facts()).local is local
+        finally:
+            dialect.close()
+
+
+@pytest.mark.parametrize(
+    ("local", "runtime", "separation"),
+    [(True, CONTAINER, Support.NATIVE), (True, USER_KERNEL, Support.EMULATED), (False, CONTAINER, Support.EMULATED)],
+)
+def test_where_the_agent_listens_inside_it_is_not_apart_from_root(local: bool, runtime: IsolationLevel, separation: Support) -> None:
+    facts = EngineFacts(version="4.3", architecture="x86_64", local=local, rootless=True, sessions=True, level=runtime)
+    found = ready("podman", facts, mounts=local, sampled=False, inside=stream_of(runtime, facts) is Stream.SESSION)
+    assert found.support(Feature.AGENT_SEPARATION) is separation
+
+
 # -- podman
+
+
+@pytest.mark.parametrize(
+    ("reference", "plain"),
+    [
+        ("localhost/a:1", True),
+        ("localhost:5000/a", True),
+        ("127.0.0.1:5000/a", True),
+        ("127.8.9.1/a", True),
+        ("[::1]/a", True),
+        ("[::1]:5000/a", True),
+        ("127.0.0.1.evil.example/a", False),
+        ("127.evil.example:5000/a", False),
+        ("localhost.evil.example/a", False),
+        ("10.0.0.1:5000/a", False),
+        ("[2001:db8::1]:5000/a", False),
+        ("docker.io/library/a", False),
+    ],
+)
+async def test_only_a_registry_on_loopback_is_pulled_from_without_certificates(tmp_path: Path, reference: str, plain: bool) -> None:
+    async def pulled(writer: Writer) -> None:
+        answer(writer, {"stream": "done"})
+
+    server = Server(answers={"/libpod/images/pull": pulled})
+    async with serving(server, tmp_path) as api:
+        assert [line async for line in PodmanImageCalls(api).pull(reference, "", {})] == [{"stream": "done"}]
+    (target,) = [target for _, target, _ in server.asked if "/pull" in target]
+    assert ("tlsVerify=" in target) is plain
 
 
 def test_a_rootless_container_makes_the_caller_its_user() -> None:

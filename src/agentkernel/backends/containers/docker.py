@@ -121,10 +121,11 @@ def facts_of(information: Mapping[str, Any], *, is_local: bool) -> EngineFacts:
 def _is_local(endpoint: Endpoint, information: Mapping[str, Any]) -> bool:
     """Whether its containers are processes that we see, and its directories ours: the same kernel, and who listens is no stranger to our
     process ids and mounts. A virtual machine's engine (Docker Desktop) has another kernel; a container that was given the host's socket
-    sees its listener as nobody."""
+    sees its listener as nobody; what passes a far engine on by a socket here, such as `ssh -L`, tells that host's name."""
     if not endpoint.is_socket or not hasattr(os, "pidfd_open") or "Desktop" in str(information.get("OperatingSystem", "")):
         return False
-    if information.get("KernelVersion") != os.uname().release:
+    here = os.uname()
+    if (information.get("KernelVersion"), information.get("Name")) != (here.release, here.nodename):
         return False
     try:
         with endpoint.open(1.0) as connection:
