@@ -12,6 +12,7 @@ import tempfile
 import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +292,10 @@ async def test_an_engine_elsewhere_has_the_same_sandboxes_over_its_own_stream(el
         workspace=Workspace(mode=WorkspaceMode.COPY_ON_WRITE, source=str(project)),
         mounts=(Bind(source=str(bundle), target=CERTIFICATES, executable=False),),
     )
+    for less in (wanted, replace(wanted, workspace=Workspace())):
+        with pytest.raises(Unsupported, match="read-only root") as refused:
+            await backend.create(replace(less, read_only_root=True))
+        assert refused.value.hint == "leave --read-only out"
     sandbox = await backend.boot("e" * 16, wanted, OWNER)
     script = f"cat file {CERTIFICATES}; echo changed > file; stat -c %u . file; echo kept > $HOME/kept"
     assert await said(sandbox, script) == "of the host\ncertificates\n1000\n1000\n"

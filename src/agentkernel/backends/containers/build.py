@@ -122,9 +122,7 @@ def _decided(host: Host, spec: SandboxSpec, holdings: Holdings) -> Building:
     if not facts.local and spec.read_only_root:  # git has a variable for the same
         plan = replace(plan, files=tuple(file for file in plan.files if file.path != SSH_DROP_IN))
     if plan.files and not facts.local and spec.read_only_root:
-        raise Unsupported(
-            f"{plan.files[0].path} cannot be shown in a read-only root of an engine elsewhere", hint="leave --read-only-root out"
-        )
+        raise Unsupported(f"{plan.files[0].path} cannot be shown in a read-only root of an engine elsewhere", hint="leave --read-only out")
     return Building(
         host=host,
         holdings=holdings,
