@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
@@ -173,6 +175,39 @@ async def test_a_saved_image_brings_no_other_name_with_it(world: World, tmp_path
     assert loaded.digest == theirs.digest
     assert loaded.config == theirs.config
     assert await world.keeper.find(taken) == mine, "the archive's own name for it was somebody's already"
+
+
+def saved(*images: tuple[str, bytes]) -> bytes:
+    """What `docker save` writes of several images; each is told by the digest of its configuration."""
+    files, listed = [], []
+    for name, content in images:
+        layer = tar_of(("file", content))
+        config = config_around(layer)
+        files += [(f"{sha256(layer)}.tar", layer), (f"{sha256(config)}.json", config)]
+        listed.append({"Config": f"{sha256(config)}.json", "RepoTags": [name], "Layers": [f"{sha256(layer)}.tar"]})
+    return tar_of(*files, ("manifest.json", json.dumps(listed).encode()))
+
+
+def config_around(layer: bytes) -> bytes:
+    rootfs = {"type": "layers", "diff_ids": [f"sha256:{sha256(layer)}"]}
+    return json.dumps({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": rootfs}).encode()
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+async def test_of_several_saved_images_the_one_that_is_named_is_taken(world: World, tmp_path: Path) -> None:
+    first, second = "localhost/tests-several:first", "localhost/tests-several:second"
+    archive = tmp_path / "several.tar"
+    archive.write_bytes(saved((first, b"first"), (second, b"second")))
+    found = await world.keeper.import_image(str(archive), first, silent)
+    assert found.digest == f"sha256:{sha256(config_around(tar_of(('file', b'first'))))}"
+    assert await world.keeper.find(second) is None
+    with pytest.raises(InvalidInput, match="none of them"):
+        await world.keeper.import_image(str(archive), "localhost/tests-several:third", silent)
+    assert await world.keeper.find(first) == found
+    assert await world.keeper.find(second) is None and await world.keeper.find("localhost/tests-several:third") is None
 
 
 async def test_prune_takes_only_what_came_by_us_and_is_not_in_use(world: World, tmp_path: Path) -> None:

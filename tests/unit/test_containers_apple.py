@@ -49,7 +49,7 @@ def test_a_machine_has_no_network_no_rights_and_nothing_of_the_host_but_the_gues
         "type=bind,source=/data/guest/1,target=/.agentkernel/bin,readonly"
     ]
     assert _values(arguments, "--entrypoint") == ["/.agentkernel/bin/agentkernel-guest"]
-    assert arguments[-3:] == ("agent", "--listen", "/.agentkernel/run/agent.sock")
+    assert arguments[-3:] == ("agent", "--listen", "/.agentkernel/closed/run/agent.sock")
 
 
 def test_limits_are_whole_and_never_below_what_was_asked() -> None:

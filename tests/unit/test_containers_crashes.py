@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,8 @@ from engines.images import REFERENCE
 from agentkernel.backends.containers.backend import DockerBackend
 from agentkernel.errors import LaunchFailed
 from agentkernel.model.command import Command
-from agentkernel.model.spec import RootFilesystem, RootKind, SandboxSpec, StorageKind, Workspace, WorkspaceMode
+from agentkernel.model.spec import NetworkMode, RootFilesystem, RootKind, SandboxSpec, StorageKind, Workspace, WorkspaceMode
+from agentkernel.policy.inside import SSH_DROP_IN
 
 OWNER = "ab" * 16
 KILLED = -9
@@ -198,6 +199,27 @@ async def test_a_container_whose_records_the_hosts_restart_took_is_found_by_its_
     assert world.left() == []
 
 
+@pytest.mark.parametrize("said", ["../../../treasure", "0123456789abcdef"], ids=["path", "other"])
+async def test_a_label_that_somebody_else_gave_a_container_names_no_sandbox(world: World, said: str) -> None:
+    """Whoever uses the engine gives containers what labels they like, and an image's labels become its containers'."""
+    (world.project.parent / "treasure").mkdir()
+    host = world.backend()._host
+    host.note_use()
+    assert host.state.sandboxes.is_dir()
+    kept = host.make_files("0123456789abcdef", OWNER)
+    owners = (host.lease_label, OWNER)
+    for number, owner in enumerate(owners):
+        labels = ("--label", f"agentkernel.owner={owner}", "--label", f"agentkernel.sandbox={said}")
+        world.docker.run("create", "--name", f"strangers-{number}", *labels, REFERENCE, "true")
+    try:
+        assert [await host.containers.owned(owner) for owner in owners] == [[], []]
+        await world.backend().sweep()
+        await world.backend().sweep_owned(OWNER, {"0123456789abcdef"})
+        assert (world.project.parent / "treasure").is_dir() and kept.is_dir()
+    finally:
+        world.docker.run("rm", "--force", *(f"strangers-{number}" for number in range(len(owners))))
+
+
 async def test_what_a_killed_engine_booted_is_found_without_its_records(world: World) -> None:
     await with_files(world, "6" * 16)
     subprocess.run(["rm", "-r", str(world.state / "docker" / "lasting" / ("6" * 16))], check=True)
@@ -205,6 +227,17 @@ async def test_what_a_killed_engine_booted_is_found_without_its_records(world: W
     assert await backend.recover("6" * 16, world.spec, OWNER) is None, "whose agent was told what, nobody knows any more"
     assert await promised(world, "6" * 16) == b"kept\nchanged\n"
     assert await backend.sweep_owned(OWNER, ()) == 1
+    assert world.left() == []
+
+
+async def test_a_sandbox_that_is_shown_small_files_starts_again(world: World) -> None:
+    """With a filtered network there is one, of ssh."""
+    filtered = replace(world.spec, network=NetworkMode.FILTERED)
+    for number, script in enumerate(("echo kept > $HOME/kept", "cat $HOME/kept", "cat $HOME/kept")):
+        sandbox = await world.backend().boot("8" * 16, filtered, OWNER)
+        assert await said(sandbox, f"test -s {SSH_DROP_IN} && {script}") == (b"kept\n" if number else b"")
+        await sandbox.stop()
+    await world.backend().discard("8" * 16, OWNER)
     assert world.left() == []
 
 

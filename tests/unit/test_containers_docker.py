@@ -7,10 +7,12 @@ import os
 import shutil
 import socket
 import stat
+import tarfile
 import tempfile
 import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from engines.images import REFERENCE, python_image, small_image
 from agentkernel.abc import Sandbox
 from agentkernel.backends.containers.backend import DockerBackend
 from agentkernel.errors import BackendUnavailable, LaunchFailed, SandboxFailed, Unsupported
-from agentkernel.model.command import Command
+from agentkernel.model.command import Command, LimitHit
 from agentkernel.model.isolation import Feature, IsolationLevel, Support
 from agentkernel.model.spec import (
     Bind,
@@ -106,9 +108,9 @@ async def test_the_workload_has_no_right_and_the_agent_only_its_own(backend: Doc
 async def test_what_the_engine_and_the_agent_have_is_out_of_reach(backend: DockerBackend, user: User) -> None:
     async with running(backend, spec(user=user)) as sandbox:
         for attempt in (
-            "ls /.agentkernel/run",
+            "ls /.agentkernel/closed/run",
             "echo x > /.agentkernel/bin/agentkernel-guest",
-            "rm /.agentkernel/run/agent.sock",
+            "rm /.agentkernel/closed/run/agent.sock",
             "cat /proc/kcore",
             "cat /proc/1/environ",
             "echo 1 > /proc/sys/kernel/panic",
@@ -120,6 +122,41 @@ async def test_what_the_engine_and_the_agent_have_is_out_of_reach(backend: Docke
             result = await sandbox.exec(Command(argv=(b"sh", b"-c", attempt.encode())))
             assert result.exit_code != 0, f"{attempt!r} was possible: {result.stdout!r}"
         assert await said(sandbox, "ls /dev | grep -E '^(sd|vd|nvme|kvm|mem|kmsg|fuse|loop)'") == ""
+
+
+async def test_the_agents_own_is_closed_whatever_the_image_has_in_its_place(
+    dockerd: DockerHost, backend: DockerBackend, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    archive = tmp_path / "open.tar"
+    shutil.copy(python_image(tmp_path_factory.getbasetemp()), archive)
+    with tarfile.open(archive, "a", format=tarfile.GNU_FORMAT) as tar:
+        for name in (".agentkernel", ".agentkernel/closed", ".agentkernel/closed/run"):
+            member = tarfile.TarInfo(name)
+            member.type, member.mode = tarfile.DIRTYPE, 0o777
+            tar.addfile(member)
+    dockerd.load_image(archive, "localhost/ak-tests:open")
+    async with running(backend, spec("localhost/ak-tests:open")) as sandbox:
+        for attempt in ("ls /.agentkernel/closed", "mv /.agentkernel/closed /.agentkernel/other", "rm -r /.agentkernel/closed"):
+            result = await sandbox.exec(Command(argv=(b"sh", b"-c", attempt.encode())))
+            assert result.exit_code != 0, attempt
+
+
+async def test_a_home_is_shown_without_what_links_lead_to_and_without_sockets(backend: DockerBackend, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "dotfiles" / "keys").mkdir(parents=True)
+    (home / "dotfiles" / "keys" / "id").write_text("secret")
+    (home / ".keys").symlink_to(home / "dotfiles" / "keys")
+    (home / "notes").write_text("shown")
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(home / "agent.sock"))
+        agent.listen()
+        async with running(backend, spec(home_source=str(home), home_denied=(".keys",))) as sandbox:
+            inside = sandbox.spec.user.home
+            assert await said(sandbox, f"cat {inside}/notes") == "shown"
+            assert "secret" not in await said(sandbox, f"cat {inside}/.keys/id {inside}/dotfiles/keys/id")
+            program = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+            result = await sandbox.exec(Command(argv=(b"python3", b"-c", program.encode(), f"{inside}/agent.sock".encode())))
+            assert result.exit_code == 1 and b"Error" in result.stderr
 
 
 async def test_a_read_only_root_has_no_place_to_write_but_tmp(backend: DockerBackend) -> None:
@@ -141,8 +178,26 @@ async def test_the_environment_and_the_commands_of_the_image_are_not_the_agents(
     async with running(backend, spec("localhost/ak-tests:odd")) as sandbox:
         assert await said(sandbox, "echo $LEAK $(id -u)") == "1000\n"
         name = f"agentkernel-{sandbox.sandbox_id}"
+        agent = int(dockerd.run("inspect", "--format", "{{.State.Pid}}", name))
+        assert b"LEAK" not in Path(f"/proc/{agent}/environ").read_bytes()
         assert dockerd.run("inspect", "--format", "{{.State.Health}}", name).strip() in ("<nil>", "")
+    async with running(backend, spec("localhost/ak-tests:odd", read_only_root=True, user=ROOT)) as sandbox:
+        assert "Read-only file system" in await said(sandbox, "echo x > /data/x")
     assert dockerd.run("volume", "ls", "--quiet") == volumes
+
+
+async def test_what_an_image_lets_be_written_counts_as_the_sandboxs_own(
+    dockerd: DockerHost, backend: DockerBackend, tmp_path: Path
+) -> None:
+    """Storage is in memory here; the container's layer and the image's VOLUME are on the engine's disk all the same."""
+    (tmp_path / "Dockerfile").write_text(f"FROM {REFERENCE}\nVOLUME /data\n")
+    dockerd.run("build", "--quiet", "--tag", "localhost/ak-tests:volume", str(tmp_path))
+    for place in ("/big", "/data/big"):
+        limited = spec("localhost/ak-tests:volume", user=ROOT, resources=Resources(disk_bytes=16 * 1024**2))
+        async with running(backend, limited) as sandbox:
+            script = f"dd if=/dev/zero of={place} bs=1M count=20 && sleep 60"
+            result = await sandbox.exec(Command(argv=(b"sh", b"-c", script.encode())))
+            assert result.status.limits_hit == (LimitHit.DISK,), place
 
 
 # --- images
@@ -237,6 +292,10 @@ async def test_an_engine_elsewhere_has_the_same_sandboxes_over_its_own_stream(el
         workspace=Workspace(mode=WorkspaceMode.COPY_ON_WRITE, source=str(project)),
         mounts=(Bind(source=str(bundle), target=CERTIFICATES, executable=False),),
     )
+    for less in (wanted, replace(wanted, workspace=Workspace())):
+        with pytest.raises(Unsupported, match="read-only root") as refused:
+            await backend.create(replace(less, read_only_root=True))
+        assert refused.value.hint == "leave --read-only out"
     sandbox = await backend.boot("e" * 16, wanted, OWNER)
     script = f"cat file {CERTIFICATES}; echo changed > file; stat -c %u . file; echo kept > $HOME/kept"
     assert await said(sandbox, script) == "of the host\ncertificates\n1000\n1000\n"

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from unit.test_containers_api import Server, Writer, answer, serving
 
+from agentkernel.backends.containers.build import stream_of
 from agentkernel.backends.containers.contexts import docker_endpoint, podman_endpoint
-from agentkernel.backends.containers.dialect import EngineBind
+from agentkernel.backends.containers.dialect import EngineBind, EngineFacts
+from agentkernel.backends.containers.docker import DockerDialect
 from agentkernel.backends.containers.endpoint import Transport, parse_endpoint
+from agentkernel.backends.containers.fingerprint import ready
 from agentkernel.backends.containers.plan import Naming, Stream, plan_of
+from agentkernel.backends.containers.podman import PodmanImageCalls
 from agentkernel.backends.containers.podman_plan import IdMap, Way, caller_as, cdi_names, specification
 from agentkernel.backends.containers.runtimes import default_of_docker, level_of, of_docker, require_runtime, runtimes_of, shares_sockets
 from agentkernel.errors import BackendUnavailable, Unsupported
-from agentkernel.model.isolation import IsolationLevel
+from agentkernel.model.isolation import Feature, IsolationLevel, Support
 from agentkernel.model.spec import NetworkMode, RootFilesystem, RootKind, SandboxSpec
 
 CONTAINER, USER_KERNEL, VM = IsolationLevel.CONTAINER, IsolationLevel.USER_KERNEL, IsolationLevel.VM
@@ -195,7 +201,58 @@ def test_a_runtime_that_the_engine_lacks_is_refused_with_what_to_install() -> No
         assert hint in refused.value.hint
 
 
+@pytest.mark.parametrize(("told", "local"), [(os.uname().nodename, True), ("another-host", False), (None, False)])
+async def test_an_engine_that_tells_another_hosts_name_is_not_here(tmp_path: Path, told: str | None, local: bool) -> None:
+    async def information(writer: Writer) -> None:
+        answer(writer, {"OSType": "linux", "KernelVersion": os.uname().release, "Name": told})
+
+    async with serving(Server(answers={"/info": information}), tmp_path):
+        dialect = DockerDialect({"DOCKER_HOST": f"unix://{tmp_path}/engine.sock"})
+        try:
+            assert (await dialect.facts()).local is local
+        finally:
+            dialect.close()
+
+
+@pytest.mark.parametrize(
+    ("local", "runtime", "separation"),
+    [(True, CONTAINER, Support.NATIVE), (True, USER_KERNEL, Support.EMULATED), (False, CONTAINER, Support.EMULATED)],
+)
+def test_where_the_agent_listens_inside_it_is_not_apart_from_root(local: bool, runtime: IsolationLevel, separation: Support) -> None:
+    facts = EngineFacts(version="4.3", architecture="x86_64", local=local, rootless=True, sessions=True, level=runtime)
+    found = ready("podman", facts, mounts=local, sampled=False, inside=stream_of(runtime, facts) is Stream.SESSION)
+    assert found.support(Feature.AGENT_SEPARATION) is separation
+
+
 # -- podman
+
+
+@pytest.mark.parametrize(
+    ("reference", "plain"),
+    [
+        ("localhost/a:1", True),
+        ("localhost:5000/a", True),
+        ("127.0.0.1:5000/a", True),
+        ("127.8.9.1/a", True),
+        ("[::1]/a", True),
+        ("[::1]:5000/a", True),
+        ("127.0.0.1.evil.example/a", False),
+        ("127.evil.example:5000/a", False),
+        ("localhost.evil.example/a", False),
+        ("10.0.0.1:5000/a", False),
+        ("[2001:db8::1]:5000/a", False),
+        ("docker.io/library/a", False),
+    ],
+)
+async def test_only_a_registry_on_loopback_is_pulled_from_without_certificates(tmp_path: Path, reference: str, plain: bool) -> None:
+    async def pulled(writer: Writer) -> None:
+        answer(writer, {"stream": "done"})
+
+    server = Server(answers={"/libpod/images/pull": pulled})
+    async with serving(server, tmp_path) as api:
+        assert [line async for line in PodmanImageCalls(api).pull(reference, "", {})] == [{"stream": "done"}]
+    (target,) = [target for _, target, _ in server.asked if "/pull" in target]
+    assert ("tlsVerify=" in target) is plain
 
 
 def test_a_rootless_container_makes_the_caller_its_user() -> None:
@@ -245,6 +302,7 @@ def test_podman_is_asked_for_every_wall() -> None:
     assert spec["log_configuration"] == {"driver": "none"} and spec["healthconfig"] == {"Test": ["NONE"]}
     assert spec["resource_limits"]["memory"]["limit"] == spec["resource_limits"]["memory"]["swap"]
     assert not spec["httpproxy"] and not spec["env_host"], "nothing of the host's environment comes in"
+    assert (spec["unsetenvall"], spec["env"], spec["image_volume_mode"]) == (True, {}, "ignore"), "nor anything of the image's"
     assert {"core", "nofile"} >= {each["type"] for each in spec["r_limits"]}
 
 
@@ -262,13 +320,13 @@ def test_podman_is_told_of_mounts_owners_and_names() -> None:
     assert "rw" in mounts["/x"]["options"] and "ro" in mounts["/x/.git/hooks"]["options"] and "rw" in mounts["/x/.git"]["options"]
     assert {"ro", "noexec"} <= set(mounts["/y"]["options"])
     assert mounts["/home/user"]["options"][1].startswith("mode=755,uid=1000,gid=1000,")
-    assert mounts["/etc/resolv.conf"]["source"] == "/r" and mounts["/.agentkernel/run"]["source"] == "/host/run"
+    assert mounts["/etc/resolv.conf"]["source"] == "/r" and mounts["/.agentkernel/closed/run"]["source"] == "/host/run"
     assert spec["userns"] == {"nsmode": "private"} and spec["idmappings"]["UIDMap"][1] == {"container_id": 1000, "host_id": 0, "size": 1}
     assert "seccomp_profile_path" not in spec and "CAP_NET_BIND_SERVICE" in spec["cap_add"]
 
 
 def test_a_stream_inside_binds_nothing_of_the_host() -> None:
     spec = made_of(stream=Stream.SESSION, runtime="runsc")
-    assert spec["command"] == ["agent", "--listen", "/.agentkernel/agent.sock"]
+    assert spec["command"] == ["agent", "--listen", "/.agentkernel/closed/agent.sock"]
     assert [mount for mount in spec["mounts"] if mount["type"] == "bind"] == []
     assert {mount["destination"]: mount["options"][1] for mount in spec["mounts"]}["/home/user"] == "mode=1777"

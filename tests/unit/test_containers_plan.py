@@ -93,6 +93,11 @@ def test_nothing_of_the_image_reaches_the_agent() -> None:
     made = body()
     assert (made["Entrypoint"][0], made["Cmd"], made["User"], made["WorkingDir"], made["Env"]) == (GUEST, [], "0:0", "/", [])
     assert made["Healthcheck"] == {"Test": ["NONE"]}
+    image = {"Env": ["PATH=/x", "NVIDIA_VISIBLE_DEVICES=all", "=odd"], "Volumes": {"/data/": {}, "/tmp": {}}}
+    plan = plan_of(replace(SPEC, read_only_root=True), NAMING)
+    made = body_of(plan, SPEC, FACTS, (), image)
+    assert made["Env"] == ["PATH", "NVIDIA_VISIBLE_DEVICES"], "names without a value: the engine removes them"
+    assert made["HostConfig"]["ReadonlyPaths"] == [*plan.read_only, "/data"]
 
 
 @pytest.mark.parametrize("architecture", sorted(NUMBERS))
@@ -145,7 +150,7 @@ def test_gvisor_is_not_asked_for_limits_that_it_lets_nobody_set() -> None:
 def test_own_places_are_in_memory_or_in_the_layer() -> None:
     memory, disk = plan_of(SPEC, NAMING), plan_of(replace(SPEC, storage=StorageKind.DISK), NAMING)
     assert {"/home/user", "/workspace", "/tmp", "/var/tmp"} <= {each.target for each in memory.tmpfs} and memory.entries == ()
-    assert {each.target for each in disk.tmpfs} == {"/tmp", "/.agentkernel"}
+    assert {each.target for each in disk.tmpfs} == {"/tmp", "/.agentkernel", "/.agentkernel/closed"}
     assert {(each.path, each.uid) for each in disk.entries} == {("/home/user", 1000), ("/workspace", 1000), ("/var/tmp", 0)}
     sealed = plan_of(replace(SPEC, storage=StorageKind.DISK, read_only_root=True), NAMING)
     assert sealed.entries == () and not any(each.writable for each in sealed.tmpfs if each.target in ("/home/user", "/var/tmp"))
@@ -179,7 +184,7 @@ def test_an_engine_is_told_to_protect_paths_and_what_is_above_them() -> None:
     mounts = {
         mount["Target"]: mount["ReadOnly"] for mount in body(SPEC, NAMING, FACTS, bind)["HostConfig"]["Mounts"] if mount["Type"] == "bind"
     }
-    assert mounts == {"/.agentkernel/run": False, "/workspace": False, "/workspace/.git": False, "/workspace/.git/hooks": True}
+    assert mounts == {"/.agentkernel/closed/run": False, "/workspace": False, "/workspace/.git": False, "/workspace/.git/hooks": True}
 
 
 @given(owner=st.integers(0, 100_000), user=st.integers(0, 60_000), base=st.sampled_from([0, 100_000]))

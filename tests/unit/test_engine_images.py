@@ -16,6 +16,7 @@ from agentkernel.abc import Caller
 from agentkernel.engine import imagejobs
 from agentkernel.engine.engine import Engine
 from agentkernel.engine.imagejobs import MAX_RUNNING, MAX_STEPS, REMEMBERED, ImageJobs
+from agentkernel.engine.reserve import PoolSettings
 from agentkernel.errors import Busy, Conflict, DaemonUnavailable, ImageFailed, InvalidInput, NotFound, Refused, UnknownKey, Unsupported
 from agentkernel.model.image import Image, ImageConfig, ImageProgress, ImageRecord, ImageStage, ImageWork, ImageWorkKind, PullPolicy
 from agentkernel.model.record import CreateOptions, EventFilter
@@ -288,6 +289,22 @@ async def test_removing_says_who_else_has_it(images: Images) -> None:
     assert [outcome for _, outcome in images.kinds("image.removed")] == ["not_found", "ok", "not_found"]
     with pytest.raises(InvalidInput):
         await engine.image_prune(ANN, -1.0)
+
+
+@pytest.mark.parametrize("backend", ["", "shipyard"])
+async def test_what_only_a_warm_pool_has_is_not_in_use(images: Images, backend: str) -> None:
+    (images.shipyard if backend else images.store).put(images.registry.add("app"))
+    engine = images.world.engine(pool=PoolSettings(minimum=1, maximum=2, settle_s=0))
+    images.shipyard.in_use = engine._core.images_in_use
+    for exec_id in (1, 2):
+        await engine.ephemeral(ANN, images.request(backend=backend or "scripted"), exec_id)
+        if exec_id == 1:
+            with pytest.raises(Conflict):
+                await engine.image_remove(ANN, "app", backend)
+        await engine.dispose(exec_id)
+    assert [pool.image for pool in (await engine.status(ANN)).pools] == ["app"]
+    await engine.image_remove(ANN, "app", backend)
+    assert (await engine.status(ANN)).pools == () and not images.world.machines
 
 
 async def test_an_image_of_a_block_is_in_use(images: Images) -> None:

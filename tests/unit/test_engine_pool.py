@@ -44,6 +44,25 @@ async def test_what_is_asked_for_again_is_kept_ready(world: World) -> None:
     assert world.pools.states()[0].hits == 1
 
 
+async def test_pools_that_are_ended_leave_nothing_and_the_others_stay(world: World) -> None:
+    other = spec_of(pids=2)
+    await world.warm(SPEC)
+    await world.warm(other)
+    world.take(SPEC)
+    world.take(SPEC)
+    world.take(SPEC)
+    world.gate.clear()
+    await world.later()
+    assert world.under_way == 2
+    ending = asyncio.ensure_future(world.pools.end(lambda spec: spec.resources == SPEC.resources))
+    await world.later()
+    assert not ending.done()  # what is on its way is waited for
+    world.gate.set()
+    assert await ending
+    assert {made.spec.resources for made in world.stored} == {other.resources} and len(world.pools.held()) == 4
+    assert not await world.pools.end(lambda spec: spec.resources == SPEC.resources)
+
+
 async def test_two_asks_far_apart_begin_no_pool(world: World) -> None:
     assert world.take(SPEC) is None
     await world.later(51)

@@ -28,9 +28,14 @@ def failing_as(failure: type[SandboxFailed], what: str, hint: str) -> Iterator[N
         raise failure(f"{what}: {error}", hint=hint) from error
 
 
+def is_sandbox_id(text: str) -> bool:
+    """Whether a text that somebody else may have chosen can be a sandbox's id."""
+    return _SANDBOX_ID.fullmatch(text) is not None
+
+
 def check_identity(sandbox_id: str, owner: str) -> None:
     """Raises InvalidInput for what is no sandbox's id or no store's identity: paths are made of them."""
-    if not _SANDBOX_ID.fullmatch(sandbox_id):
+    if not is_sandbox_id(sandbox_id):
         raise InvalidInput(f"{sandbox_id!r} is no sandbox's id")
     if not _OWNER.fullmatch(owner):
         raise InvalidInput(f"{owner!r} is no store's identity")

@@ -13,13 +13,14 @@ from agentkernel.engine.audit import Subject
 from agentkernel.engine.confine import check_image_work
 from agentkernel.engine.imagejobs import ImageJobs
 from agentkernel.engine.parts import BuildPlace
-from agentkernel.errors import ImageFailed, InvalidInput, NotFound, Unsupported
+from agentkernel.errors import Conflict, ImageFailed, InvalidInput, NotFound, Unsupported
 from agentkernel.model.image import Image, ImageProgress, ImageRecord, ImageWork, ImageWorkKind
 
 if TYPE_CHECKING:
     from agentkernel.abc import Caller
     from agentkernel.abc_images import ImageKeeper, Report
     from agentkernel.engine.core import Core
+    from agentkernel.model.spec import SandboxSpec
 
 _KINDS = {ImageWorkKind.PULL: "image.pulled", ImageWorkKind.IMPORT: "image.imported", ImageWorkKind.BUILD: "image.built"}
 
@@ -77,13 +78,23 @@ class ImageDoor:
     async def _removed(self, reference: str, text: str, backend: str) -> None:
         keepers = self._core.granting.images
         try:
-            await (await keepers.of(backend)).remove_image(reference)
+            await self._removed_from(await keepers.of(backend), reference)
         except NotFound as error:
             elsewhere = [] if backend else list(await keepers.holders(reference, None))
             if not elsewhere:
                 raise
             hint = f"agentkernel image remove --backend {elsewhere[0]} {text}"
             raise NotFound(f"{error.message}; {elsewhere[0]} has it", hint=hint) from error
+
+    async def _removed_from(self, keeper: ImageKeeper, reference: str) -> None:
+        """What nobody has but a warm pool is nobody's use of it."""
+        try:
+            await keeper.remove_image(reference)
+        except Conflict:
+            pools, image = self._core.pools, await keeper.find(reference)
+            if pools is None or image is None or not await pools.end(lambda spec: _is_made_of(spec, image)):
+                raise
+            await keeper.remove_image(reference)
 
     async def _done(self, caller: Caller, work: ImageWork, reference: str, keeper: ImageKeeper, report: Report) -> ImageRecord:
         """Does the work; a failure is told as an event of its kind."""
@@ -130,6 +141,10 @@ async def _record(keeper: ImageKeeper, image: Image, backend: str, now: float) -
         if record.reference == image.reference:
             return record
     return ImageRecord(reference=image.reference, digest=image.digest, size_bytes=0, obtained_at=now, backend=backend)
+
+
+def _is_made_of(spec: SandboxSpec, image: Image) -> bool:
+    return bool(spec.root.digest) and spec.root.digest == image.digest
 
 
 async def _pruned(keeper: ImageKeeper, unused_for_s: float, in_use: Sequence[str]) -> Sequence[str]:

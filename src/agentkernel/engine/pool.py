@@ -53,7 +53,7 @@ class Pools:
         self._unfit: set[str] = set()  # backends whose sandboxes are not assignable
         self._held: set[str] = set()
         self._making = 0  # also for pools that have ended meanwhile
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Reserve | None] = {}  # and for which pool
         self._keeper: asyncio.Task[None] | None = None
         self._bell = asyncio.Event()
         self._closed = False
@@ -75,7 +75,7 @@ class Pools:
         if pool is None:
             return None
         pool.asked_at = now
-        self._remove((*pool.leave(standing, now), *pool.expire(now)))
+        self._remove(pool, (*pool.leave(standing, now), *pool.expire(now)))
         member = self._assigned(pool, spec)
         pool.hits += member is not None
         pool.misses += member is None
@@ -93,6 +93,15 @@ class Pools:
     def states(self) -> tuple[PoolState, ...]:
         """Every pool at a glance."""
         return tuple(pool.state() for pool in self._pools.values())
+
+    async def end(self, concerns: Callable[[SandboxSpec], bool]) -> bool:
+        """Ends the pools of such specs and waits until nothing is left of them; returns whether there were any."""
+        ended = [pool for pool in self._pools.values() if concerns(pool.key[1])]
+        for pool in ended:
+            self._end(pool)
+        while tasks := [task for task, pool in self._tasks.items() if pool in ended]:
+            await asyncio.wait(tasks)
+        return bool(ended)
 
     async def close(self) -> None:
         """Removes every sandbox in store; those handed out are their owners'. Repeating it is fine."""
@@ -135,7 +144,7 @@ class Pools:
             try:
                 member.assign(spec)
             except SandboxFailed:  # it has died since, killed by the host perhaps
-                self._remove((member,))
+                self._remove(pool, (member,))
                 continue
             self._held.discard(member.sandbox_id)
             return member
@@ -158,12 +167,12 @@ class Pools:
         for pool in tuple(self._pools.values()):
             if now - pool.asked_at >= self._settings.idle_s:
                 self._end(pool)
-            self._remove(pool.expire(now))
+            self._remove(pool, pool.expire(now))
         while self._making < self._settings.at_once and (wanting := [pool for pool in self._pools.values() if pool.wants(now)]):
             hungriest = min(wanting, key=lambda pool: pool.count)
             hungriest.making += 1
             self._making += 1
-            self._spawn(self._fill(hungriest), _REFILL)
+            self._spawn(self._fill(hungriest), _REFILL, hungriest)
         return min((pool.due_s(now) for pool in self._pools.values()), default=None)
 
     async def _fill(self, pool: Reserve) -> None:
@@ -192,13 +201,13 @@ class Pools:
         if self._pools.get(pool.key) is pool and member.standing == pool.standing:
             pool.ready.append(member)
         else:
-            self._remove((member,))
+            self._remove(pool, (member,))
 
     async def _made(self, pool: Reserve) -> Member | None:
         """A sandbox whose agent answers; None when it should not be made now. Whatever is raised, nothing is left of it."""
         now, (backend, spec) = self._clock(), pool.key
         standing = self._standing(spec)
-        self._remove(pool.leave(standing, now))
+        self._remove(pool, pool.leave(standing, now))
         if pool.not_before > now:
             return None
         sandbox_id = os.urandom(8).hex()
@@ -226,11 +235,11 @@ class Pools:
     def _end(self, pool: Reserve) -> None:
         if self._pools.get(pool.key) is pool:
             del self._pools[pool.key]
-        self._remove(pool.empty())
+        self._remove(pool, pool.empty())
 
-    def _remove(self, members: Iterable[Member]) -> None:
+    def _remove(self, pool: Reserve, members: Iterable[Member]) -> None:
         for member in members:
-            self._spawn(self._removed(member), _REMOVAL)
+            self._spawn(self._removed(member), _REMOVAL, pool)
 
     async def _removed(self, member: Member) -> None:
         try:
@@ -241,10 +250,10 @@ class Pools:
         finally:
             self._held.discard(member.sandbox_id)
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str, pool: Reserve | None = None) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = pool
+        task.add_done_callback(self._tasks.pop)
         return task
 
 

@@ -28,7 +28,7 @@ DEPENDENT: Final[Mapping[str, frozenset[Feature]]] = {
     "gvisor": _LIMITS | _OWNERS | {_F.WORKSPACE_COPY_ON_WRITE, _F.IMAGE_DIRECTORY, _F.IMAGE_TAR, _F.CHECKPOINT},
     "namespaces": _LIMITS | _OWNERS | {_F.LANDLOCK, _F.TRANSPARENT_NETWORK, _F.NETWORK_FILTERED},
     "docker": _LIMITS | {_F.WORKSPACE_COPY_ON_WRITE, _F.MOUNTS, _F.SECCOMP},
-    "podman": _LIMITS | {_F.WORKSPACE_COPY_ON_WRITE, _F.MOUNTS, _F.SECCOMP, _F.NETWORK_HOST},
+    "podman": _LIMITS | {_F.WORKSPACE_COPY_ON_WRITE, _F.MOUNTS, _F.SECCOMP, _F.NETWORK_HOST, _F.AGENT_SEPARATION},
 }
 # What takes hardware or a runtime that few hosts have: hosts can have more than the table says.
 _RARE: Final[Mapping[str, frozenset[Feature]]] = {"docker": frozenset({_F.GPUS}), "podman": frozenset({_F.GPUS})}

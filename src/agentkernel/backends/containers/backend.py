@@ -13,11 +13,12 @@ from agentkernel.backends._linux.state import abandoned, create_state
 from agentkernel.backends._records import BUILD_HINT, LEFT_HINT, failing_as
 from agentkernel.backends._sources import require_apart
 from agentkernel.backends.containers import fingerprint, guest_volume, lasting
-from agentkernel.backends.containers.build import build, level_of
+from agentkernel.backends.containers.build import build, level_of, stream_of
 from agentkernel.backends.containers.dialect import Dialect, EngineFacts
 from agentkernel.backends.containers.docker import DockerDialect
 from agentkernel.backends.containers.holdings import Holdings
 from agentkernel.backends.containers.host import Host
+from agentkernel.backends.containers.plan import Stream
 from agentkernel.errors import AgentKernelError, BackendUnavailable, LaunchFailed, SandboxFailed, Unsupported
 from agentkernel.failpoints import failpoint
 from agentkernel.model.isolation import Feature, Fingerprint, Support
@@ -65,7 +66,8 @@ class ContainersBackend:
 
     def _declared(self, facts: EngineFacts) -> Fingerprint:
         mounts = self._host.dialect.mounter(facts) is not None
-        return fingerprint.ready(self.name, facts, mounts=mounts, sampled=facts.local and os.geteuid() == 0)
+        sampled, inside = facts.local and os.geteuid() == 0, stream_of(facts.level, facts) is Stream.SESSION
+        return fingerprint.ready(self.name, facts, mounts=mounts, sampled=sampled, inside=inside)
 
     async def create(self, spec: SandboxSpec) -> Sandbox:
         """Builds and starts a sandbox that ends with this process; see `abc.Backend.create`."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from agentkernel import __version__
 from agentkernel.backends._configuration import Configuration
 from agentkernel.backends._linux.watch import LimitWatch, SampledLimits
+from agentkernel.backends._sources import hidden_in_home
 from agentkernel.backends.containers import guest_volume, mounting
 from agentkernel.backends.containers.affinity import set_affinity
 from agentkernel.backends.containers.api import EngineRefused
@@ -82,7 +83,9 @@ async def build(host: Host, spec: SandboxSpec, holdings: Holdings, existing: Con
     failpoint("containers.boot.mounts")
     if existing is None:
         await _create(building)
-    elif not building.facts.local:
+    elif building.facts.local:
+        _shown_files(building)  # what its binds name went with the stop, or with the host's restart
+    else:
         await host.containers.put(holdings.name, _files_of(building.plan))
     failpoint("containers.boot.created")
     container = await _start(building)
@@ -114,14 +117,12 @@ def _decided(host: Host, spec: SandboxSpec, holdings: Holdings) -> Building:
         open_socket=facts.open_socket,
         fingerprint=fingerprint_of(spec),
     )
-    plan = plan_of(spec, naming)
+    plan = plan_of(replace(spec, home_denied=hidden_in_home(spec, host.own_directories)), naming)
     plan = replace(plan, files=(*plan.files, *shown.files))
     if not facts.local and spec.read_only_root:  # git has a variable for the same
         plan = replace(plan, files=tuple(file for file in plan.files if file.path != SSH_DROP_IN))
     if plan.files and not facts.local and spec.read_only_root:
-        raise Unsupported(
-            f"{plan.files[0].path} cannot be shown in a read-only root of an engine elsewhere", hint="leave --read-only-root out"
-        )
+        raise Unsupported(f"{plan.files[0].path} cannot be shown in a read-only root of an engine elsewhere", hint="leave --read-only out")
     return Building(
         host=host,
         holdings=holdings,
@@ -211,10 +212,11 @@ def watch_limits(spec: SandboxSpec, holdings: Holdings, sandbox: GuestSandbox, c
     """Begins to sample what no cgroup enforces; `resumed`: there are files already, which count as they are."""
     if holdings.pidfd < 0:
         return
-    on_disk = spec.storage is StorageKind.DISK
     memory = spec.resources.memory_bytes if "memory" not in holdings.facts.enforced else None
-    places = [place for place in (container.layer, holdings.host.files(holdings.sandbox_id)) if place is not None and place.is_dir()]
-    for number, place in enumerate(places if on_disk else [None]):
+    layer = None if spec.read_only_root else container.layer  # with storage in memory, too: an image has places that everybody may write
+    written = (layer, *container.volumes, holdings.host.files(holdings.sandbox_id))
+    places = [place for place in written if place is not None and place.is_dir()]
+    for number, place in enumerate(places or [None]):
         sampled = SampledLimits(
             memory_bytes=memory if number == 0 else None,
             disk_bytes=spec.resources.disk_bytes if place is not None else None,

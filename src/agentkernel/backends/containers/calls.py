@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from agentkernel.backends._records import is_sandbox_id
 from agentkernel.backends.containers.api import Api, EngineRefused
-from agentkernel.backends.containers.plan import LABEL_OWNER, LABEL_SANDBOX, LABEL_SPEC, Entry
+from agentkernel.backends.containers.plan import LABEL_OWNER, LABEL_SANDBOX, LABEL_SPEC, Entry, container_name
 
 NOT_FOUND, CONFLICT, UNCHANGED = 404, 409, 304
 _REMOVAL_S: Final = 30.0
@@ -32,6 +33,7 @@ class Container:
     pid: int = 0  # of its first process, as the engine's host sees it; 0: it does not run
     started: bool = True  # at least once
     layer: Path | None = None  # the directory of its own layer, where this process can look into it
+    volumes: tuple[Path, ...] = ()  # likewise of the volumes that its image has it write to
     said: str = ""  # why it ended
 
 
@@ -51,10 +53,14 @@ class Containers:
             raise
 
     async def owned(self, owner: str) -> Sequence[str]:
-        """The sandbox ids of all containers with that owner's label, running or not."""
+        """The sandbox ids of all containers with that owner's label, running or not.
+
+        Labels are what whoever uses the engine says, and an image's become its containers': what they say counts only of a container that
+        has a sandbox's name, since paths are made of it.
+        """
         filters = {"label": [f"{LABEL_OWNER}={owner}"]}
         found = await self.api.call("GET", "/containers/json", query={"all": True, "filters": filters})
-        return sorted(filter(None, (str((each.get("Labels") or {}).get(LABEL_SANDBOX, "")) for each in found or ())))
+        return sorted(filter(None, map(_named_sandbox, found or ())))
 
     async def start(self, name: str) -> None:
         """Starts it; one that runs is fine."""
@@ -98,6 +104,13 @@ class Containers:
         await self.api.upload("PUT", f"/containers/{name}/archive", chunks, query={"path": target})
 
 
+def _named_sandbox(listed: dict[str, Any]) -> str:
+    """The sandbox that a container of a list is; empty: none."""
+    sandbox_id = str((listed.get("Labels") or {}).get(LABEL_SANDBOX, ""))
+    names = {str(name).lstrip("/") for name in listed.get("Names") or ()}
+    return sandbox_id if is_sandbox_id(sandbox_id) and container_name(sandbox_id) in names else ""
+
+
 def archive(entries: Sequence[Entry]) -> bytes:
     """A tar archive."""
     made = io.BytesIO()
@@ -125,13 +138,24 @@ def _container(found: dict[str, Any]) -> Container:
         pid=int(state.get("Pid") or 0) if running else 0,
         started=state.get("Status") not in ("created", "configured"),
         layer=_layer(found),
+        volumes=tuple(_volumes(found)),
         said=_end_of(state),
     )
 
 
 def _layer(found: dict[str, Any]) -> Path | None:
     upper = str(((found.get("GraphDriver") or {}).get("Data") or {}).get("UpperDir") or "")
-    return Path(upper) if upper and os.access(upper, os.R_OK | os.X_OK) else None
+    return _looked_into(upper)
+
+
+def _volumes(found: dict[str, Any]) -> Iterator[Path]:
+    for mount in found.get("Mounts") or ():
+        if mount.get("Type") == "volume" and mount.get("RW") and (place := _looked_into(str(mount.get("Source") or ""))) is not None:
+            yield place
+
+
+def _looked_into(directory: str) -> Path | None:
+    return Path(directory) if directory and os.access(directory, os.R_OK | os.X_OK) else None
 
 
 def _end_of(state: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 import re
 import resource
 import socket
@@ -20,7 +21,7 @@ from agentkernel.backends.containers.endpoint import Endpoint
 from agentkernel.backends.containers.image_calls import ImageCalls
 from agentkernel.backends.containers.keeper import EngineImages
 from agentkernel.backends.containers.ledger import Ledger
-from agentkernel.backends.containers.plan import RUN_DIRECTORY, ContainerPlan, Stream, Tmpfs
+from agentkernel.backends.containers.plan import OWN, RUN_DIRECTORY, ContainerPlan, Stream, Tmpfs
 from agentkernel.backends.containers.profile import profile
 from agentkernel.backends.containers.runtimes import default_of_docker, of_docker
 from agentkernel.backends.containers.shown import parents_of
@@ -64,7 +65,9 @@ class DockerDialect:
 
     async def create(self, plan: ContainerPlan, spec: SandboxSpec, facts: EngineFacts, binds: Sequence[EngineBind]) -> None:
         """See `dialect.Dialect`."""
-        await self.api.call("POST", "/containers/create", query={"name": plan.name}, body=body_of(plan, spec, facts, binds))
+        image = await ImageCalls(self.api).inspect(plan.image) or {}  # one that is not there is the engine's to refuse
+        body = body_of(plan, spec, facts, binds, image.get("Config") or {})
+        await self.api.call("POST", "/containers/create", query={"name": plan.name}, body=body)
 
     def mounter(self, facts: EngineFacts) -> tuple[str, ...] | None:
         """Root beside an engine of this host mounts for it."""
@@ -118,10 +121,11 @@ def facts_of(information: Mapping[str, Any], *, is_local: bool) -> EngineFacts:
 def _is_local(endpoint: Endpoint, information: Mapping[str, Any]) -> bool:
     """Whether its containers are processes that we see, and its directories ours: the same kernel, and who listens is no stranger to our
     process ids and mounts. A virtual machine's engine (Docker Desktop) has another kernel; a container that was given the host's socket
-    sees its listener as nobody."""
+    sees its listener as nobody; what passes a far engine on by a socket here, such as `ssh -L`, tells that host's name."""
     if not endpoint.is_socket or not hasattr(os, "pidfd_open") or "Desktop" in str(information.get("OperatingSystem", "")):
         return False
-    if information.get("KernelVersion") != os.uname().release:
+    here = os.uname()
+    if (information.get("KernelVersion"), information.get("Name")) != (here.release, here.nodename):
         return False
     try:
         with endpoint.open(1.0) as connection:
@@ -140,13 +144,15 @@ def _shares_mounts(pid: int) -> bool:
         return False
 
 
-def body_of(plan: ContainerPlan, spec: SandboxSpec, facts: EngineFacts, binds: Sequence[EngineBind]) -> dict[str, Any]:
-    """The body of `POST /containers/create`."""
+def body_of(
+    plan: ContainerPlan, spec: SandboxSpec, facts: EngineFacts, binds: Sequence[EngineBind], image: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The body of `POST /containers/create`; `image`: the image's own configuration, of which nothing is to count."""
     return {
         "Image": plan.image,
         "Entrypoint": list(plan.argv),
         "Cmd": [],
-        "Env": list(plan.environment),
+        "Env": [*plan.environment, *_unset(image or {})],
         "User": "0:0",
         "WorkingDir": "/",
         "Hostname": plan.hostname,
@@ -159,6 +165,7 @@ def body_of(plan: ContainerPlan, spec: SandboxSpec, facts: EngineFacts, binds: S
         "HostConfig": {
             **_limits(plan, facts),
             **_walls(plan, spec, facts),
+            "ReadonlyPaths": [*plan.read_only, *_sealed_volumes(plan, image or {})],
             "Mounts": [*_own_mounts(plan), *(mount for bind in binds for mount in _bind(bind))],
             "Tmpfs": {each.target: _tmpfs_options(each) for each in plan.tmpfs},
             "LogConfig": {"Type": "none", "Config": {}},
@@ -193,7 +200,6 @@ def _walls(plan: ContainerPlan, spec: SandboxSpec, facts: EngineFacts) -> dict[s
         "CapAdd": list(plan.capabilities),
         "SecurityOpt": options,
         "MaskedPaths": list(plan.masked),
-        "ReadonlyPaths": list(plan.read_only),
         "ReadonlyRootfs": plan.read_only_root,
         "IpcMode": "private",
         "NetworkMode": "host" if plan.host_network else "none",
@@ -210,6 +216,24 @@ def _own_mounts(plan: ContainerPlan) -> list[dict[str, Any]]:
     if plan.stream is Stream.SOCKET:
         found.append({"Type": "bind", "Source": plan.run_directory, "Target": RUN_DIRECTORY, "ReadOnly": False})
     return found
+
+
+def _unset(image: Mapping[str, Any]) -> list[str]:
+    """The names of an image's variables, which the engine then gives to nobody: its runtime and what that calls on the host, such as
+    NVIDIA's, would go by them."""
+    found = image.get("Env")
+    names = (str(each).partition("=")[0] for each in found) if isinstance(found, list) else ()
+    return [name for name in dict.fromkeys(names) if name]
+
+
+def _sealed_volumes(plan: ContainerPlan, image: Mapping[str, Any]) -> list[str]:
+    """In a read-only root the volumes that an image declares, which would be writable."""
+    found = image.get("Volumes")
+    if not plan.read_only_root or not isinstance(found, dict):
+        return []
+    used = {OWN, *(each.target for each in plan.tmpfs), *(each.target for each in plan.mounts)}
+    targets = dict.fromkeys(posixpath.normpath(f"/{str(target).lstrip('/')}") for target in found)
+    return [target for target in targets if target not in used]
 
 
 def _bind(bind: EngineBind) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ _ALWAYS = (
 )
 _LIMITS = {Feature.MEMORY_LIMIT: "memory", Feature.PIDS_LIMIT: "pids", Feature.CPU_LIMIT: "cpu"}
 PROBE_DEADLINE_S = 30.0
+LISTENS_INSIDE = "the agent listens inside, on a socket of root's: a workload that is root gets to it"
 
 
 def probe_spec(image: str) -> SandboxSpec:
@@ -39,9 +40,12 @@ def probe_spec(image: str) -> SandboxSpec:
     )
 
 
-def ready(backend: str, facts: EngineFacts, *, mounts: bool, sampled: bool) -> Fingerprint:
-    """The declaration of an engine in which a sandbox ran; `mounts`: with owners exchanged; `sampled`: this host sees its layers."""
+def ready(backend: str, facts: EngineFacts, *, mounts: bool, sampled: bool, inside: bool = False) -> Fingerprint:
+    """The declaration of an engine in which a sandbox ran; `mounts`: with owners exchanged; `sampled`: this host sees its layers;
+    `inside`: its agents listen inside."""
     features = dict.fromkeys(_ALWAYS, _NATIVE)
+    if inside:
+        features[Feature.AGENT_SEPARATION] = Provision(support=Support.EMULATED, reason=LISTENS_INSIDE, remedy="leave --user root out")
     features.update(_roots(backend))
     features.update(_shown(facts, mounts=mounts))
     features.update(_disk(sampled=sampled))

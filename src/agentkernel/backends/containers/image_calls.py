@@ -186,10 +186,10 @@ def pull_error(said: str, reference: str) -> Exception:
     return ImageFailed(f"{reference!r} cannot be pulled: {said}")
 
 
-def loaded_of(line: Mapping[str, Any]) -> str:
-    """The image of a line `Loaded image: NAME` or `Loaded image ID: sha256:...`; empty for another line."""
+def loaded_of(line: Mapping[str, Any]) -> list[str]:
+    """The images of a line `Loaded image: NAME`, `Loaded image ID: sha256:...` or `Loaded image: NAME,NAME`; none of another line."""
     said = str(line.get("stream", ""))
     for words in ("Loaded image ID:", "Loaded image(s):", "Loaded image:"):
         if said.startswith(words):
-            return said.removeprefix(words).strip().partition(",")[0]
-    return ""
+            return [name for each in said.removeprefix(words).split(",") if (name := each.strip())]
+    return []

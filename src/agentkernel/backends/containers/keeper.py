@@ -18,6 +18,7 @@ from agentkernel.backends.containers.archive import tar_of_directory
 from agentkernel.backends.containers.image_calls import (
     ImageCalls,
     Lines,
+    canonical,
     config_of,
     identity,
     loaded_of,
@@ -147,29 +148,36 @@ class EngineImages:
     async def _load(self, path: str, reference: str, report: Report) -> bool:
         """Whether the archive held an image. The names that it brought along are taken from it again: they are its maker's choice."""
         before = await self._calls.named()
-        loaded = ""
+        loaded: list[str] = []
         with contextlib.suppress(EngineRefused):
             async for line in self._calls.load(_chunks(path)):
                 if line.get("error"):
                     break
                 report(ImageProgress(stage=ImageStage.UNPACKING, item=str(line.get("stream", "")).strip()))
-                loaded = loaded_of(line) or loaded
+                loaded += loaded_of(line)
         if loaded:
             await self._rename(loaded, reference, before)
         return bool(loaded)
 
-    async def _rename(self, loaded: str, reference: str, before: Mapping[str, str]) -> None:
-        found = await self._calls.inspect(loaded)
-        if found is None:
+    async def _rename(self, loaded: Sequence[str], reference: str, before: Mapping[str, str]) -> None:
+        """Names the archive's image; only names that the archive brought are touched: others may have changed meanwhile, by their users."""
+        images = {name: identity(found) for name in loaded if (found := await self._calls.inspect(name)) is not None}
+        if not images:
             raise ImageFailed(f"{self._backend} does not have what it says that it loaded")
-        await self._calls.tag(identity(found), reference)
-        for name, image in (await self._calls.named()).items():
-            if name == reference or before.get(name) == image:
+        brought = {canonical(name): image for name, image in images.items() if not name.startswith("sha256:")}
+        chosen = brought.get(reference) or (next(iter(images.values())) if len(set(images.values())) == 1 else "")
+        if chosen:
+            await self._calls.tag(chosen, reference)
+        for name, image in brought.items():
+            if before.get(name) == image or (chosen and name == reference):
                 continue
             if name in before:
                 await self._calls.tag(before[name], name)
             else:
                 await self._calls.remove(name)
+        if not chosen:
+            hint = f"give it the name of one: {', '.join(sorted(brought)[:8])}" if brought else "save one image alone"
+            raise InvalidInput(f"there are {len(images)} images in it, and none of them is {reference}", hint=hint)
 
     async def _import_files(self, chunks: Iterator[bytes], reference: str) -> None:
         try:

@@ -87,7 +87,7 @@ def arrange(spec: SandboxSpec, host: Host, facts: EngineFacts, whose: Whose) -> 
         return Shown(binds=binds, steps=tuple(arranged.steps))
     copies = tuple(mount for mount in mounts if mount.showing is Showing.PRIVATE)
     if copies and spec.read_only_root:
-        raise Unsupported("a private copy cannot be put into a read-only root here", hint="leave --read-only-root out")
+        raise Unsupported("a private copy cannot be put into a read-only root here", hint="leave --read-only out")
     direct = tuple(mount for mount in mounts if mount.showing is Showing.DIRECT)
     if not facts.local:
         return Shown(copies=copies, files=tuple(map(_copied, direct)))

@@ -18,8 +18,11 @@ from agentkernel.policy import inside
 OWN: Final = "/.agentkernel"
 GUEST_DIRECTORY: Final = f"{OWN}/bin"
 GUEST: Final = f"{GUEST_DIRECTORY}/agentkernel-guest"
-RUN_DIRECTORY: Final = f"{OWN}/run"
-INNER_SOCKET: Final = f"{OWN}/agent.sock"  # SESSION
+# Runtimes give a file system in memory the mode of the directory that an image has in its place. No image has one in this place, for it is
+# in such a file system itself.
+CLOSED: Final = f"{OWN}/closed"
+RUN_DIRECTORY: Final = f"{CLOSED}/run"
+INNER_SOCKET: Final = f"{CLOSED}/agent.sock"  # SESSION
 LABEL_SANDBOX, LABEL_OWNER, LABEL_VERSION = "agentkernel.sandbox", "agentkernel.owner", "agentkernel.version"
 LABEL_SPEC: Final = "agentkernel.spec"
 NAME_PREFIX: Final = "agentkernel-"
@@ -199,7 +202,8 @@ def _keeps_in_layer(spec: SandboxSpec) -> bool:
 def _tmpfs(spec: SandboxSpec) -> tuple[Tmpfs, ...]:
     size, sealed = spec.resources.disk_bytes, spec.read_only_root
     shared = [
-        Tmpfs(target=OWN, size_bytes=_OWN_BYTES, mode=0o700),  # a workload that is not root cannot enter it
+        Tmpfs(target=OWN, size_bytes=_OWN_BYTES),
+        Tmpfs(target=CLOSED, size_bytes=_OWN_BYTES, mode=0o700),  # a workload that is not root cannot enter it
         Tmpfs(target="/tmp", size_bytes=size, mode=0o1777),  # noqa: S108 - the sandbox's own
     ]
     if not _keeps_in_layer(spec):

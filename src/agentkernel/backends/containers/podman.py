@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import os
 import platform
@@ -208,8 +209,14 @@ class PodmanImageCalls(ImageCalls):
 
 
 def _is_loopback(registry: str) -> bool:
+    """By its very address: any other name is resolved by somebody, who may say anything."""
     host = registry.rpartition(":")[0] if registry.rpartition(":")[2].isdecimal() else registry
-    return host in ("localhost", "[::1]") or host.startswith("127.")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host[1:-1] if host.startswith("[") and host.endswith("]") else host).is_loopback
+    except ValueError:
+        return False
 
 
 def _section(found: object, name: str) -> dict[str, Any]:

@@ -65,6 +65,7 @@ def _program(plan: ContainerPlan) -> dict[str, Any]:
         "entrypoint": [plan.argv[0]],
         "command": list(plan.argv[1:]),
         "env": dict(each.partition("=")[::2] for each in plan.environment),
+        "unsetenvall": True,  # the image's too
         "httpproxy": False,
         "env_host": False,
         "work_dir": "/",
@@ -94,7 +95,7 @@ def _file_systems(plan: ContainerPlan, binds: Sequence[EngineBind], way: Way) ->
         "volumes": [
             {"Name": plan.guest_volume, "Dest": directory, "Options": ["ro", "nosuid", "nodev"]} for directory in plan.guest_directories
         ],
-        "image_volume_mode": "anonymous",
+        "image_volume_mode": "ignore",  # what an image has there is of its root, like the rest
         "read_only_filesystem": plan.read_only_root,
         "read_write_tmpfs": False,
         "shm_size": plan.shm_bytes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agentkernel.backends.containers.fingerprint import LISTENS_INSIDE
 from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Provision, Support
 
 BACKEND = "apple"
@@ -20,7 +21,6 @@ _ALWAYS = (
     Feature.MEMORY_LIMIT,
     Feature.SECCOMP,
     Feature.USER_SWITCH,
-    Feature.AGENT_SEPARATION,
 )
 _EMULATED = {
     Feature.WORKSPACE_COPY_ON_WRITE: "the directory is copied in when the sandbox starts",
@@ -28,6 +28,7 @@ _EMULATED = {
     Feature.PIDS_LIMIT: "RLIMIT_NPROC of the sandbox's user, which does not hold for root inside",
     Feature.DISK_LIMIT: "each file and each place in memory has the limit, not their sum",
     Feature.DISK_STORAGE: "each file has the limit, not their sum",
+    Feature.AGENT_SEPARATION: LISTENS_INSIDE,
 }
 _REFUSED = {
     Feature.HOST_ROOT: ("the host is no Linux", "give an image with --image"),
