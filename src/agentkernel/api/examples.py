@@ -18,6 +18,7 @@ _AT: Final = 1767225601.5
 _PORT: Final = {"port": 8000, "host_address": "127.0.0.1", "host_port": 18000}
 _RULES: Final = {"default": "public", "allow": ["db.example.com:5432"], "deny": [], "private": []}
 _NOTICE: Final = {"code": "limits-emulated", "message": "backend 'namespaces' only emulates disk-storage here", "hint": ""}
+_SILENT: Final = {"stderr": "", "stdout_truncated": False, "stderr_truncated": False, "timed_out": False}
 _BOX: Final = {
     "id": SANDBOX_ID,
     "name": "box",
@@ -167,8 +168,8 @@ EXAMPLES: Final[dict[str, Example]] = {
         {"commands": [{"command": ["echo", "1"]}, {"command": ["false"]}]},
         {
             "results": [
-                {"output": "1\n", "error": None, "code": "", "hint": "", "exit_code": 0, "stdout": "1\n", "stderr": "", "timed_out": False},
-                {"output": "", "error": None, "code": "", "hint": "", "exit_code": 1, "stdout": "", "stderr": "", "timed_out": False},
+                {"output": "1\n", "error": None, "code": "", "hint": "", "exit_code": 0, "stdout": "1\n", **_SILENT},
+                {"output": "", "error": None, "code": "", "hint": "", "exit_code": 1, "stdout": "", **_SILENT},
             ]
         },
     ),

@@ -53,7 +53,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._partial = True  # the headers of the next request are awaited, or have begun
         self._completed = False  # by the bytes that are being fed, the headers of a request were
         self._in_body = False
-        self._raw_bytes = 0  # of headers that are not complete, as they came
+        self._got_body = False  # by the bytes that are being fed
+        self._raw_bytes = 0  # of headers that are not complete, as they came; or, in a body, of what is none: trailers are headers too
         self._header_bytes = 0  # of those that were parsed
         self._too_large = False
         self._heard_at = 0.0
@@ -80,11 +81,11 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._heard_at = self.loop.time()
-        self._completed = False
+        self._completed = self._got_body = False
         super().data_received(data)
         if self.transport.is_closing() or self.parser is None or self.transport.get_protocol() is not self:
             return
-        if self._partial and not self._completed:
+        if (self._partial or (self._in_body and not self._got_body)) and not self._completed:
             self._raw_bytes += len(data)
             if self._raw_bytes > self.limits.header_bytes:
                 self._refuse(431)
@@ -132,9 +133,16 @@ class GuardedProtocol(HttpToolsProtocol):
             raise ValueError("too many requests before an answer")
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """Some of the body: what comes between its pieces is little."""
+        self._got_body = True
+        self._raw_bytes = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         """The body did as well."""
         self._in_body = False
+        self._raw_bytes = 0
         self._disarm(_Timer.BODY)
         super().on_message_complete()
 

@@ -62,6 +62,8 @@ class BatchItem(Answer):
     exit_code: int | None
     stdout: str = ""
     stderr: str = ""
+    stdout_truncated: bool = False
+    stderr_truncated: bool = False
     timed_out: bool = False
 
 

@@ -27,6 +27,7 @@ _PAGE_BYTES: Final = MAX_PAYLOAD - 1024
 _PAGE_ITEMS: Final = 1000
 _WAIT: Final = "wait_s"
 _KEY: Final = "key"
+_Done = tuple[Caller, str, str]  # who asked, with which token; the operation; the key: nobody is given what another one was answered
 
 
 class Calls:
@@ -34,7 +35,7 @@ class Calls:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._done: OrderedDict[tuple[str, str], asyncio.Task[bytes]] = OrderedDict()
+        self._done: OrderedDict[_Done, asyncio.Task[bytes]] = OrderedDict()
         self._own: Mapping[str, Callable[[Caller, Mapping[str, Any]], Any]] = {"hello": self._hello, "drain": self._drain}
 
     async def answer(self, caller: Caller, payload: bytes) -> bytes:
@@ -54,7 +55,7 @@ class Calls:
         return await asyncio.shield(self._once(caller, operation, said))
 
     def _once(self, caller: Caller, operation: Operation, said: dict[str, Any]) -> asyncio.Task[bytes]:
-        key = (caller.principal, str(said.pop(_KEY, "") or os.urandom(16).hex()))
+        key = (caller, operation.method, str(said.pop(_KEY, "") or os.urandom(16).hex()))
         task = self._done.get(key)
         if task is None:
             task = self._done[key] = asyncio.get_running_loop().create_task(self._answered(caller, operation, said))
@@ -63,7 +64,7 @@ class Calls:
                 self._done.popitem(last=False)
         return task
 
-    def _failed(self, key: tuple[str, str], task: asyncio.Task[bytes]) -> None:
+    def _failed(self, key: _Done, task: asyncio.Task[bytes]) -> None:
         """A call that failed changed nothing, so a repeat may try again; its error, with all that hangs on it, is not kept."""
         if (task.cancelled() or task.exception() is not None) and self._done.get(key) is task:
             del self._done[key]

@@ -26,17 +26,23 @@ router = APIRouter(tags=["run"])
 
 AT_ONCE: Final = 8  # of one batch
 OUTPUT_BYTES: Final = 1 << 20  # of each stream of each command
-_TOLD: Final = ("output", "exit_code", "stdout", "stderr", "timed_out")
+ALL_BYTES: Final = 8 << 20  # of one stream of all commands together: the answer is held whole, and NULs take six times their room in JSON
+_TOLD: Final = ("output", "exit_code", "stdout", "stderr", "stdout_truncated", "stderr_truncated", "timed_out")
 
 
 @router.post("/batch/run", operation_id="batch_run", responses=said(Batch))
 async def batch_run(body: BatchBody, request: Request, door: Asked, parts: Built) -> Response:
     """Runs commands side by side and answers in their order. One that fails, or whose sandbox does, keeps no other from running.
 
-    Of what each prints, the first MiB of each stream is told.
+    Of what each prints, the first MiB of each stream is told; of more than eight commands, an equal share of 8 MiB.
     """
-    wanted, commands = batch_of(body, parts.environment, door.caller, OUTPUT_BYTES)
+    wanted, commands = batch_of(body, parts.environment, door.caller, share(len(body.commands)))
     return await attended(request, _all(door, wanted, commands))
+
+
+def share(count: int) -> int:
+    """How many bytes of each stream are kept, of each of so many commands."""
+    return min(OUTPUT_BYTES, ALL_BYTES // count)
 
 
 async def _all(door: Door, wanted: SandboxRequest, commands: tuple[Command, ...]) -> Response:

@@ -5,6 +5,7 @@ Not the one of images, whose reader is fed by a file and puts sparse files toget
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from typing import Final
 from agentkernel.errors import InvalidInput
 
 BLOCK: Final = 512
-MAX_EXTENSION_BYTES: Final = 1024 * 1024  # a pax header or a GNU long name
+MAX_EXTENSION_BYTES: Final = 1024 * 1024  # of all the headers before one member: pax headers and GNU's long names
 MAX_TRAILER_BYTES: Final = 1024 * 1024  # behind the end of the archive
 PIECE_BYTES: Final = 256 * 1024
 _GZIP: Final = b"\x1f\x8b"
@@ -115,6 +116,7 @@ class Intake:
                     inflater = zlib.decompressobj(_GZIP_WINDOW)  # one more stream behind the first
                 if made := inflater.decompress(data, PIECE_BYTES):
                     yield made
+                    await asyncio.sleep(0)  # little that came may be much: others have their turn
                 data = inflater.unconsumed_tail or inflater.unused_data
         except zlib.error as error:
             raise InvalidInput(f"the archive is damaged: {error}") from None
@@ -125,11 +127,13 @@ class Intake:
 async def members(intake: Intake) -> AsyncGenerator[Member, None]:
     """The members in order. Behind each its consumer takes exactly `size` bytes of data; the padding is passed over here."""
     extended: dict[bytes, bytes] = {}
+    extension_bytes = 0  # since the last member
     while (header := await intake.block()) is not None:
         member, flag = _header(header)
         if flag in (b"x", b"L", b"K", b"g"):
-            if member.size > MAX_EXTENSION_BYTES:
-                raise InvalidInput(f"an extended header of the archive has {member.size} bytes")
+            extension_bytes += BLOCK + member.size
+            if extension_bytes > MAX_EXTENSION_BYTES:
+                raise InvalidInput(f"extended headers of the archive have {extension_bytes} bytes before one member")
             data = await intake.exactly(member.size)
             await intake.skip(-member.size % BLOCK)
             if flag == b"x":
@@ -139,7 +143,7 @@ async def members(intake: Intake) -> AsyncGenerator[Member, None]:
             continue
         if flag not in _KINDS or any(key.startswith(b"GNU.sparse") for key in extended):
             raise InvalidInput(f"{member.name[:80]!r} is of a kind that is not taken up here", hint="make the archive without --sparse")
-        member, extended = _extend(member, extended), {}
+        member, extended, extension_bytes = _extend(member, extended), {}, 0
         padding = -member.size % BLOCK
         if member.kind is Kind.FILE and member.name.endswith(b"/"):  # a directory, as before POSIX
             await intake.skip(member.size)
