@@ -17,9 +17,13 @@ from agentkernel.engine.host import HostEngine
 from agentkernel.errors import Refused
 from agentkernel.model.command import Command
 from agentkernel.model.image import ImageWork, ImageWorkKind
+from agentkernel.model.network import Base, EgressChange
 from agentkernel.model.record import CreateOptions, EventFilter
 from agentkernel.model.request import SandboxRequest
-from agentkernel.model.spec import Bind, RootFilesystem, WorkspaceMode
+from agentkernel.model.rules import parse_rule
+from agentkernel.model.spec import Bind, NetworkMode, RootFilesystem, WorkspaceMode
+from agentkernel.policy.network import Network, network
+from agentkernel.policy.profiles import profile as profile_of
 
 FAR = Caller(principal="ann", scopes=frozenset({"full"}), remote=True, via="ci")
 FAR_HOST = replace(FAR, scopes=frozenset({"full", "host"}))
@@ -32,6 +36,10 @@ OF_THE_HOST: dict[str, dict[str, Any]] = {
     "mount_home": {"mount_home": True},
     "pass_environment": {"pass_environment": True},
 }
+
+
+def _network(request: SandboxRequest) -> Network:
+    return network(request, profile_of(request.profile))
 
 
 @pytest.fixture
@@ -79,6 +87,31 @@ async def test_no_profile_shows_a_remote_caller_what_is_on_the_host(world: World
     absolute = replace(request, argv=(b"cat", str(here / "notes").encode()))
     assert (await engine.grant(FAR, absolute)).spec.workspace.mode is WorkspaceMode.NONE
     assert await engine.aftermath(FAR, near) == ()
+
+
+async def test_no_profile_gives_a_remote_caller_the_network_of_the_host(world: World) -> None:
+    engine = world.engine()
+    request = SandboxRequest(argv=(b"true",), profile="permissive")
+    assert _network(request).mode is NetworkMode.HOST
+    far = _network(confined(RUNNER, request))
+    assert (far.mode, far.rules.base) == (NetworkMode.FILTERED, Base.PUBLIC)
+    assert _network(confined(FAR_HOST, request)).mode is NetworkMode.HOST
+    assert (await engine.grant(FAR, request)).spec.network is not NetworkMode.HOST
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:22", "169.254.169.254", "10.1.0.0/16", "0.0.0.0", "[::1]:80", "fd00:ec2::254"])
+async def test_a_remote_caller_may_not_open_the_networks_of_the_host(world: World, text: str) -> None:
+    engine = world.engine()
+    rule = parse_rule(text)
+    request = SandboxRequest(argv=(b"true",), allow_hosts=(rule,))
+    for caller in (FAR, RUNNER):
+        with pytest.raises(Refused, match="may not open"):
+            confined(caller, request)
+        with pytest.raises(Refused, match="may not open"):
+            await engine.change_network(caller, "box", EgressChange(allow=(rule,)))
+    assert confined(FAR_HOST, request) is request
+    public = replace(request, allow_hosts=(parse_rule("example.com:443"), parse_rule("8.8.8.8"), parse_rule("*.internal")))
+    assert confined(FAR, public).allow_hosts == public.allow_hosts
 
 
 async def test_a_program_given_by_its_path_does_not_show_where_it_lies(world: World) -> None:

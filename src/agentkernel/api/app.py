@@ -9,7 +9,7 @@ from typing import Final
 
 from fastapi import FastAPI
 
-from agentkernel.api.auth import Authority
+from agentkernel.api.auth import LOG, Authority
 from agentkernel.api.doors import Doors
 from agentkernel.api.envelope import HANDLERS
 from agentkernel.api.gate import Gate
@@ -79,10 +79,15 @@ def build(parts: Parts) -> FastAPI:
     async def end_removed() -> None:
         while True:
             await asyncio.sleep(LOOK_S)
-            for caller in authority.ended():
-                running.end(caller)
-                replays.end(caller)
-                await doors.drop(caller)
+            try:
+                removed = authority.ended()
+                for caller in removed:
+                    running.end(caller)
+                    replays.end(caller)
+                for caller in removed:
+                    await doors.drop(caller)
+            except Exception:  # noqa: BLE001 - a watch that has ended would let every token removed later go on
+                LOG.exception("what removed tokens have under way is looked for again")
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

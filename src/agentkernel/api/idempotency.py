@@ -106,7 +106,8 @@ class Replays:
     def _forget(self) -> None:
         """Forgets the oldest answers: those older than ten minutes, and as many as are too many."""
         oldest = self._clock() - KEEP_S
-        ended = sorted((kept.ended_at, key) for key, kept in self._kept.items() if kept.ended_at) if self._is_full(oldest) else []
+        found = [(kept.ended_at, key) for key, kept in self._kept.items() if kept.ended_at] if self._is_full(oldest) else []
+        ended = sorted(found, key=lambda each: each[0])  # callers have no order
         for ended_at, key in ended:
             if ended_at >= oldest and len(self._kept) < self._most and self._bytes <= self._most_bytes:
                 return

@@ -1,4 +1,4 @@
-"""What callers elsewhere may name of this host: nothing, but with scope `host`.
+"""What callers elsewhere may name of this host: nothing, neither its files nor its networks, but with scope `host`.
 
 A request names directories and files of the machine that it was made on. One that came over the network was made on another, and whoever
 made it may be anybody who has a token: it is never to show him this host's files, or to tell which there are.
@@ -6,16 +6,21 @@ made it may be anybody who has a token: it is never to show him this host's file
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
+from agentkernel import policy as late  # what only callers elsewhere need
 from agentkernel.abc import Caller
 from agentkernel.engine.access import HOST
 from agentkernel.engine.hostfiles import without_root
 from agentkernel.errors import Refused
 from agentkernel.model.image import ImageWork, ImageWorkKind
+from agentkernel.model.network import Rule
 from agentkernel.model.request import Grant, SandboxRequest
+from agentkernel.model.rules import parse_rule
 
 _HINT = "write the files into the sandbox instead; a token with the scope host may name files of that machine"
+_REACH_HINT = "a token with the scope host may; names and public addresses need none"
 
 
 def is_elsewhere(caller: Caller) -> bool:
@@ -42,6 +47,7 @@ def confined(caller: Caller, request: SandboxRequest) -> SandboxRequest:
     for what, is_asked in asked.items():
         if is_asked:
             raise Refused(f"a remote caller may not ask for {what} of the host", hint=_HINT)
+    check_reach(caller, request.allow_hosts)
     return replace(
         request,
         argv=_nowhere(request.argv),
@@ -50,7 +56,17 @@ def confined(caller: Caller, request: SandboxRequest) -> SandboxRequest:
         mount_cwd=False,
         mount_home=False,
         pass_environment=False,
+        host_network=False,
     )
+
+
+def check_reach(caller: Caller, rules: Iterable[Rule]) -> None:
+    """Raises Refused for a rule that opens what only this host and its neighbours reach: their services, and a cloud's credentials."""
+    if not is_elsewhere(caller):
+        return
+    for rule in rules:
+        if opened := late.opened_range(parse_rule(str(rule))):
+            raise Refused(f"a remote caller may not open the host's own networks: {opened}", hint=_REACH_HINT)
 
 
 def granted(caller: Caller, grant: Grant) -> Grant:

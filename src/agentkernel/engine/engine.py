@@ -13,7 +13,7 @@ from agentkernel import engine as late  # what only some need
 from agentkernel.abc import Caller, Run, Sandbox, Visit
 from agentkernel.engine import access, audit, listing
 from agentkernel.engine.audit import Subject
-from agentkernel.engine.confine import confined, granted, is_elsewhere
+from agentkernel.engine.confine import check_reach, confined, granted, is_elsewhere
 from agentkernel.engine.core import Core
 from agentkernel.engine.ending import LINGER_S, to_the_end
 from agentkernel.engine.garbage import Garbage
@@ -323,6 +323,7 @@ class Engine:
 
     async def change_network(self, caller: Caller, name: str, change: EgressChange) -> EgressRules:
         """See `abc.Kernel`."""
+        check_reach(caller, change.allow)
         return await self._connections.change_network(caller, name, change)
 
     async def publish(self, caller: Caller, name: str, rule: PortRule) -> PublishedPort:

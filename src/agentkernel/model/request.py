@@ -34,6 +34,7 @@ class SandboxRequest:
     deny_hosts: tuple[Rule, ...] = ()
     only_hosts: bool = False  # [security.domains] allowlist_only
     egress_limits: EgressLimits = USUAL
+    host_network: bool = True  # whether a profile may give the host's own network; false: a filtered one in its place
     transparent_network: bool | None = None  # None: where the backend can
     ports: tuple[PortRule, ...] = ()
     secrets: tuple[Secret, ...] = ()

@@ -7,8 +7,10 @@ ranges are used on real networks).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Final, NamedTuple
+
+from agentkernel.model.network import Rule
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -117,3 +119,11 @@ def within(inner: Network, outer: Network) -> bool:
     if isinstance(inner, IPv4Network):
         return isinstance(outer, IPv4Network) and inner.subnet_of(outer)
     return isinstance(outer, IPv6Network) and inner.subnet_of(outer)
+
+
+def opened_range(rule: Rule) -> str:
+    """What a rule that allows opens beyond the public internet: a range of loopback, private and such addresses, or nothing."""
+    if "/" not in rule.host:
+        return ""  # a name leads to no such address, whatever it is
+    reached = ip_network(rule.host)
+    return next((f"{each.kind} {rule.host}" for each in _RANGES if within(reached, each.network)), "")

@@ -38,7 +38,8 @@ def network(request: SandboxRequest, row: Profile) -> Network:
     """The network that a request gets.
 
     A profile without network gives the named hosts to who names some, and nothing else. HOST is permissive's alone, and only as long as no
-    rule or limit narrows it. The hosts of secrets are named hosts. An empty list of allowed hosts, and nothing beside it, is no network.
+    rule or limit narrows it and the request may have it. The hosts of secrets are named hosts. An empty list of allowed hosts, and nothing
+    beside it, is no network.
 
     Raises InvalidInput for more than `MAX_RULES` rules, or `MAX_CHARACTERS` of them, and for limits that are none.
     """
@@ -51,7 +52,7 @@ def network(request: SandboxRequest, row: Profile) -> Network:
     named_only = request.network is None and not row.network
     if request.network is False or (named_only and not allow):
         return NO_NETWORK
-    if row.reach is Reach.HOST and not (allow or request.deny_hosts or request.only_hosts or limits != USUAL):
+    if row.reach is Reach.HOST and request.host_network and not (allow or request.deny_hosts or request.only_hosts or limits != USUAL):
         return Network(mode=NetworkMode.HOST)
     if not (named_only or request.only_hosts):
         return Network(mode=NetworkMode.FILTERED, rules=EgressRules(base=Base.PUBLIC, allow=allow, deny=request.deny_hosts), limits=limits)
