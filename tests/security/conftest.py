@@ -25,11 +25,17 @@ def limits_missing() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def planted(tmp_path_factory: pytest.TempPathFactory, limits_missing: str) -> Iterator[Planted]:
-    """Everything that the programs could find on the host."""
-    hostile = compile_programs(tmp_path_factory.mktemp("hostile"))
-    if hostile is None:
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled programs."""
+    found = compile_programs(tmp_path_factory.mktemp("hostile"))
+    if found is None:
         pytest.skip("this host has no C compiler for the hostile programs")
+    return found
+
+
+@pytest.fixture(scope="session")
+def planted(hostile: Path, limits_missing: str) -> Iterator[Planted]:
+    """Everything that the programs could find on the host."""
     with adopting_orphans(), plant(hostile) as found:
         yield found
 
