@@ -74,13 +74,19 @@ class Requests:
 
     async def post(self, path: str, body: dict[str, Any]) -> Any:
         """The `data` of the answer; an error of the API is raised."""
-        payload = json.dumps(body).encode()
-        self._writer.write(f"POST {path} HTTP/1.1\r\n{self._head}{len(payload)}\r\n\r\n".encode() + payload)
+        return await self._asked("POST", path, json.dumps(body).encode())
+
+    async def remove(self, name: str) -> None:
+        """Removes a sandbox, running or not."""
+        await self._asked("DELETE", f"/sandboxes/{name}", b"")
+
+    async def _asked(self, method: str, path: str, payload: bytes) -> Any:
+        self._writer.write(f"{method} {path} HTTP/1.1\r\n{self._head}{len(payload)}\r\n\r\n".encode() + payload)
         head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
         length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
         answer = json.loads(await self._reader.readexactly(int(length)))
         if not answer["success"]:
-            raise UnmeasurableError(f"POST {path}: {answer['error']}")
+            raise UnmeasurableError(f"{method} {path}: {answer['error']}")
         return answer["data"]
 
     async def run(self) -> None:
@@ -176,7 +182,7 @@ async def terminals(n: int, cwd: Path) -> list[Figure]:
         await asyncio.gather(*(each.send(json.dumps({"command": ["sh"], "rows": 24, "columns": 80})) for each in opened))
         answers = await asyncio.gather(*(_asked(each, number) for number, each in enumerate(opened)), return_exceptions=True)
         grown = (resident_kib(server.pid) - before) / 1024
-        await requests.post(f"/sandboxes/{pids}/stop", {})
+        await requests.remove(pids)
     right = sum(answer is True for answer in answers)
     wrong = next((f"first failure: {answer!r}" for answer in answers if answer is not True), "")
     return [
@@ -214,6 +220,7 @@ async def streamed(n: int, cwd: Path) -> list[Figure]:
                     if count % (64 * 1024**2) < len(message):
                         highest = {pid: max(highest[pid], resident_kib(pid)) for pid in highest}
             took = time.perf_counter() - start
+        await requests.remove("stream")
     grown = max((highest[pid] - before[pid]) / 1024 for pid in before)
     if count != STREAMED_BYTES:
         raise UnmeasurableError(f"of {STREAMED_BYTES} bytes {count} came")
