@@ -17,6 +17,14 @@ from agentkernel.model.request import SandboxRequest
 _FROM_AFAR: Final = encode_preface(Caller(principal="", remote=True))
 _EXTRA: Final = "remote"
 _INSTEAD: Final = "`agentkernel cp` copies files, -e NAME passes a variable, an image comes from a registry"
+_CALLED: Final = {
+    "mounts": "a mount",
+    "directory": "a directory",
+    "image": "an image that is a file",
+    "mount_cwd": "the working directory",
+    "mount_home": "the home directory",
+    "pass_environment": "the whole environment",
+}
 
 
 def reach(elsewhere: Elsewhere) -> socket.socket:
@@ -54,17 +62,8 @@ def without_surroundings(request: SandboxRequest) -> SandboxRequest:
     Raises:
         Unsupported: it names files of this machine. There the same names would be other files, or nobody's business.
     """
-    named = {
-        "a mount": bool(request.mounts),
-        "a directory": request.directory is not None,
-        "an image that is a file": request.image is not None and request.image.startswith("/"),
-        "the working directory": request.mount_cwd is True,
-        "the home directory": request.mount_home is True,
-        "the whole environment": request.pass_environment is True,
-    }
-    for what, is_named in named.items():
-        if is_named:
-            raise Unsupported(f"{what} of this machine cannot be shown to a sandbox of a daemon elsewhere", hint=_INSTEAD)
+    for named in request.of_its_machine():
+        raise Unsupported(f"{_CALLED[named]} of this machine cannot be shown to a sandbox of a daemon elsewhere", hint=_INSTEAD)
     return replace(request, cwd="/", host_environment={}, mount_cwd=False)
 
 

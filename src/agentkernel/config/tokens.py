@@ -6,7 +6,6 @@ readable by their user alone.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import hmac
 import json
@@ -15,12 +14,13 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
 from agentkernel.config.directories import data_directory
 from agentkernel.config.places import check_authority
+from agentkernel.config.privatefile import exclusive, write_private
 from agentkernel.config.rawfile import read_raw
 from agentkernel.errors import Conflict, InvalidInput, NotFound, UnknownKey
 from agentkernel.model.names import suggest
@@ -121,7 +121,8 @@ class TokenStore:
         with self._locked():
             self._change(without)
             if name == DEFAULT:
-                _remove(self._default_path)
+                with suppress(FileNotFoundError):
+                    os.unlink(self._default_path)
 
     def default(self) -> tuple[str, bool]:
         """The token named `default`, with scope `full`, and whether it was made just now, because there was none that could be shown."""
@@ -130,7 +131,7 @@ class TokenStore:
             if secret:
                 return secret, False
             secret, entry = _made(DEFAULT, frozenset({"full"}))
-            self._write(self._default_path, secret + "\n")
+            write_private(self._default_path, secret + "\n")
             self._change(lambda tokens: [*(token for token in tokens if token.name != DEFAULT), entry])
             return secret, True
 
@@ -162,21 +163,12 @@ class TokenStore:
         said = [
             {"name": token.name, "scopes": sorted(token.scopes), "sha256": token.sha256, "created_at": token.created_at} for token in tokens
         ]
-        self._write(self._path, json.dumps({"format": FORMAT, "tokens": said}, indent=1) + "\n")
-
-    def _write(self, path: str, content: str) -> None:
-        fresh = f"{path}.new"
-        _remove(fresh)  # of a writer that died
-        with _private(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as descriptor:
-            os.write(descriptor, content.encode())
-            os.fsync(descriptor)
-        os.replace(fresh, path)
+        write_private(self._path, json.dumps({"format": FORMAT, "tokens": said}, indent=1) + "\n")
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         os.makedirs(self._directory, mode=0o711, exist_ok=True)  # sandboxes' ids walk through it to their files
-        with _private(f"{self._path}.lock", os.O_RDWR | os.O_CREAT) as descriptor:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with exclusive(self._path):
             yield
 
 
@@ -218,19 +210,3 @@ def _from_json(item: Mapping[str, object]) -> Token:
     if not (isinstance(name, str) and isinstance(digest, str) and re.fullmatch(_DIGEST, digest) and isinstance(created_at, int | float)):
         raise ValueError("a token is a name, scopes, a SHA-256 and a time")
     return Token(name=name, scopes=frozenset(str(scope) for scope in scopes), sha256=digest, created_at=float(created_at))
-
-
-@contextmanager
-def _private(path: str, flags: int) -> Iterator[int]:
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass

@@ -1,17 +1,14 @@
 """The user's list of trusted project files: each by absolute path and digest, so that any change of a file ends its trust."""
 
-# (descriptors and modes)
-
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from agentkernel.config.places import check_authority
+from agentkernel.config.privatefile import exclusive, write_private
 from agentkernel.config.rawfile import read_raw
 from agentkernel.errors import InvalidInput
 
@@ -65,30 +62,8 @@ class TrustStore:
         return known
 
     def _change(self, edit: Callable[[list[TrustedFile]], list[TrustedFile]]) -> None:
-        directory = os.path.dirname(self._path)
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        with self._lock():
+        os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
+        with exclusive(self._path):
             files = sorted(edit(list(self.entries())), key=lambda file: file.path)
-            content = (
-                json.dumps({"format": FORMAT, "files": [{"path": file.path, "digest": file.digest} for file in files]}, indent=1) + "\n"
-            )
-            fresh = f"{self._path}.new"
-            with _open_private(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as descriptor:
-                os.write(descriptor, content.encode())
-                os.fsync(descriptor)
-            os.replace(fresh, self._path)
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        with _open_private(f"{self._path}.lock", os.O_RDWR | os.O_CREAT) as descriptor:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-
-
-@contextmanager
-def _open_private(path: str, flags: int) -> Iterator[int]:
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+            said = [{"path": file.path, "digest": file.digest} for file in files]
+            write_private(self._path, json.dumps({"format": FORMAT, "files": said}, indent=1) + "\n")

@@ -22,6 +22,15 @@ from agentkernel.model.rules import parse_rule
 _HINT = "write the files into the sandbox instead; a token with the scope host may name files of that machine"
 _REACH_HINT = "a token with the scope host may; names and public addresses need none"
 
+_CALLED = {
+    "mounts": "mounts",
+    "directory": "a directory",
+    "image": "an image that is a file",
+    "mount_cwd": "the working directory",
+    "mount_home": "the home directory",
+    "pass_environment": "the environment",
+}
+
 
 def is_elsewhere(caller: Caller) -> bool:
     """Whether nothing of this host's files may be named or told."""
@@ -36,17 +45,8 @@ def confined(caller: Caller, request: SandboxRequest) -> SandboxRequest:
     """
     if not is_elsewhere(caller):
         return request
-    asked = {
-        "mounts": bool(request.mounts),
-        "a directory": request.directory is not None,
-        "an image that is a file": request.image is not None and request.image.startswith("/"),
-        "the working directory": request.mount_cwd is True,
-        "the home directory": request.mount_home is True,
-        "the environment": request.pass_environment is True,
-    }
-    for what, is_asked in asked.items():
-        if is_asked:
-            raise Refused(f"a remote caller may not ask for {what} of the host", hint=_HINT)
+    for asked in request.of_its_machine():
+        raise Refused(f"a remote caller may not ask for {_CALLED[asked]} of the host", hint=_HINT)
     check_reach(caller, request.allow_hosts)
     return replace(
         request,

@@ -55,6 +55,18 @@ class SandboxRequest:
     user: str | None = None  # "root", "user" or "uid[:gid]"
     notices: tuple[Notice, ...] = ()  # what reading the settings brought to light
 
+    def of_its_machine(self) -> tuple[str, ...]:
+        """The fields that ask for files or variables of the machine that it was made on; what is merely told, as `cwd`, is none of them."""
+        asked = {
+            "mounts": bool(self.mounts),
+            "directory": self.directory is not None,
+            "image": self.image is not None and self.image.startswith("/"),
+            "mount_cwd": self.mount_cwd is True,
+            "mount_home": self.mount_home is True,
+            "pass_environment": self.pass_environment is True,
+        }
+        return tuple(field for field, is_asked in asked.items() if is_asked)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
