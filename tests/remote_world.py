@@ -28,6 +28,11 @@ class Server:
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def url(self) -> str:
+        """What a client is told."""
+        return f"http://127.0.0.1:{self.port}"
+
     def start(self) -> None:
         """Starts it; returns when it listens."""
         argv = [sys.executable, "-m", "agentkernel", "serve", "--port", "0", "--json", *self.more]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from parity.fronts import Elsewhere
-from remote_world import serving
+from remote_world import Server, serving
 from unit.cli_harness import SOURCE
 
 
@@ -39,9 +39,21 @@ def home(request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def elsewhere(home: Path) -> Iterator[Elsewhere]:
-    """`agentkernel serve` before the daemon of this home, and its default token."""
+def server(home: Path) -> Iterator[Server]:
+    """`agentkernel serve` before the daemon of this home."""
     pytest.importorskip("uvicorn", reason="needs the extra `api`")
     pytest.importorskip("websockets", reason="needs the extra `remote`")
     with serving(dict(os.environ)) as server:
-        yield Elsewhere(f"http://127.0.0.1:{server.port}", server.token())
+        yield server
+
+
+@pytest.fixture(scope="module")
+def elsewhere(server: Server) -> Elsewhere:
+    """That server, and its default token."""
+    return Elsewhere(server.url, server.token())
+
+
+@pytest.fixture(scope="module")
+def elsewhere_with_host(server: Server) -> Elsewhere:
+    """That server, and a token that may name what is on its host."""
+    return Elsewhere(server.url, server.token("full", "host"))

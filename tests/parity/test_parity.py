@@ -15,6 +15,7 @@ NOT_ELSEWHERE = {  # and why
     "an_archive_is_imported_and_pruned": "an archive of this machine is none of the server's",
     "what_cannot_be_had_is_refused_before_anything_is_done": "a mount of this machine is `unsupported` there, before any policy is asked",
 }
+OF_THE_HOST = {"rules_are_shown_and_changed_while_it_runs", "attempts_go_by_the_rules_and_are_told"}  # they open networks of the host
 PLAYED = [
     (scenario, front) for scenario in SCENARIOS for front in FRONTS if front != "async-remote" or scenario.__name__ not in NOT_ELSEWHERE
 ]
@@ -22,10 +23,11 @@ PLAYED = [
 
 @pytest.mark.parametrize(("scenario", "front"), PLAYED, ids=lambda value: value if isinstance(value, str) else value.__name__)
 async def test_a_scenario(scenario: Scenario, front: str, home: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    elsewhere = request.getfixturevalue("elsewhere") if front == "async-remote" else None
+    there = "elsewhere_with_host" if scenario.__name__ in OF_THE_HOST else "elsewhere"
+    elsewhere = request.getfixturevalue(there) if front == "async-remote" else None
     async with open_front(front, elsewhere) as client:
         await scenario(client, tmp_path)
 
 
 def test_who_is_left_out_is_a_scenario() -> None:
-    assert NOT_ELSEWHERE.keys() <= {scenario.__name__ for scenario in SCENARIOS}
+    assert NOT_ELSEWHERE.keys() | OF_THE_HOST <= {scenario.__name__ for scenario in SCENARIOS}

@@ -22,7 +22,7 @@ async def _until(true: Callable[[], Awaitable[bool]]) -> None:
 
 
 def test_a_client_of_threads_does_there_what_it_does_here(server: Server, token: str, tmp_path: Path) -> None:
-    with Client(url=f"http://127.0.0.1:{server.port}", token=token) as client:
+    with Client(url=server.url, token=token) as client:
         with client.sandbox(environment={"WHERE": "there"}) as block:
             assert block.exec("sh", "-c", "echo $WHERE; pwd; exit 3").exit_code == 3
             assert block.exec("cat", stdin=b"\0\xff" * 100_000).stdout == b"\0\xff" * 100_000
@@ -45,14 +45,14 @@ def test_a_client_of_threads_does_there_what_it_does_here(server: Server, token:
 
 
 async def test_the_environments_host_and_token_count(server: Server, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AGENTKERNEL_HOST", f"http://127.0.0.1:{server.port}")
+    monkeypatch.setenv("AGENTKERNEL_HOST", server.url)
     monkeypatch.setenv("AGENTKERNEL_TOKEN", token)
     async with AsyncClient() as client:
         assert (await client.status()).pid > 0
 
 
 async def test_a_brought_socket_is_a_way_there_too(there: dict[str, str], server: Server, token: str) -> None:
-    async with AsyncClient(url=f"http://127.0.0.1:{server.port}", token=token) as client:
+    async with AsyncClient(url=server.url, token=token) as client:
         pid = (await client.status()).pid
     async with AsyncClient(url=f"unix://{there['AGENTKERNEL_HOME']}/run/daemon.sock") as client:
         assert (await client.status()).pid == pid
@@ -61,7 +61,7 @@ async def test_a_brought_socket_is_a_way_there_too(there: dict[str, str], server
 
 
 async def test_errors_have_the_class_that_their_code_names(server: Server, token: str) -> None:
-    url = f"http://127.0.0.1:{server.port}"
+    url = server.url
     async with AsyncClient(url=url, token=token) as client:
         box = await client.create(name="taken")
         with pytest.raises(Conflict) as taken:
@@ -86,7 +86,7 @@ async def test_errors_have_the_class_that_their_code_names(server: Server, token
     "options", [{"mounts": ["/usr:/mnt:ro"]}, {"directory": "/usr"}, {"image": "/usr"}, {"mount_home": True}, {"pass_environment": True}]
 )
 async def test_files_of_this_machine_are_not_named_there(server: Server, token: str, options: dict[str, object]) -> None:
-    async with AsyncClient(url=f"http://127.0.0.1:{server.port}", token=token) as client:
+    async with AsyncClient(url=server.url, token=token) as client:
         with pytest.raises(Unsupported, match="of this machine cannot be shown"):
             await client.create(**options)  # type: ignore[arg-type]
         assert await client.list() == []
@@ -94,12 +94,12 @@ async def test_files_of_this_machine_are_not_named_there(server: Server, token: 
 
 async def test_what_this_process_has_in_its_environment_stays_here(server: Server, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONLY_HERE", "a secret of this machine")
-    async with AsyncClient(url=f"http://127.0.0.1:{server.port}", token=token) as client, client.sandbox(profile="permissive") as block:
+    async with AsyncClient(url=server.url, token=token) as client, client.sandbox(profile="permissive") as block:
         assert b"ONLY_HERE" not in (await block.exec("env")).stdout
 
 
 async def test_a_sandbox_whose_answer_was_lost_is_made_once(server: Server, token: str, wire: Wire) -> None:
-    async with AsyncClient(url=wire.url, token=token) as client, AsyncClient(url=f"http://127.0.0.1:{server.port}", token=token) as other:
+    async with AsyncClient(url=wire.url, token=token) as client, AsyncClient(url=server.url, token=token) as other:
         assert await client.list() == []
         wire.is_deaf = True
         making = asyncio.create_task(client.create(name="once"))
@@ -119,7 +119,7 @@ async def test_a_sandbox_whose_answer_was_lost_is_made_once(server: Server, toke
 
 
 async def test_a_removal_whose_answer_was_lost_is_done(server: Server, token: str, wire: Wire) -> None:
-    async with AsyncClient(url=wire.url, token=token) as client, AsyncClient(url=f"http://127.0.0.1:{server.port}", token=token) as other:
+    async with AsyncClient(url=wire.url, token=token) as client, AsyncClient(url=server.url, token=token) as other:
         await client.create(name="gone")
         wire.is_deaf = True
         removing = asyncio.create_task(client.remove("gone", force=True))
@@ -134,7 +134,7 @@ async def test_a_removal_whose_answer_was_lost_is_done(server: Server, token: st
 
 
 async def test_a_command_whose_start_was_lost_runs_once_and_is_followed(server: Server, token: str, wire: Wire) -> None:
-    direct = AsyncClient(url=f"http://127.0.0.1:{server.port}", token=token)
+    direct = AsyncClient(url=server.url, token=token)
     async with direct as other, AsyncClient(url=wire.url, token=token) as client, client.sandbox() as block:
         await block.exec("true")
         async with await other.get(block.id) as sibling:
@@ -186,7 +186,7 @@ async def test_a_command_outlives_the_server_that_it_was_started_through(there: 
 
 
 async def test_a_program_that_is_killed_leaves_its_background_commands_alone(server: Server, token: str, there: dict[str, str]) -> None:
-    url = f"http://127.0.0.1:{server.port}"
+    url = server.url
     program = (
         "import sys; from agentkernel import Client\n"
         "box = Client(url=sys.argv[1], token=sys.argv[2]).get('shared')\n"
