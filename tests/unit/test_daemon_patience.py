@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from door_client import DoorClient, World, daemon_in
 
+from agentkernel import errors
 from agentkernel.abc import Caller
 from agentkernel.channel import door
 from agentkernel.channel.frames import FrameType
@@ -17,6 +19,7 @@ from agentkernel.channel.preface import encode_preface
 from agentkernel.model.command import Command
 
 FAR = Caller(principal="ann", remote=True, via="laptop")
+OTHERS = [replace(FAR, via="desk"), replace(FAR, scopes=frozenset({"run-only"})), replace(FAR, remote=False)]  # of the same user
 AT_START = bytes(16)
 WAITING = "echo up; read x; echo $x; exit 6"
 LONG_S, SHORT_S = 60.0, 0.2
@@ -30,10 +33,10 @@ async def world(guest_binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         yield world
 
 
-async def patient(world: World, patience_s: float = LONG_S) -> DoorClient:
+async def patient(world: World, patience_s: float = LONG_S, caller: Caller = FAR) -> DoorClient:
     """A client whose loss is not taken for its end."""
     client = DoorClient(world.path)
-    client.preface = encode_preface(FAR, patience_s)
+    client.preface = encode_preface(caller, patience_s)
     world.clients.append(client)
     return await client.open()
 
@@ -182,3 +185,51 @@ async def test_the_next_daemon_takes_up_what_waited(world: World) -> None:
     await world.host.close()
     await world.begin()
     await goes_on(await patient(world), door.encode_addressed("box", AT_START))
+
+
+@pytest.mark.parametrize("other", OTHERS)
+async def test_what_waits_for_one_token_is_not_had_with_another(world: World, other: Caller) -> None:
+    """Neither asking for it nor repeating its START gives another token power over the command, and its own client finds it as it was."""
+    first = await patient(world)
+    command = Command(argv=(b"sh", b"-c", WAITING.encode()), stdin=True)
+    await first.once(7, command)
+    await first.shows(7, b"up\n")
+    await cut(world, first)
+    stranger = await patient(world, caller=other)
+    await stranger.send(FrameType.RESUME, 7, door.encode_addressed("", AT_START))
+    with pytest.raises(errors.NotFound):
+        await stranger.until(FrameType.RESUMED, 7)
+    await stranger.once(7, command)
+    with pytest.raises(errors.NotFound):
+        await stranger.until(FrameType.STARTED, 7)
+    await goes_on(await patient(world), door.encode_addressed("", AT_START))
+    await none_is_left(world)
+    assert await told(world) == ["exec.started ok", "exec.ended ok"]
+
+
+async def test_a_held_sandbox_is_not_let_go_with_another_token(world: World) -> None:
+    first = await patient(world)
+    await first.once(7, None)
+    box = door.decode_started((await first.until(FrameType.STARTED, 7)).payload)[1]
+    stranger = await patient(world, SHORT_S, OTHERS[0])
+    await stranger.once(7, None)
+    await stranger.send(FrameType.KILL, 7, struct.pack("<I", 2))
+    with pytest.raises(errors.NotFound):
+        await stranger.until(FrameType.EXITED, 7)
+    await stranger.start(8, box, "exit 3")  # which it may: the sandbox is its user's
+    assert (await stranger.exited(8))[0] == 3
+    await cut(world, stranger)
+    await first.start(9, box, "exit 4")
+    assert (await first.exited(9))[0] == 4
+
+
+async def test_who_follows_a_command_with_another_token_does_not_make_the_first_one_s_end_void(world: World) -> None:
+    """Followed by the name of its sandbox it goes on as long as its own client may come back, and no longer."""
+    first = await patient(world, SHORT_S)
+    await first.once(7, Command(argv=(b"sh", b"-c", WAITING.encode()), stdin=True))
+    box = door.decode_started((await first.until(FrameType.STARTED, 7)).payload)[1]
+    other = await patient(world, caller=OTHERS[0])
+    await other.send(FrameType.RESUME, 7, door.encode_addressed(box, AT_START))
+    await other.shows(7, b"up\n")
+    await cut(world, first)
+    await none_is_left(world)

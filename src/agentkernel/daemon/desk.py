@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from agentkernel.abc import Host
-from agentkernel.errors import DaemonUnavailable
+from agentkernel.abc import Caller, Host
+from agentkernel.errors import DaemonUnavailable, NotFound
+
+_Followed = tuple[Caller, int]  # who follows a command, with which token; its exec id
 
 
 class Waiting(Protocol):
@@ -43,8 +45,8 @@ class Desk:
         self._ending = asyncio.Event()
         self._reason = ""
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._claims: dict[tuple[str, int], list[asyncio.Event]] = {}
-        self._waiting: dict[tuple[str, int], list[Waiting]] = {}
+        self._claims: dict[int, tuple[Caller, list[asyncio.Event]]] = {}
+        self._waiting: dict[_Followed, list[Waiting]] = {}
 
     @property
     def reason(self) -> str:
@@ -72,42 +74,52 @@ class Desk:
         if self.is_draining:
             raise DaemonUnavailable("the daemon is ending", hint="connect again")
 
-    def claim(self, principal: str, exec_id: int, let_go: asyncio.Event) -> None:
-        """One more session of a principal's has to do with the sandbox that is made for that command; `let_go` is its own."""
-        self._claims.setdefault((principal, exec_id), []).append(let_go)
+    def claim(self, caller: Caller, exec_id: int, let_go: asyncio.Event) -> None:
+        """One more session of the caller's has to do with the sandbox that is made for that command; `let_go` is its own.
 
-    def claims(self, principal: str, exec_id: int) -> Sequence[asyncio.Event]:
+        Raises NotFound where that is another caller's: two tokens of one user are two callers.
+        """
+        if self.is_of_another(caller, exec_id):
+            raise NotFound(f"the caller has no command {exec_id:016x}", hint="each command has an id of its own")
+        self._claims.setdefault(exec_id, (caller, []))[1].append(let_go)
+
+    def is_of_another(self, caller: Caller, exec_id: int) -> bool:
+        """Whether somebody else has to do with the sandbox of that command."""
+        claim = self._claims.get(exec_id)
+        return claim is not None and claim[0] != caller
+
+    def claims(self, exec_id: int) -> Sequence[asyncio.Event]:
         """What those sessions wait for that only hold the sandbox."""
-        return tuple(self._claims.get((principal, exec_id), ()))
+        return tuple(self._claims[exec_id][1]) if exec_id in self._claims else ()
 
-    def unclaim(self, principal: str, exec_id: int, let_go: asyncio.Event) -> bool:
+    def unclaim(self, exec_id: int, let_go: asyncio.Event) -> bool:
         """That session has ended; whether it was the last one, with which the sandbox goes."""
-        claims = self._claims[principal, exec_id]
+        claims = self._claims[exec_id][1]
         claims.remove(let_go)
         if claims:
             return False
-        del self._claims[principal, exec_id]
+        del self._claims[exec_id]
         return True
 
-    def wait(self, principal: str, exec_id: int, session: Waiting, patience_s: float) -> None:
+    def wait(self, caller: Caller, exec_id: int, session: Waiting, patience_s: float) -> None:
         """A session waits so long for its client to come back."""
-        key = (principal, exec_id)
+        key = (caller, exec_id)
         self._waiting.setdefault(key, []).append(session)
         asyncio.get_running_loop().call_later(patience_s, self._give_up, key, session)
 
-    def take_over(self, principal: str, exec_id: int) -> tuple[bool, bool]:
+    def take_over(self, caller: Caller, exec_id: int) -> tuple[bool, bool]:
         """The client is back, and its new session follows the command: those that waited let go; see `Waiting.told`."""
-        sessions = self._waiting.pop((principal, exec_id), [])
+        sessions = self._waiting.pop((caller, exec_id), [])
         for session in sessions:
             session.leave()
         return any(session.told[0] for session in sessions), any(session.told[1] for session in sessions)
 
     def leave(self) -> None:
         """The daemon goes: those that wait let go, for the next one."""
-        for principal, exec_id in tuple(self._waiting):
-            self.take_over(principal, exec_id)
+        for caller, exec_id in tuple(self._waiting):
+            self.take_over(caller, exec_id)
 
-    def _give_up(self, key: tuple[str, int], session: Waiting) -> None:
+    def _give_up(self, key: _Followed, session: Waiting) -> None:
         sessions = self._waiting.get(key, [])
         if session in sessions:
             sessions.remove(session)

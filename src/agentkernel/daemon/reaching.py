@@ -51,14 +51,18 @@ def name_of(fields: Fields) -> str:
         raise InvalidInput("a sandbox's name is UTF-8") from error
 
 
-async def sandbox_of(host: Host, caller: Caller, fields: Fields, exec_id: int) -> tuple[Sandbox, bool]:
-    """The sandbox that a command which runs already is in, and whether it was made for that command alone.
+async def sandbox_of(host: Host, caller: Caller, fields: Fields, exec_id: int, *, is_anothers: bool = False) -> tuple[Sandbox, bool]:
+    """The sandbox that a command which runs already is in, and whether it was made for that command alone, and goes with the caller.
+
+    One that was made for the command of another caller's is reached by its name only, and never goes with this one.
 
     Raises:
         NotFound: there is none.
         Refused: the caller's scopes allow neither.
     """
     try:
+        if is_anothers:
+            raise NotFound(f"the caller has no command {exec_id:016x}", hint="a sandbox that it may use is reached by its name")
         return await host.ephemeral_of(caller, exec_id), True
     except (NotFound, Refused):  # whose scopes are those of one sandbox has no business with others', but with that one
         if SANDBOX not in fields:

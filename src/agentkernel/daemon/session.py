@@ -107,7 +107,7 @@ class Session:
             if self._desk.is_draining:
                 self.leave()
             else:
-                self._desk.wait(self._client.caller.principal, self._ident, self, patience_s)
+                self._desk.wait(self._client.caller, self._ident, self, patience_s)
             return
         self._forgotten.set()
         if self._relay is not None:
@@ -149,15 +149,15 @@ class Session:
 
     def _claim(self) -> None:
         """Whatever becomes of this session, the sandbox is there as long as another one follows the command."""
+        self._desk.claim(self._client.caller, self._ident, self._killed)
         self._has_claim = True
-        self._desk.claim(self._client.caller.principal, self._ident, self._killed)
 
     def _is_last(self) -> bool:
-        return self._has_claim and self._desk.unclaim(self._client.caller.principal, self._ident, self._killed)
+        return self._has_claim and self._desk.unclaim(self._ident, self._killed)
 
     def _let_all_go(self) -> None:
         """Whoever else holds the same is told of its end too; each visits for itself."""
-        for killed in self._desk.claims(self._client.caller.principal, self._ident) if self._has_claim else (self._killed,):
+        for killed in self._desk.claims(self._ident) if self._has_claim else (self._killed,):
             killed.set()
 
     async def _serve(self, payload: bytes) -> None:
@@ -183,13 +183,13 @@ class Session:
         if opened.start is None:
             failpoint("daemon.hold.made")
             self._client.send(FrameType.STARTED, self._ident, opening(_HELD.pid))
-            self._desk.take_over(caller.principal, self._ident)
+            self._desk.take_over(caller, self._ident)
             await self._hold()
             return
         relay = self._relay = relaying(opened.sandbox).relay(self._ident, opened.start, self._client, opening)
         self._early.replay(relay)
         failpoint("daemon.exec.passed")
-        self._began, self._told = self._desk.take_over(caller.principal, self._ident)
+        self._began, self._told = self._desk.take_over(caller, self._ident)
         if opened.is_audited and not self._began:
             host.started(caller, opened.sandbox, opened.command, self._ident)
             self._began = True
@@ -207,7 +207,8 @@ class Session:
             raise InvalidInput("malformed RESUME")
         stdout, stderr = TWO_OFFSETS.unpack(inner)
         failpoint("daemon.resume.received")
-        sandbox, self._owns = await sandbox_of(self._desk.host, self._client.caller, fields, self._ident)
+        is_anothers = self._desk.is_of_another(self._client.caller, self._ident)
+        sandbox, self._owns = await sandbox_of(self._desk.host, self._client.caller, fields, self._ident, is_anothers=is_anothers)
         if self._owns:
             self._claim()
         try:
@@ -216,7 +217,7 @@ class Session:
             if not self._owns:
                 raise
             self._client.send(FrameType.RESUMED, self._ident, encode_resumed(_HELD))
-            self._desk.take_over(self._client.caller.principal, self._ident)
+            self._desk.take_over(self._client.caller, self._ident)
             await self._hold()
             return
         self._early.replay(relay)
@@ -225,7 +226,7 @@ class Session:
         async def ending(status: ExitStatus) -> tuple[int | None, str]:
             return exit_status(status), "".join(line(*each) for each in why(status, sandbox.spec, None))
 
-        _, self._told = self._desk.take_over(self._client.caller.principal, self._ident)
+        _, self._told = self._desk.take_over(self._client.caller, self._ident)
         is_in_use = relay.is_alone and not relay.is_detached  # else the engine knows of it
         if is_in_use and not self._told:
             self._desk.host.resumed(self._client.caller, sandbox, self._ident)
