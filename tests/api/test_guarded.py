@@ -109,6 +109,32 @@ def test_a_body_does_not_count_as_headers(patient: Address) -> None:
             assert one_answer(connection)[0] == 404
 
 
+def with_body_behind(connection: socket.socket, following: bytes) -> None:
+    """A request whose body, and what follows it, are sent when its headers have been read."""
+    body = b"x" * 100_000
+    told = (f"Content-Length: {len(body)}", "Content-Type: application/json", "Expect: 100-continue")
+    put(connection, request("/run", *told, method="POST"))
+    goes_on = b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert connection.recv(len(goes_on), socket.MSG_WAITALL) == goes_on
+    put(connection, body + following)
+    assert one_answer(connection)[0] == 400
+
+
+def test_the_end_of_a_body_does_not_count_as_the_headers_that_follow_it(patient: Address) -> None:
+    with patient.connected() as connection:
+        with_body_behind(connection, request("/health")[:-10])
+        put(connection, request("/health")[-10:])
+        assert one_answer(connection)[0] == 200
+
+
+def test_headers_behind_a_body_that_never_end_are_refused(patient: Address) -> None:
+    with patient.connected() as connection:
+        with_body_behind(connection, b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: ")
+        put(connection, b"x" * 4097)
+        status, said = parsed(everything(connection))
+    assert (status, said["code"]) == (431, "headers_too_large")
+
+
 def test_what_is_no_http_is_answered_in_the_envelope(patient: Address) -> None:
     with patient.connected() as connection:
         put(connection, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")  # TLS

@@ -52,6 +52,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._timers: dict[_Timer, asyncio.TimerHandle] = {}
         self._partial = True  # the headers of the next request are awaited, or have begun
         self._completed = False  # by the bytes that are being fed, the headers of a request were
+        self._ended = False  # by the bytes that are being fed, a whole request was: what came before its end is none of the next one's
         self._in_body = False
         self._got_body = False  # by the bytes that are being fed
         self._raw_bytes = 0  # of headers that are not complete, as they came; or, in a body, of what is none: trailers are headers too
@@ -81,11 +82,11 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._heard_at = self.loop.time()
-        self._completed = self._got_body = False
+        self._completed = self._got_body = self._ended = False
         super().data_received(data)
         if self.transport.is_closing() or self.parser is None or self.transport.get_protocol() is not self:
             return
-        if (self._partial or (self._in_body and not self._got_body)) and not self._completed:
+        if (self._partial or (self._in_body and not self._got_body)) and not (self._completed or self._ended):
             self._raw_bytes += len(data)
             if self._raw_bytes > self.limits.header_bytes:
                 self._refuse(431)
@@ -141,7 +142,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The body did as well."""
-        self._in_body = False
+        self._in_body, self._ended = False, True
         self._raw_bytes = 0
         self._disarm(_Timer.BODY)
         super().on_message_complete()
