@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -17,15 +16,6 @@ from parity import told
 from agentkernel.errors import AgentKernelError
 
 DEADLINE_S: Final = 60.0
-# Verbs but `run` and `exec` say an error in words and by their exit status: these words belong to these codes.
-_WORDS: Final = {
-    r"^Sandbox name| is no network rule: |^--env: ": "invalid_input",
-    r"^there is no sandbox '": "not_found",
-    r" has a sandbox named '| (is stopped|runs|does not run|is taken|is in use)\b": "conflict",
-    r" in the sandbox: [A-Z][a-z ]+": "file_operation",
-    r" below --min-isolation| has no filtered network| no network": "unsupported",
-    r": no such command in the sandbox$": "command_not_found",
-}
 
 
 class CliClient:
@@ -52,29 +42,28 @@ class CliClient:
             timeout=DEADLINE_S,
         )
 
-    async def said(self, *words: str) -> str:
-        """What a verb prints; raises the error that it says."""
-        done = await self.verb(*words)
+    async def said(self, verb: str, *words: str) -> str:
+        """What a verb prints with `--json`; raises the error that it tells."""
+        done = await self.verb(verb, "--json", *words)
         if done.returncode:
             raise _error(done)
         return done.stdout.decode()
 
-    async def json(self, *words: str) -> Any:
-        return json.loads(await self.said(*words, "--json"))
+    async def json(self, verb: str, *words: str) -> Any:
+        return json.loads(await self.said(verb, *words))
 
-    async def lines(self, *words: str) -> list[Any]:
-        return [json.loads(line) for line in (await self.said(*words, "--json")).splitlines()]
+    async def lines(self, verb: str, *words: str) -> list[Any]:
+        return [json.loads(line) for line in (await self.said(verb, *words)).splitlines()]
 
     async def command(self, words: Sequence[str], argv: Sequence[str], options: Mapping[str, Any]) -> told.Ran:
         """One command that is waited for, by `run` or `exec`."""
         given = options.get("stdin", b"")
         stdin = given.encode() if isinstance(given, str) else given
         done = await self.verb(*words[:1], "--json", *_options(options), *words[1:], *argv, stdin=stdin)
-        if not done.stdout:
-            raise _error(done)
         record = json.loads(done.stdout)
-        error = record.get("error")
-        result = told.ran({**record, "code": error["code"], "error": error["message"]} if error else record)
+        if "error" in record:
+            raise _error(done)
+        result = told.ran(record)
         assert done.returncode == result.exit_code
         return result
 
@@ -123,8 +112,8 @@ class CliSandbox:
         return await self._client.command(("exec", self.id), argv, options)
 
     async def spawn(self, *argv: str, **options: Any) -> CliProcess:
-        done = await self._client.said("exec", "--detach", *_options(options), self.id, *argv)
-        return CliProcess(self._client, self.id, done.strip())
+        done = await self._client.json("exec", "--detach", *_options(options), self.id, *argv)
+        return CliProcess(self._client, self.id, done["exec_id"])
 
     async def processes(self) -> list[SimpleNamespace]:
         return [told.process(each) for each in await self._client.json("ps", "--all", self.id)]
@@ -218,10 +207,9 @@ def _options(options: Mapping[str, Any]) -> list[str]:
 
 
 def _error(done: subprocess.CompletedProcess[bytes]) -> AgentKernelError:
-    """The error that a verb has said."""
-    said = next(line for line in done.stderr.decode().splitlines() if line.startswith("error: ")).removeprefix("error: ")
-    code = next((code for words, code in _WORDS.items() if re.search(words, said)), None)
-    assert code is not None, f"to which code do these words belong: {said}"
-    error = told.error_of(code, said)
-    assert done.returncode == error.exit_status, said
+    """The error that a verb has told: on stdout as JSON, on stderr in words, and by its exit status."""
+    record = json.loads(done.stdout)
+    error = told.error_of(record["error"]["code"], record["error"]["message"])
+    assert done.returncode == record["exit_code"] == error.exit_status, record
+    assert f"error: {record['error']['message']}" in done.stderr.decode()
     return error

@@ -32,7 +32,8 @@ command line and MCP (`tests/parity/common_scenarios.py`). This page is made of 
 `PYTHONPATH=src:tests python3 -m parity.named > docs/parity.md`.
 
 A command that fails is a result on every one of them, and an error has the same code on all: the HTTP API has it as `code`, MCP as `code` in
-the structured content, the client as `code` of the exception, the command line as its exit status (`agentkernel.errors`).
+the structured content, the client as `code` of the exception, the command line with `--json` as `error.code`, and by its exit status
+(`agentkernel.errors`).
 """
 
 

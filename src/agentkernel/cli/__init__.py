@@ -5,11 +5,13 @@ What is imported decides how fast a verb starts, so each verb's module is import
 
 TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than all that a plain `exec` needs
 if TYPE_CHECKING:
+    from agentkernel.cli.failure import report_failure as report_failure
     from agentkernel.cli.rawterminal import RawTerminal as RawTerminal
     from agentkernel.config.elsewhere import elsewhere_of as elsewhere_of
     from agentkernel.config.elsewhere import located as located
 
 _LATE = {
+    "report_failure": "agentkernel.cli.failure",
     "RawTerminal": "agentkernel.cli.rawterminal",
     "elsewhere_of": "agentkernel.config.elsewhere",
     "located": "agentkernel.config.elsewhere",

@@ -11,11 +11,10 @@ from agentkernel.cli.caller import local_caller
 from agentkernel.cli.context import Context
 from agentkernel.cli.output import say
 from agentkernel.cli.place import Place
-from agentkernel.cli.report import Collector, print_error, print_outcome, say_why
+from agentkernel.cli.report import Collector, print_outcome, say_why
 from agentkernel.cli.session import STDIN, Job, Outcome, Sink, run
 from agentkernel.cli.streams import Writer
 from agentkernel.config.invocation import Invocation
-from agentkernel.errors import AgentKernelError
 from agentkernel.model.command import DEFAULT_OUTPUT_LIMIT_BYTES
 from agentkernel.model.network import PublishedPort
 from agentkernel.model.request import Grant
@@ -28,11 +27,7 @@ def execute(wanted: Invocation, place: Place, context: Context, kernel: Kernel) 
     if not wanted.json:
         return _run(wanted, place, context, kernel, Writer()).exit_status
     collector = Collector(DEFAULT_OUTPUT_LIMIT_BYTES)
-    try:
-        outcome = _run(wanted, place, context, kernel, collector)
-    except AgentKernelError as error:
-        print_error(error)
-        raise
+    outcome = _run(wanted, place, context, kernel, collector)
     print_outcome(outcome, collector)
     return outcome.exit_status
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from agentkernel import __version__, assembly
+from agentkernel import cli as late  # what only failures need
 from agentkernel.cli.context import Context
 from agentkernel.cli.output import complete_streams, discard_stream, say
 from agentkernel.cli.verbs import ALIASES, VERBS, dispatch
@@ -37,24 +38,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     complete_streams()
     try:
-        status = _run(arguments)
+        status = _ended(arguments)
     except SystemExit as request:  # argparse, after --help
         status = request.code if isinstance(request.code, int) else 0
-    except AgentKernelError as error:
-        if os.environ.get("AGENTKERNEL_DEBUG") == "1":
-            raise
-        say("error", error.message, error.hint, os.environ)
-        status = error.exit_status
     except KeyboardInterrupt:
         status = EXIT_INTERRUPTED
     except BrokenPipeError:
         status = EXIT_BROKEN_PIPE
+    return _flushed(status)
+
+
+def _ended(arguments: list[str]) -> int:
+    """Runs it; what goes wrong is said on stderr, and where JSON is wanted on stdout too."""
+    try:
+        return _run(arguments)
+    except BrokenPipeError:
+        raise
+    except AgentKernelError as error:
+        if os.environ.get("AGENTKERNEL_DEBUG") == "1":
+            raise
+        failure = error
     except Exception as error:  # the edge of the process: whatever it is, the user gets one line
         if os.environ.get("AGENTKERNEL_DEBUG") == "1":
             raise
-        say("error", _unforeseen(error), "AGENTKERNEL_DEBUG=1 shows where it happened", os.environ)
-        status = EXIT_FAILURE
-    return _flushed(status)
+        failure = AgentKernelError(_unforeseen(error), hint="AGENTKERNEL_DEBUG=1 shows where it happened")
+    say("error", failure.message, failure.hint, os.environ)
+    late.report_failure(arguments, failure)
+    return failure.exit_status
 
 
 def _run(arguments: list[str]) -> int:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 from agentkernel.cli.output import say
 from agentkernel.cli.session import Outcome
-from agentkernel.errors import AgentKernelError
 from agentkernel.model.request import Grant
 from agentkernel.text.outcome import why
 from agentkernel.text.records import decision_record, notice_record, port_record
@@ -68,12 +67,6 @@ def print_outcome(outcome: Outcome, output: Collector) -> None:
     )
     if status is not None:
         record["max_rss_bytes"] = status.max_rss_bytes
-    sys.stdout.write(json.dumps(record) + "\n")
-
-
-def print_error(error: AgentKernelError) -> None:
-    """Prints the JSON object of a run that failed before or beside its command."""
-    record = {"exit_code": error.exit_status, "error": {"code": error.code, "message": error.message, "hint": error.hint}}
     sys.stdout.write(json.dumps(record) + "\n")
 
 

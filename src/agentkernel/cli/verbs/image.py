@@ -12,6 +12,7 @@ from typing import TypeVar
 from agentkernel.abc import Caller, Kernel
 from agentkernel.cli.caller import local_caller
 from agentkernel.cli.context import Context
+from agentkernel.cli.each import Tally
 from agentkernel.cli.output import table
 from agentkernel.cli.progress import Progress
 from agentkernel.cli.show import age, print_json
@@ -182,16 +183,18 @@ def _short(reference: str) -> str:
 
 
 def _remove(args: Namespace, context: Context) -> int:
+    tally = Tally(context, as_json=args.json)
+
     async def remove(kernel: Kernel, caller: Caller) -> None:
         for name in args.arguments:
-            await kernel.image_remove(caller, name, args.backend)
-            if not args.json:
-                sys.stdout.write(f"{name}\n")
+            with tally.attempt(name):
+                await kernel.image_remove(caller, name, args.backend)
+                tally.did(name, name)
+            if tally.is_hopeless:
+                break
 
     _done(context, remove)
-    if args.json:
-        print_json(args.arguments)
-    return 0
+    return tally.finish()
 
 
 def _prune(args: Namespace, context: Context) -> int:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import signal
-import sys
 from argparse import ArgumentParser, Namespace
 
 from agentkernel.cli.context import Context
-from agentkernel.cli.show import print_json
+from agentkernel.cli.each import Tally
 from agentkernel.errors import InvalidInput, UnknownKey
 from agentkernel.model.names import suggest
 from agentkernel.text.records import exec_text, parse_exec
@@ -40,13 +39,14 @@ def main(args: Namespace, context: Context) -> int:
     with context.calls("kill") as calls:
         if args.all:
             wanted = [record.exec_id for record in calls.processes(args.name) if record.running]
+        tally = Tally(context, as_json=args.json)
         for exec_id in wanted:
-            calls.signal(args.name, exec_id, number)
-    if args.json:
-        print_json([exec_text(exec_id) for exec_id in wanted])
-    else:
-        sys.stdout.write("".join(f"{exec_text(exec_id)}\n" for exec_id in wanted))
-    return 0
+            with tally.attempt(exec_text(exec_id)):
+                calls.signal(args.name, exec_id, number)
+                tally.did(exec_text(exec_id), exec_text(exec_id))
+            if tally.is_hopeless:
+                break
+    return tally.finish()
 
 
 def parse_signal(text: str) -> int:

@@ -52,16 +52,16 @@ def main(args: Namespace, context: Context) -> int:
         with context.calls("list", starts=not args.if_running) as calls:
             found = sorted(calls.sandboxes(wanted), key=lambda info: (info.created_at, info.sandbox_id))
     except DaemonUnavailable:
-        if args.if_running:
-            return 0
-        raise
+        if not args.if_running:
+            raise
+        found = []
     if args.json:
         print_json([sandbox_record(info) for info in found])
     elif args.quiet:
         sys.stdout.write("".join(f"{info.name}\n" for info in found))
     elif found:
         sys.stdout.write(_table(found, colourful(sys.stdout.isatty(), context.environment)))
-    else:
+    elif not args.if_running:
         sys.stderr.write("No sandboxes found.\nCreate one with: agentkernel create NAME\n")
     return 0
 

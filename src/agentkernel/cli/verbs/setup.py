@@ -40,6 +40,8 @@ def configure(parser: ArgumentParser) -> None:
 
 def main(args: Namespace, context: Context) -> int:
     """Checks; returns 0 when a sandbox can be made here, or when what was asked for is installed."""
+    if args.what is not None and args.json:
+        raise InvalidInput("--json is for what is here and what is missing", hint="agentkernel setup --json")
     if args.what is not None:
         return _install(agreed=args.yes)
     if args.yes:
