@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.engine_world import ANN, BOB, World
+from unit.engine_world import ANN, BOB, ScriptedSandbox, World
 
 from agentkernel.abc import Caller
 from agentkernel.engine.reconcile import VISIT_S
 from agentkernel.engine.upkeep import RETRY_S
-from agentkernel.errors import LaunchFailed, NotFound, Refused
+from agentkernel.errors import BackendUnavailable, LaunchFailed, NotFound, Refused, StoreFailed
 from agentkernel.model.inspection import ProcessRecord
 from agentkernel.model.record import CreateOptions, EventFilter
 from agentkernel.model.status import Status
@@ -153,6 +154,97 @@ async def test_a_stop_that_fails_is_made_up_for(engine: Any, world: World) -> No
     world.gates.clear()
     await _later(engine, world, RETRY_S)
     assert await _status(engine) is Status.STOPPED
+
+
+class _Flaky:
+    """Makes calls of a store fail: all from the `first` on, until it is mended."""
+
+    def __init__(self, store: Any, first: int) -> None:
+        self._store = store
+        self.calls_left = first
+        self.is_mended = False
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+        if name not in ("get", "find", "update"):
+            return method
+
+        def call(*arguments: Any) -> Any:
+            if not self.is_mended:
+                self.calls_left -= 1
+                if self.calls_left < 0:
+                    raise StoreFailed("the disk is gone")
+            return method(*arguments)
+
+        return call
+
+
+@pytest.mark.parametrize("command_runs", [False, True])
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("first", range(5))
+async def test_whatever_of_the_store_fails_at_the_end_is_made_up_for(
+    engine: Any, world: World, first: int, restarts: bool, command_runs: bool
+) -> None:
+    """By the timer of the same engine or by the next one; and with a command in it, it is never stopped."""
+    sandbox, _ = await engine.arrive(ANN, "one")
+    if command_runs:
+        (machine,) = world.machines.values()
+        machine.commands[COMMAND.exec_id] = COMMAND
+    flaky = engine._core._store = _Flaky(world.store, first)
+    with suppress(StoreFailed):
+        await engine.depart(ANN, sandbox)
+    assert world.store.find("ann", "one").visited or flaky.calls_left >= 0
+    flaky.is_mended = True
+    engine = await _recovered(world) if restarts else engine
+    await _later(engine, world, VISIT_S if restarts else RETRY_S)
+    assert await _status(engine) is (Status.RUNNING if command_runs else Status.STOPPED)
+    found = world.store.find("ann", "one")
+    assert (found.visited, [live.visit_by for live in engine._core.registry]) == (False, [None] * command_runs)
+
+
+@pytest.mark.parametrize("first", range(6))
+async def test_whatever_of_the_store_fails_at_the_beginning_leaves_it_stopped(engine: Any, world: World, first: int) -> None:
+    flaky = engine._core._store = _Flaky(world.store, first)
+    try:
+        sandbox, _ = await engine.arrive(ANN, "one")
+    except StoreFailed:
+        flaky.is_mended = True
+        await _later(engine, world, RETRY_S)
+    else:
+        flaky.is_mended = True
+        assert not await engine.depart(ANN, sandbox)
+    assert await _status(engine) is Status.STOPPED
+
+
+async def test_a_backend_that_does_not_answer_is_asked_again_before_it_is_stopped(
+    engine: Any, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a command runs in it is not known: it is not taken for dead."""
+
+    async def silent(_: ScriptedSandbox) -> None:
+        raise BackendUnavailable("it does not answer", hint="start it")
+
+    sandbox, _ = await engine.arrive(ANN, "one")
+    (machine,) = world.machines.values()
+    machine.commands[COMMAND.exec_id] = COMMAND
+    with monkeypatch.context() as away:
+        away.setattr(ScriptedSandbox, "processes", silent)
+        with pytest.raises(BackendUnavailable):
+            await engine.depart(ANN, sandbox)
+    await _later(engine, world, RETRY_S)
+    assert (await _status(engine), machine.running) == (Status.RUNNING, True)
+
+
+async def test_one_that_is_started_for_good_after_a_failure_is_left_alone(engine: Any, world: World) -> None:
+    sandbox, _ = await engine.arrive(ANN, "one")
+    engine._core._store = _Flaky(world.store, 0)
+    with pytest.raises(StoreFailed):
+        await engine.depart(ANN, sandbox)
+    engine._core._store = world.store
+    await engine.start(ANN, "one")
+    await _later(engine, world, RETRY_S)
+    (live,) = engine._core.registry
+    assert (await _status(engine), live.visit_by) == (Status.RUNNING, None)
 
 
 async def test_visitors_are_use(engine: Any, world: World) -> None:

@@ -15,7 +15,7 @@ from agentkernel.engine.audit import Subject
 from agentkernel.engine.core import Core
 from agentkernel.engine.lifecycle import Lifecycle
 from agentkernel.engine.registry import Live
-from agentkernel.errors import AgentKernelError, NotFound, SandboxLost
+from agentkernel.errors import AgentKernelError, BackendUnavailable, NotFound, SandboxLost
 from agentkernel.failpoints import failpoint
 from agentkernel.model.record import SandboxRecord
 from agentkernel.model.status import Status
@@ -42,8 +42,13 @@ class Visits:
             raise
 
     async def depart(self, caller: Caller, live: Live) -> bool:
-        """One visitor less; whether the sandbox goes on: for others, for commands run in it, or because it ran before."""
+        """One visitor less; whether the sandbox goes on: for others, for commands run in it, or because it ran before.
+
+        Where that cannot be found out or done now, whoever asked is told why, and the timer tries again.
+        """
         live.visits -= 1
+        if live.record.visited and not live.visits:
+            live.visit_by = self._core.clock()  # before anything can fail
         try:
             return await self._core.operations.finish(self._settled(caller, live))
         except NotFound:
@@ -79,8 +84,8 @@ class Visits:
 
         async def act(caller: Caller, record: SandboxRecord) -> SandboxRecord:
             if self._core.live(record) is not live or not record.visited or live.visits:
+                live.visit_by = None  # it is not for this visit to stop it
                 return record
-            live.visit_by = self._core.clock()  # what fails from here on is tried again
             failpoint("engine.visit.left")
             if not await self._is_needed(live):
                 return await self._lifecycle.end_boot(record, caller, "sandbox.stopped")
@@ -92,9 +97,14 @@ class Visits:
         return record.status is Status.RUNNING
 
     async def _is_needed(self, live: Live) -> bool:
-        """Whether a command runs in it, or somebody is connected. What is done with files is for visitors, who have gone."""
+        """Whether a command runs in it, or somebody is connected. What is done with files is for visitors, who have gone.
+
+        Raises BackendUnavailable where only its backend knows, and does not answer.
+        """
         try:
             return live.is_in_use or any(each.running and not each.on_files for each in await live.sandbox.processes())
+        except BackendUnavailable:
+            raise
         except AgentKernelError:
             return False  # it has died
 
