@@ -14,7 +14,7 @@ import base64
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import httpx
 
@@ -24,9 +24,10 @@ from agentkernel.images.answers import Unreachable, body, nothing, offset_of, re
 from agentkernel.images.blobs import BrokenTransfer, Transfer, digest_of
 from agentkernel.images.credentials import Login
 from agentkernel.images.manifest import ACCEPTED, MAX_DOCUMENT_BYTES, Descriptor
+from agentkernel.images.reach import Nearness
 from agentkernel.images.reference import DOCKER_HUB, Reference, is_digest
 from agentkernel.images.source import Document
-from agentkernel.images.transport import is_loopback, open_client
+from agentkernel.images.transport import LIMIT, ByHost, is_loopback, open_client
 
 HUB_HOST = "registry-1.docker.io"
 MAX_REDIRECTS = 5
@@ -55,7 +56,8 @@ class Registry:
     def __init__(self, reference: Reference, login: Login | None, environment: Mapping[str, str], home: str) -> None:
         self._reference = reference
         self._login = login
-        self._client = open_client(environment, home)
+        self._transport = ByHost(environment, home)
+        self._client = open_client(self._transport)
         self._authorization = ""
         self._base: httpx.URL | None = None
 
@@ -137,12 +139,20 @@ class Registry:
         home = _Origin.of(url)
         for _ in range(MAX_REDIRECTS + 1):
             secret = {"Authorization": self._authorization} if self._authorization and _Origin.of(url) == home else {}
-            async with self._sent(self._client.build_request(method, url, headers={**headers, **secret})) as response:
+            async with self._sent(self._request(method, url, headers={**headers, **secret})) as response:
                 if response.status_code not in {301, 302, 303, 307, 308}:
                     yield response
                     return
                 url = self._permitted(_joined(url, response.headers.get("location", "")))
         raise ImageFailed(f"{self._reference.registry} sends its clients in circles")
+
+    def _request(self, method: str, url: httpx.URL, **more: Any) -> httpx.Request:
+        """A request that leads no nearer to this host than the registry is, but to the registry itself, whom the user has named."""
+        limit = Nearness.NOWHERE
+        if self._base is not None and _Origin.of(url) != _Origin.of(self._base):
+            near = self._transport.nearness(self._base)
+            limit = near if near <= Nearness.HERE else Nearness.PRIVATE
+        return self._client.build_request(method, url, extensions={LIMIT: limit}, **more)
 
     @asynccontextmanager
     async def _sent(self, request: httpx.Request) -> AsyncIterator[httpx.Response]:
@@ -156,13 +166,11 @@ class Registry:
             await response.aclose()
 
     def _permitted(self, url: httpx.URL) -> httpx.URL:
-        """Where a registry may send us: by TLS, and to this host itself only if it is on this host too."""
-        here = is_loopback(_host_of(self._reference.registry))
-        is_open = url.scheme in {"https", "http"} and bool(url.host)
-        if not is_open or (not here and (url.scheme == "http" or is_loopback(url.host))):
-            raise ImageFailed(f"{self._reference.registry} sends its clients to {url.scheme}://{url.host[:100]}, where they must not go")
-        if url.scheme == "http" and not is_loopback(url.host):
-            raise ImageFailed(f"{self._reference.registry} sends its clients to {url.host!r} without TLS")
+        """Where a registry may send us: by TLS, or to this host itself if it is there too. What is connected to is judged once more."""
+        is_plain = url.scheme == "http" and is_loopback(_host_of(self._reference.registry)) and is_loopback(url.host)
+        if not url.host or not (url.scheme == "https" or is_plain):
+            shown = f"{url.scheme}://{url.host[:100]}"
+            raise ImageFailed(f"{self._reference.registry} sends its clients to {shown}, where they must not go without TLS")
         return url
 
     async def _address(self) -> httpx.URL:
@@ -175,7 +183,7 @@ class Registry:
 
     async def _speaks_plainly(self, registry: str) -> bool:
         try:
-            async with self._sent(self._client.build_request("GET", f"http://{registry}/v2/")) as response:
+            async with self._sent(self._request("GET", httpx.URL(f"http://{registry}/v2/"))) as response:
                 return response.status_code != 400  # what servers with TLS answer to a request without
         except Unreachable as error:
             if isinstance(error.__cause__, httpx.ConnectError | httpx.TimeoutException):
@@ -199,10 +207,10 @@ class Registry:
         asked = {"service": parameters.get("service", ""), "scope": f"repository:{self._reference.repository}:pull"}
         if self._login is not None and self._login.identity_token:
             form = {"grant_type": "refresh_token", "refresh_token": self._login.identity_token, "client_id": _CLIENT_ID, **asked}
-            request = self._client.build_request("POST", realm, data=form)
+            request = self._request("POST", realm, data=form)
         else:
             headers = {"Authorization": _basic(self._login)} if self._login is not None else {}
-            request = self._client.build_request("GET", realm.copy_merge_params(asked), headers=headers)
+            request = self._request("GET", realm.copy_merge_params(asked), headers=headers)
         async with self._sent(request) as response:
             if response.status_code in {400, 401, 403}:
                 raise _refused(self._reference, self._login, await reason(response))

@@ -11,21 +11,26 @@ import ipaddress
 import os
 import ssl
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import httpx
 
 from agentkernel import __version__
 from agentkernel.errors import ImageFailed, InvalidInput
 from agentkernel.images.hostetc import CERTIFICATE_VARIABLES, certificates
+from agentkernel.images.reach import Nearness, judge, judging, spelled
 
+LIMIT = "agentkernel.limit"
 TIMEOUT = httpx.Timeout(30.0, connect=15.0)  # seconds without a byte
 _CERTIFICATE_DIRECTORIES = ("/etc/docker/certs.d", "/etc/containers/certs.d")
 
+_Key = tuple[str, str]
 
-def open_client(environment: Mapping[str, str], home: str) -> httpx.AsyncClient:
+
+def open_client(transport: ByHost) -> httpx.AsyncClient:
     """A client that follows no redirects and takes nothing from this process's environment."""
     return httpx.AsyncClient(
-        transport=ByHost(environment, home),
+        transport=transport,
         trust_env=False,
         follow_redirects=False,
         timeout=TIMEOUT,
@@ -43,21 +48,38 @@ def is_loopback(host: str) -> bool:
 
 
 class ByHost(httpx.AsyncBaseTransport):
-    """One pool of connections for each host: each may have certificates and a proxy of its own."""
+    """One pool of connections for each host: each may have certificates and a proxy of its own.
+
+    A request's extension `LIMIT` says how near to this host it may lead. Behind a proxy, whose names are the proxy's to look up, only
+    addresses are judged.
+    """
 
     def __init__(self, environment: Mapping[str, str], home: str) -> None:
         self._environment = environment
         self._home = home
         self._proxies = proxies_of(environment)
-        self._pools: dict[tuple[str, str], httpx.AsyncHTTPTransport] = {}
+        self._pools: dict[_Key, httpx.AsyncHTTPTransport] = {}
+        self._near: dict[_Key, Nearness] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends it; raises what httpx raises, and ImageFailed or InvalidInput where it cannot be tried."""
-        key = request.url.scheme, request.url.netloc.decode("ascii", "replace")
+        url, key = request.url, _key(request.url)
+        limit = request.extensions.pop(LIMIT, Nearness.NOWHERE)
+        if limit < Nearness.PRIVATE and self._is_exempt(url):
+            limit = Nearness.PRIVATE  # whoever names it there knows of it
+        found = partial(self._near.__setitem__, key)
+        if address := spelled(url.host):
+            found(judge(url, address, "", limit))
+        if self._proxy(url) is None:
+            request.extensions["trace"] = judging(url, limit, found)
         if key not in self._pools:
-            made = await asyncio.to_thread(self._pool, request.url)  # reading all certificates takes 20 ms
+            made = await asyncio.to_thread(self._pool, url)  # reading all certificates takes 20 ms
             self._pools.setdefault(key, made)
         return await self._pools[key].handle_async_request(request)
+
+    def nearness(self, url: httpx.URL) -> Nearness:
+        """How near the host of that address was found to be."""
+        return self._near.get(_key(url), Nearness.PUBLIC)
 
     async def aclose(self) -> None:
         """Closes all connections."""
@@ -67,14 +89,20 @@ class ByHost(httpx.AsyncBaseTransport):
     def _pool(self, url: httpx.URL) -> httpx.AsyncHTTPTransport:
         place = url.netloc.decode("ascii", "replace")
         context = self._context(place) if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        proxy = self._proxies.get(url.scheme, self._proxies.get("all"))
-        if proxy is None or is_loopback(url.host) or is_exempt(url.host, url.port, self._proxies.get("no", "")):
+        proxy = self._proxy(url)
+        if proxy is None:
             return httpx.AsyncHTTPTransport(verify=context, trust_env=False)
         try:
             return httpx.AsyncHTTPTransport(verify=context, trust_env=False, proxy=httpx.Proxy(proxy))
         except (ValueError, httpx.InvalidURL, ImportError):  # (SOCKS wants another library)
             shown = proxy.rpartition("@")[2]
             raise InvalidInput(f"the proxy {shown!r} cannot be used for registries", hint="name one as http://HOST:PORT") from None
+
+    def _proxy(self, url: httpx.URL) -> str | None:
+        return None if is_loopback(url.host) or self._is_exempt(url) else self._proxies.get(url.scheme, self._proxies.get("all"))
+
+    def _is_exempt(self, url: httpx.URL) -> bool:
+        return is_exempt(url.host, url.port, self._proxies.get("no", ""))
 
     def _context(self, place: str) -> ssl.SSLContext:
         """The certificates of the user's host, and the registry's own."""
@@ -99,6 +127,10 @@ class ByHost(httpx.AsyncBaseTransport):
             directory = f"{base}/{place}"
             if not place.startswith(".") and os.path.isdir(directory):
                 yield directory
+
+
+def _key(url: httpx.URL) -> _Key:
+    return url.scheme, url.netloc.decode("ascii", "replace")
 
 
 def proxies_of(environment: Mapping[str, str]) -> dict[str, str]:
