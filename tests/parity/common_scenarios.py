@@ -86,6 +86,7 @@ async def a_command_has_a_sandbox_of_its_own(client: Any, directory: Path) -> No
     assert (result.text, result.error_text, result.exit_code) == ("grün\na  b'c\n", "failed\n", 3)
     assert (await run(client, "printf", "%s", "$(id) \"x\" 'y'")).text == "$(id) \"x\" 'y'"
     assert (await run(client, "sh", "-c", "kill -9 $$")).exit_code == 137
+    assert (await run(client, "pwd", cwd="/usr/lib")).text == "/usr/lib\n"
     assert await client.list() == []
 
 
@@ -94,6 +95,8 @@ async def a_run_that_cannot_be_says_why(client: Any, directory: Path) -> None:
     for code, argv, options in (
         ("command_not_found", ("no-such-program",), {}),
         ("command_not_executable", ("/etc/passwd",), {}),
+        ("command_not_started", ("true",), {"cwd": "/no/such/directory"}),
+        ("invalid_input", ("true",), {"cwd": "relative"}),
         ("timed_out", ("sh", "-c", "sleep 1000 & sleep 1000"), {"timeout": 0.3}),
     ):
         with fails(code):

@@ -36,6 +36,14 @@ def test_a_run_has_a_request_and_a_command(read: Read, tmp_path: Path) -> None:
     assert (found.command.argv, found.command.timeout_s, found.command.stdin) == ((b"ls", b"-l"), 2.0, True)
 
 
+def test_a_run_may_say_where_in_the_sandbox_the_command_runs(read: Read) -> None:
+    assert read("run", "ls").command.cwd is None
+    assert read("run", "-w", "/srv//x/", "ls", "-w", "y").command.cwd == read("run", "--workdir=/srv/x", "ls").command.cwd == "/srv/x"
+    for wrong in ("srv", "", "/srv/../etc"):
+        with pytest.raises(InvalidInput):
+            read("run", "-w", wrong, "ls")
+
+
 def test_an_exec_has_a_sandbox_and_a_command(read: Read) -> None:
     words = ("-e", "A=1", "-e", "GIVEN", "-w", "/srv//x/", "--user", "5:6", "--timeout", "1m", "-B", "memory")
     found = read("exec", *words, "box", "--", "ls", "--", "-l")

@@ -22,9 +22,10 @@ SWITCHES = {
 }
 VALUED = {
     "run": frozenset(
-        ("-B", "--backend", "-i", "--image", "-e", "--env", "-c", "--config", "--min-isolation", "--storage", "--timeout", "--dir")
+        ("-B", "--backend", "-i", "--image", "-e", "--env", "-c", "--config", "-w", "--workdir", "--storage", "--timeout", "--dir")
     ).union(
         (
+            "--min-isolation",
             "--user",
             "--mount",
             "--name",

@@ -65,7 +65,7 @@ def configure_run(parser: ArgumentParser) -> None:
     parser.usage = "agentkernel run [OPTION...] [--] COMMAND [ARGUMENT...]"
     add_arguments(parser, "run")
     parser.add_argument("-k", "--keep", action="store_true", help="keep the sandbox, as one made by `create`, after the command")
-    _add_terminal(parser)
+    _add_surroundings(parser)
     parser.add_argument("command", nargs=REMAINDER, metavar="COMMAND", help="program and arguments; no shell is involved")
 
 
@@ -73,9 +73,8 @@ def configure_exec(parser: ArgumentParser) -> None:
     """Declares the settings that concern one command, and what only concerns this terminal."""
     parser.usage = "agentkernel exec [OPTION...] NAME [OPTION...] [--] COMMAND [ARGUMENT...]"
     add_arguments(parser, "exec")
-    parser.add_argument("-w", "--workdir", default=None, metavar="DIRECTORY", help="where in the sandbox the command runs")
     parser.add_argument("-d", "--detach", action="store_true", help="leave it running; print its id, for attach, logs and kill")
-    _add_terminal(parser)
+    _add_surroundings(parser)
     parser.add_argument("command", nargs=REMAINDER, metavar="NAME COMMAND", help="the sandbox, then program and arguments")
 
 
@@ -125,7 +124,6 @@ def read_exec(args: Namespace, console: Console) -> Invocation:
         command=replace(
             command,
             environment=command.environment | {os.fsencode(name): os.fsencode(value) for name, value in environment.items()},
-            cwd=None if args.workdir is None else validate_inside_path(args.workdir),
             user=ids_of(given.get("user")),
             detached=args.detach,
             stdin=command.stdin and not args.detach,
@@ -163,7 +161,8 @@ def _without_command(args: Namespace) -> Namespace:
     return Namespace(**{name: value for name, value in vars(args).items() if name != "command"})
 
 
-def _add_terminal(parser: ArgumentParser) -> None:
+def _add_surroundings(parser: ArgumentParser) -> None:
+    parser.add_argument("-w", "--workdir", default=None, metavar="DIRECTORY", help="where in the sandbox the command runs")
     terminal = parser.add_mutually_exclusive_group()
     terminal.add_argument("-t", "--tty", action="store_true", help="a terminal inside (without it: when stdin and stdout are terminals)")
     terminal.add_argument("--no-tty", action="store_true", help="no terminal inside, though stdin and stdout are one")
@@ -179,6 +178,7 @@ def _command(args: Namespace, argv: tuple[bytes, ...], settings: Settings, conso
         environment=_terminal_environment(console.environment) if in_terminal else {},
         terminal=console.size if in_terminal else None,
         stdin=console.has_input,
+        cwd=None if args.workdir is None else validate_inside_path(args.workdir),
         timeout_s=settings.get("timeout") or None,  # 0 is never
     )
 

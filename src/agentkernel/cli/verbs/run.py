@@ -23,6 +23,7 @@ Run one command in a sandbox of its own; the sandbox is gone when the command en
   agentkernel run npm test                              on a private copy of this project
   agentkernel run --profile restrictive python3 job.py  sees job.py, nothing else, no network
   agentkernel run --dir src -- cargo build              another directory at /workspace
+  agentkernel run -w /tmp -- tar x                      where in the sandbox it runs
   agentkernel run -e API_URL=http://x --timeout 30s make check
   make report | agentkernel run -- jq .name > name.txt  works in pipelines
   agentkernel run bash                                  an interactive shell
