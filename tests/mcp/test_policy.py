@@ -115,3 +115,79 @@ async def test_a_sandbox_that_was_made_when_more_was_allowed_is_no_way_to_have_t
         await model("sandbox_stop", name="older")
         assert (await model("sandbox_start", name="older")).error == "refused"
         assert (await model("sandbox_remove", name="older"))["done"] == "removed"
+
+
+async def test_what_an_older_sandbox_sees_of_the_host_is_held_against_the_settings_of_now(behind_daemon: Any, tmp_path: Path) -> None:
+    for name in ("project", "data"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(f"of {name}")
+    options = {
+        "dir": ("--dir", str(tmp_path / "project")),
+        "mounts": ("--mount", f"{tmp_path / 'data'}:/data:ro"),
+        "secrets": ("--secret", "TOKEN@api.example.com"),
+        "security.domains.allow": ("--allow-host", "10.0.0.0/8"),
+        "environment": ("-e", "GIVEN=something"),
+    }
+    every = [word for words in options.values() for word in words]
+    secret = {"TOKEN": "a-value-of-the-operator"}
+    async with behind_daemon.stdio(*every, **secret) as model:
+        await model("sandbox_create", name="older")
+        seen = await model("sandbox_exec", name="older", command="cat /workspace/file /data/file; echo $GIVEN")
+        assert seen["stdout"] == "of projectof datasomething\n"
+    async with behind_daemon.stdio() as model:
+        for tool, more in (
+            ("sandbox_exec", {"command": "cat /data/file"}),
+            ("sandbox_exec_detach", {"command": "true"}),
+            ("sandbox_file_read", {"path": "/data/file"}),
+            ("sandbox_start", {}),
+            ("sandbox_extend_ttl", {}),
+        ):
+            refused = await model(tool, name="older", **more)
+            assert refused.error == "refused" and "more than the operator of this server allows now" in refused.text, tool
+            assert "of data" not in refused.text
+        assert (await model("sandbox_info", name="older"))["status"] == "running"
+    for setting in ("mounts", "secrets"):
+        left = [word for key, words in options.items() if key != setting for word in words]
+        more = ("--allow-host", "api.example.com:443") if setting == "secrets" else ()
+        async with behind_daemon.stdio(*left, *more, **secret) as model:
+            assert f"({setting})" in (await model("sandbox_exec", name="older", command="true")).text
+    async with behind_daemon.stdio(*every, **secret) as model:
+        assert (await model("sandbox_file_read", name="older", path="/data/file"))["content"] == "of data"
+        assert (await model("sandbox_remove", name="older"))["done"] == "removed"
+
+
+async def test_a_sandbox_that_is_shared_is_used_and_not_managed_unless_the_operator_says_so(behind_daemon: Any) -> None:
+    behind_daemon.run("create", "lent", "--start", "--label", "owner=user")
+    manages = (
+        ("sandbox_remove", {}),
+        ("sandbox_stop", {}),
+        ("sandbox_extend_ttl", {"by": 1}),
+        ("sandbox_network", {"deny": ["a.example"]}),
+        ("sandbox_port_unpublish", {"port": 80}),
+    )
+    async with behind_daemon.stdio("--share", "lent") as model:
+        for tool, more in manages:
+            refused = await model(tool, name="lent", **more)
+            assert refused.error == "refused" and "--may manage-shared" in refused.text, tool
+        assert (await model("sandbox_network", name="lent"))["deny"] == []
+        info = await model("sandbox_info", name="lent")
+        assert (info["status"], info["expires_at"]) == ("running", None)
+        assert (await model("sandbox_start", name="lent"))["status"] == "running"
+        await model("sandbox_file_write", name="lent", path="/tmp/x", content="used")
+        assert (await model("sandbox_exec", name="lent", command="cat /tmp/x"))["stdout"] == "used"
+    async with behind_daemon.stdio("--share", "lent", "--may", "manage-shared") as model:
+        for tool, more in reversed(manages):
+            assert not (await model(tool, name="lent", **more)).result.is_error, tool
+        assert (await model("sandbox_info", name="lent")).error == "not_found"
+
+
+async def test_a_model_that_may_allow_hosts_opens_none_of_the_hosts_own_networks(behind_daemon: Any) -> None:
+    async with behind_daemon.stdio("--may", "allow-hosts") as model:
+        await model("sandbox_create", name="net")
+        for host in ("127.0.0.1:22", "10.0.0.0/8", "169.254.169.254", "[::1]:80", "192.168.1.1"):
+            refused = await model("sandbox_network", name="net", allow=["b.example", host])
+            assert refused.error == "refused" and "own networks" in refused.text, host
+        assert (await model("sandbox_network", name="net", allow=["a.example:8443"]))["allow"] == ["a.example:8443"]
+        assert (await model("sandbox_exec", name="net", command="echo fine"))["stdout"] == "fine\n"
+    async with behind_daemon.stdio() as model:
+        assert "(security.domains.allow)" in (await model("sandbox_exec", name="net", command="true")).text

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from agentkernel.config.options import change_of, port_of
+from agentkernel.errors import Refused
 from agentkernel.mcp import shapes
 from agentkernel.mcp.answer import Answer, said
 from agentkernel.mcp.arguments import Named, NetworkArguments, PublishArguments, UnpublishArguments
 from agentkernel.mcp.desk import ALLOW_HOSTS, PUBLISH, Desk, Tell
+from agentkernel.model.network import Rule
+from agentkernel.policy.addresses import opened_range
 
 
 async def network(desk: Desk, arguments: NetworkArguments, tell: Tell) -> Answer:
-    """The rules, after what is asked for was added; to forbid is always allowed."""
+    """The rules, after what is asked for was added; to forbid is always allowed in a sandbox of the model's own."""
     change = change_of(allow=arguments.allow, deny=arguments.deny)
     if arguments.allow:
         desk.require(ALLOW_HOSTS, "let sandboxes talk to more hosts than the setting security.domains.allow has")
-    info = await desk.find(arguments.name)
+        _check_reach(change.allow)
     if arguments.allow or arguments.deny:
+        info = await desk.manageable(arguments.name)
+        if arguments.allow:
+            await desk.usable(arguments.name)
         rules = await desk.kernel.change_network(desk.caller, info.sandbox_id, change)
     else:
+        info = await desk.find(arguments.name)
         rules = await desk.kernel.network(desk.caller, info.sandbox_id)
     shape = shapes.network_of(info.name, rules)
     lines = [f"by default: {shape.default}", *(f"allow {rule}" for rule in shape.allow), *(f"deny {rule}" for rule in shape.deny)]
@@ -41,9 +50,17 @@ async def publish(desk: Desk, arguments: PublishArguments, tell: Tell) -> Answer
 
 async def unpublish(desk: Desk, arguments: UnpublishArguments, tell: Tell) -> Answer:
     """One less; one that is not published is fine."""
-    info = await desk.find(arguments.name)
+    info = await (desk.find(arguments.name) if PUBLISH in desk.operator.grants else desk.manageable(arguments.name))
     await desk.kernel.unpublish(desk.caller, info.sandbox_id, arguments.port)
     return await _published(desk, info.name, info.sandbox_id)
+
+
+def _check_reach(rules: Iterable[Rule]) -> None:
+    """Raises Refused for a rule that opens what only this host and its neighbours reach: their services, and a cloud's credentials."""
+    for rule in rules:
+        if opened := opened_range(rule):
+            hint = "names and public addresses can be allowed; the operator can set the others as security.domains.allow"
+            raise Refused(f"a model may not open the host's own networks: {opened}", hint=hint)
 
 
 async def _published(desk: Desk, name: str, sandbox_id: str) -> Answer:

@@ -11,7 +11,8 @@ from typing import Final
 from agentkernel.abc import Caller, Kernel, Sandbox
 from agentkernel.config.load import Settings
 from agentkernel.errors import AgentKernelError, NotFound, Refused
-from agentkernel.mcp.wishes import check_made, requested, tightened
+from agentkernel.mcp.made import check_made
+from agentkernel.mcp.wishes import requested, tightened
 from agentkernel.model.names import is_sandbox_id, validate_name
 from agentkernel.model.record import CreateOptions, Labels, SandboxFilter, SandboxInfo
 from agentkernel.model.request import SandboxRequest
@@ -19,10 +20,7 @@ from agentkernel.model.request import SandboxRequest
 MADE_BY: Final = ("agentkernel.made-by", "mcp")  # the label of every sandbox that is made here
 PUBLISH: Final = "publish"
 ALLOW_HOSTS: Final = "allow-hosts"
-GRANTS: Final[Mapping[str, str]] = {
-    PUBLISH: "publish ports of its sandboxes on this host's loopback",
-    ALLOW_HOSTS: "let its sandboxes talk to more hosts, while they run",
-}
+MANAGE_SHARED: Final = "manage-shared"
 _PAGE: Final = 100
 
 Tell = Callable[[str], Awaitable[None]]  # progress: one line
@@ -31,7 +29,7 @@ Tell = Callable[[str], Awaitable[None]]  # progress: one line
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operator:
     """What the one who started the server has decided. `shared`: names or ids of sandboxes that the model uses though they were not made
-    here. `grants`: what it may do beyond running things, of `GRANTS`."""
+    here. `grants`: what it may do beyond running things: PUBLISH, ALLOW_HOSTS, MANAGE_SHARED."""
 
     settings: Settings
     environment: Mapping[str, str]
@@ -79,7 +77,16 @@ class Desk:
         """One in which something may be done; raises what `find` raises, and Refused when it has more than the operator allows by now."""
         info = await self.find(name)
         if not self._shared(info):
-            check_made(self.operator.settings, info)
+            spec = await self.kernel.spec(self.caller, info.sandbox_id)
+            may_allow_hosts = ALLOW_HOSTS in self.operator.grants
+            check_made(self.operator.settings, self.request({}), info, spec, may_allow_hosts=may_allow_hosts)
+        return info
+
+    async def manageable(self, name: str) -> SandboxInfo:
+        """One whose life and network are the model's to decide on; raises what `find` raises, and Refused for one that it was only lent."""
+        info = await self.find(name)
+        if MADE_BY not in info.labels:
+            self.require(MANAGE_SHARED, f"do this with the sandbox {name!r}, which you were lent: run commands in it and use its files")
         return info
 
     async def all(self) -> list[SandboxInfo]:

@@ -48,14 +48,14 @@ async def start(desk: Desk, arguments: Named, tell: Tell) -> Answer:
 
 async def stop(desk: Desk, arguments: Named, tell: Tell) -> Answer:
     """Its files are kept."""
-    found = await desk.find(arguments.name)
+    found = await desk.manageable(arguments.name)
     info = await desk.kernel.stop(desk.caller, found.sandbox_id)
     return said(sandbox_of(info), f"Sandbox {info.name!r} is stopped; its files are kept.")
 
 
 async def remove(desk: Desk, arguments: Named, tell: Tell) -> Answer:
     """With its files, running or not."""
-    found = await desk.find(arguments.name)
+    found = await desk.manageable(arguments.name)
     await desk.kernel.remove(desk.caller, found.sandbox_id, force=True)
     desk.temporary.discard(found.sandbox_id)
     return said(Done(name=found.name, done="removed"), f"Sandbox {found.name!r} was removed.")
@@ -77,7 +77,8 @@ async def listed(desk: Desk, arguments: NoArguments, tell: Tell) -> Answer:
 async def extend_ttl(desk: Desk, arguments: ExtendArguments, tell: Tell) -> Answer:
     """From now on."""
     ttl_s = seconds("by", arguments.by)
-    found = await desk.find(arguments.name)
+    await desk.manageable(arguments.name)
+    found = await desk.usable(arguments.name)
     info = await desk.kernel.extend(desk.caller, found.sandbox_id, ttl_s)
     lives = f"for {ttl_s:g} seconds more" if ttl_s else "until it is removed"
     return said(sandbox_of(info), f"Sandbox {info.name!r} lives {lives}.")

@@ -74,9 +74,11 @@ def _read(model: type[BaseModel], given: dict[str, Any]) -> BaseModel:
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(str(part)[:100] for part in first["loc"][:1])
-        raise InvalidInput(f"{place}: {first['msg']}", hint="the tool's input schema says what it takes") from None
+        names_nothing = first["type"] == "literal_error" and isinstance(first["input"], str)  # as any other name that does not exist
+        kind = UnknownKey if names_nothing else InvalidInput
+        raise kind(f"{place}: {first['msg']}", hint="the tool's input schema says what it takes") from None
 
 
 def _teller(context: Context) -> Tell:

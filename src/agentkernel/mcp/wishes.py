@@ -11,12 +11,10 @@ from agentkernel.config.load import Layer, OriginKind, Settings
 from agentkernel.config.request import request_from_settings
 from agentkernel.config.setting import Setting
 from agentkernel.config.table import BY_KEY
-from agentkernel.config.tighten import PROFILES, unset
+from agentkernel.config.tighten import unset
 from agentkernel.config.values import Read, read_mebibytes
 from agentkernel.errors import InvalidInput, Refused
-from agentkernel.model.record import SandboxInfo
 from agentkernel.model.request import SandboxRequest
-from agentkernel.model.spec import NetworkMode
 
 # The arguments of tools that are settings. All others (mounts, directory, secrets, ports, user, backend, ...) are the operator's.
 KEYS: Final[Mapping[str, str]] = {
@@ -64,22 +62,6 @@ def requested(settings: Settings, environment: Mapping[str, str]) -> SandboxRequ
     request = request_from_settings(settings, argv=(), cwd="/", environment=environment)
     writable = request.directory is not None and settings.get("security.mount_cwd") is True
     return replace(request, cwd=NOWHERE, name=None, mount_cwd=writable)
-
-
-def check_made(operator: Settings, info: SandboxInfo) -> None:
-    """Raises Refused for a sandbox that was made while the operator allowed more than now: its name must not be a way to have that."""
-    profile = operator.get("security.profile")
-    network = operator.get("security.network")
-    has_network = bool(unset(profile, "security.network") if network is None else network)
-    looser = {
-        "security.profile": PROFILES.index(info.profile) > PROFILES.index(profile),
-        "security.network": info.network is not NetworkMode.NONE and not has_network,
-        "isolation.minimum": info.isolation < operator.get("isolation.minimum"),
-    }
-    for key in looser:
-        if looser[key]:
-            message = f"sandbox {info.name!r} was made when the operator of this server allowed more"
-            raise Refused(message, hint=f"make another one; or the operator can change the setting {key}, or --share {info.name}")
 
 
 def _read(name: str, setting: Setting, wish: object) -> object:

@@ -25,7 +25,8 @@ give (a tighter profile, no network, smaller limits), never for more; it sees no
 
   agentkernel mcp                                          for a client that starts it and talks to it on stdin and stdout
   agentkernel mcp --dir . --profile restrictive            with a private copy of this directory at /workspace
-  agentkernel mcp --share dev --may publish                it may use your sandbox `dev`, and publish ports on this host's loopback
+  agentkernel mcp --share dev                              it may use your sandbox `dev`; with --may manage-shared stop and remove it
+  agentkernel mcp --may publish                            it may publish ports of its sandboxes on this host's loopback
   agentkernel mcp --http                                   at http://127.0.0.1:18889/mcp, with the token of `agentkernel config token`
 
 In a client's configuration: {"mcpServers": {"agentkernel": {"command": "agentkernel", "args": ["mcp"]}}}. See docs/mcp.md.
@@ -50,8 +51,9 @@ def configure(parser: ArgumentParser) -> None:
         "--may",
         action="append",
         default=[],
-        choices=("publish", "allow-hosts"),
-        help="let the model publish ports on this host's loopback, or let its sandboxes talk to more hosts (repeatable)",
+        choices=("publish", "allow-hosts", "manage-shared"),
+        help="let the model publish ports on this host's loopback, let its sandboxes talk to more hosts, or stop, remove and change those "
+        "that are shared with it (repeatable)",
     )
     add_options(parser, [each for each in SETTINGS if each.verbs & MAKES_SANDBOX and each.key not in _NOT_HERE])
 
