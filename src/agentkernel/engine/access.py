@@ -43,6 +43,11 @@ def require(caller: Caller, operation: str, record: SandboxRecord | None = None)
         raise Refused(f"{who} may not do this: {operation}", hint=f"its scopes: {scopes}")
 
 
+def may(caller: Caller, operation: str, record: SandboxRecord) -> bool:
+    """Whether `require` would return."""
+    return sees(caller, record) and any(_allows(scope, operation, record) for scope in caller.scopes)
+
+
 def sees(caller: Caller, record: SandboxRecord) -> bool:
     """Whether the sandbox exists for the caller."""
     return "admin" in caller.scopes or record.owner == caller.principal

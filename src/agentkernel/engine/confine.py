@@ -11,13 +11,14 @@ from dataclasses import replace
 
 from agentkernel import policy as late  # what only callers elsewhere need
 from agentkernel.abc import Caller
-from agentkernel.engine.access import HOST
-from agentkernel.engine.hostfiles import without_root
+from agentkernel.engine.access import HOST, may
 from agentkernel.errors import Refused
 from agentkernel.model.image import ImageWork, ImageWorkKind
 from agentkernel.model.network import Rule
+from agentkernel.model.record import Event, SandboxRecord
 from agentkernel.model.request import Grant, SandboxRequest
 from agentkernel.model.rules import parse_rule
+from agentkernel.model.spec import RootFilesystem, SandboxSpec
 
 _HINT = "write the files into the sandbox instead; a token with the scope host may name files of that machine"
 _REACH_HINT = "a token with the scope host may; names and public addresses need none"
@@ -70,8 +71,48 @@ def check_reach(caller: Caller, rules: Iterable[Rule]) -> None:
 
 
 def granted(caller: Caller, grant: Grant) -> Grant:
-    """The grant as the caller may see it: without what of this host its root is made of."""
-    return replace(grant, spec=without_root(grant.spec)) if is_elsewhere(caller) else grant
+    """The grant as the caller may see it: without what of this host it is made of."""
+    return replace(grant, spec=_without_places(grant.spec)) if is_elsewhere(caller) else grant
+
+
+def shown(caller: Caller, record: SandboxRecord, spec: SandboxSpec) -> SandboxSpec:
+    """The spec of a sandbox, whoever made it, as the caller may see it.
+
+    Elsewhere it says what is there inside, and not where that lies on this host. Variables, which may be secrets, are for those who may
+    run commands with them.
+    """
+    spec = spec if may(caller, "open", record) else replace(spec, environment=())
+    return _without_places(spec) if is_elsewhere(caller) else replace(spec, root=replace(spec.root, binds=(), files=(), symlinks=()))
+
+
+def heard(caller: Caller, event: Event) -> Event:
+    """An event as the caller may hear of it: of an image that is a file elsewhere its name alone."""
+    if not is_elsewhere(caller):
+        return event
+    details = ((key, text.rpartition("/")[2] if key == "image" and text.startswith("/") else text) for key, text in event.details)
+    return replace(event, details=tuple(details))
+
+
+def _without_places(spec: SandboxSpec) -> SandboxSpec:
+    """Without directories and files of this host; that a home of its is shown can still be told."""
+    root = spec.root
+    kept = RootFilesystem(
+        kind=root.kind,
+        reference=root.reference,
+        digest=root.digest,
+        entrypoint=root.entrypoint,
+        command=root.command,
+        working_directory=root.working_directory,
+        label=root.label,
+    )
+    return replace(
+        spec,
+        root=kept,
+        workspace=replace(spec.workspace, source="", files=(), protected=()),
+        mounts=tuple(replace(bind, source="") for bind in spec.mounts),
+        home_source=spec.user.home if spec.home_source else "",
+        trust="",
+    )
 
 
 def _nowhere(argv: tuple[bytes, ...]) -> tuple[bytes, ...]:

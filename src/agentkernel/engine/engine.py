@@ -13,7 +13,7 @@ from agentkernel import engine as late  # what only some need
 from agentkernel.abc import Caller, Run, Sandbox, Visit
 from agentkernel.engine import access, audit, listing
 from agentkernel.engine.audit import Subject
-from agentkernel.engine.confine import check_reach, confined, granted, is_elsewhere
+from agentkernel.engine.confine import check_reach, confined, granted, is_elsewhere, shown
 from agentkernel.engine.core import Core
 from agentkernel.engine.ending import LINGER_S, to_the_end
 from agentkernel.engine.garbage import Garbage
@@ -241,7 +241,7 @@ class Engine:
         live = self._core.live(record)
         spec = record.spec if live is None else live.sandbox.spec
         spec = replace(spec, egress=record.spec.egress, egress_limits=record.spec.egress_limits, ports=record.spec.ports)
-        return replace(spec, name=record.name, root=replace(spec.root, binds=(), files=(), symlinks=()))
+        return shown(caller, record, replace(spec, name=record.name))
 
     async def open(self, caller: Caller, name: str) -> Sandbox:
         """See `abc.Kernel`. Waits while somebody starts or stops it."""

@@ -10,6 +10,7 @@ from functools import cache
 from agentkernel import __version__
 from agentkernel.abc import Caller
 from agentkernel.engine.access import narrows
+from agentkernel.engine.confine import heard
 from agentkernel.engine.core import Core
 from agentkernel.errors import InvalidInput
 from agentkernel.model.record import Event, EventFilter, KernelStatus, SandboxFilter, SandboxInfo, SandboxRecord
@@ -65,7 +66,7 @@ async def events(core: Core, caller: Caller, wanted: EventFilter, *, follow: boo
             wanted, follow=follow, concerns=lambda event: event.sandbox in only or event.sandbox_id in only, page=MAX_PAGE
         )
     async for event in found:
-        yield event
+        yield heard(caller, event)
 
 
 def status(core: Core) -> KernelStatus:
