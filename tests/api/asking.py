@@ -64,8 +64,8 @@ class Said:
 
 def parts_with(doors: Any, **more: Any) -> Parts:
     """Parts that listen at loopback names."""
-    given: dict[str, Any] = {"hosts": frozenset({"localhost", "127.0.0.1", "::1"}), "limits": Limits(), **more}
-    return Parts(doors=doors, caller=ME, version="1.2.3", environment={}, **given)
+    given: dict[str, Any] = {"hosts": frozenset({"localhost", "127.0.0.1", "::1"}), "limits": Limits(), "environment": {}, **more}
+    return Parts(doors=doors, caller=ME, version="1.2.3", **given)
 
 
 def every_route() -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import pytest
@@ -136,6 +137,8 @@ async def test_a_failure_of_our_own_is_an_envelope_that_says_nothing_of_it(caplo
     assert (said.status, said.code) == (500, "error")
     assert b"inside" not in said.body
     assert "the inside of it" in caplog.text
+    found = re.search(r"\(fault ([0-9a-f]{8})\)", said.body.decode())
+    assert found is not None and f"fault {found[1]}: POST /echo failed" in caplog.text
     assert (await ask(app, "POST", "/echo", [HOST])).status == 500  # and what was counted was counted off
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import cast
 
@@ -71,6 +72,14 @@ async def test_a_key_opens_nothing_to_who_may_not_ask(calls: Calls) -> None:
     await calls.answer(FIRST, unpublish())
     with pytest.raises(Refused):
         await calls.answer(replace(FIRST, scopes=frozenset({"read-only"})), unpublish())
+
+
+def test_what_breaks_in_the_daemon_is_told_to_its_log_alone() -> None:
+    lines: list[str] = []
+    error = Desk(cast("Host", Counting()), lines.append).fault("CALL", OSError(2, "no such file", "/home/ann/.secret"))
+    found = re.search(r"\(fault ([0-9a-f]{8})\)", error.message)
+    assert found is not None and "/home" not in error.message + error.hint
+    assert len(lines) == 1 and lines[0].startswith(f"fault {found[1]}: CALL failed: FileNotFoundError") and "/home/ann/.secret" in lines[0]
 
 
 async def test_a_key_of_one_operation_answers_no_other(calls: Calls, host: Counting) -> None:

@@ -12,11 +12,12 @@ from unit.engine_world import ANN, HOST_ROOT, World
 
 from agentkernel.abc import Caller
 from agentkernel.engine import access
-from agentkernel.engine.confine import check_image_work, confined
+from agentkernel.engine.confine import check_image_work, confined, told
 from agentkernel.engine.host import HostEngine
 from agentkernel.errors import Refused
 from agentkernel.model.command import Command
 from agentkernel.model.image import ImageWork, ImageWorkKind
+from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Provision, Support
 from agentkernel.model.network import Base, EgressChange
 from agentkernel.model.record import CreateOptions, EventFilter
 from agentkernel.model.request import SandboxRequest
@@ -167,3 +168,31 @@ async def test_the_trail_tells_by_which_token_something_was_done_or_refused(worl
         ("sandbox.stopped", "ok", None),
         ("sandbox.removed", "ok", "ci"),
     ]
+
+
+async def test_callers_elsewhere_are_told_what_a_backend_can_do_and_nothing_of_the_host(world: World) -> None:
+    engine = world.engine()
+    near = {found.backend: found for found in await engine.fingerprints(ANN)}
+    assert list(await engine.fingerprints(FAR_HOST)) == list(near.values())
+    for caller in (FAR, RUNNER):
+        for found in await engine.fingerprints(caller):
+            own = near[found.backend]
+            assert (found.ready, found.level, found.runtimes) == (own.ready, own.level, own.runtimes)
+            assert [(each, own.support(each)) for each in own.features] == [(each, found.support(each)) for each in found.features]
+            assert not (found.reason or found.remedy or found.details)
+            assert not any(each.reason or each.remedy for each in found.features.values())
+
+
+def test_what_a_probe_found_is_of_the_host() -> None:
+    provision = Provision(support=Support.EMULATED, reason="/sys/fs/cgroup cannot be written", remedy="delegate /sys/fs/cgroup")
+    found = Fingerprint(
+        backend="namespaces",
+        ready=True,
+        level=IsolationLevel.CONTAINER,
+        reason="/usr/bin/newuidmap",
+        features={Feature.MEMORY_LIMIT: provision},
+        details={"kernel": "6.1"},
+    )
+    assert told(ANN, found) is found
+    assert told(FAR_HOST, found) is found
+    assert "/" not in str(told(RUNNER, found)) and "6.1" not in str(told(RUNNER, found))

@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -20,10 +22,10 @@ from starlette.websockets import WebSocket, WebSocketState
 from agentkernel.api.status import INTERNAL, MethodNotAllowed, headers_of, status_of
 from agentkernel.errors import AgentKernelError, InvalidInput, NotFound
 
+LOG: Final = logging.getLogger("agentkernel.api")
 JSON = "application/json"
 CLOSE_POLICY = 1008  # RFC 6455, 7.4.1
 CLOSE_INTERNAL = 1011
-FAILURE: Final = AgentKernelError("agentkernel itself failed", hint="the server's log says where")  # which the answer does not say
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 _REASON_BYTES = 123  # of a close frame
 
@@ -42,6 +44,13 @@ def problem(error: AgentKernelError) -> dict[str, Any]:
     """The envelope of an error, also for the last event of a stream that has begun."""
     said = {"success": False, "error": error.message, "code": error.code}
     return {**said, "hint": error.hint} if error.hint else said
+
+
+def fault(what: str) -> AgentKernelError:
+    """What a client is told of a fault of ours, which is being handled: an id, by which the log has the rest."""
+    ident = os.urandom(4).hex()
+    LOG.exception("fault %s: %s failed", ident, what)
+    return AgentKernelError(f"agentkernel itself failed (fault {ident})", hint="the server's log says more about that fault")
 
 
 def refusal(error: AgentKernelError) -> Response:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from typing import Final
 
@@ -14,7 +13,7 @@ from starlette.websockets import WebSocketDisconnect
 from agentkernel.api import guards
 from agentkernel.api.auth import OPEN_PATHS, Authority
 from agentkernel.api.doors import STATE, Doors
-from agentkernel.api.envelope import FAILURE, closing, refusal
+from agentkernel.api.envelope import closing, fault, refusal
 from agentkernel.api.limits import Rates, body_limit, bounded, check_length
 from agentkernel.api.metrics import Metrics
 from agentkernel.api.parts import Parts
@@ -22,7 +21,6 @@ from agentkernel.api.running import Running
 from agentkernel.errors import AgentKernelError, ServerUnavailable
 
 ENDING: Final = ServerUnavailable("the server is ending", hint="ask again when it is back; a command that was under way has been ended")
-LOG: Final = logging.getLogger("agentkernel.api")
 _PREFLIGHT: Final = b"access-control-request-method"
 _KINDS: Final = ("http", "websocket")
 
@@ -55,9 +53,8 @@ class Gate:
             raise
         except (ClientDisconnect, WebSocketDisconnect):
             pass  # nobody is there to be answered
-        except Exception:  # the edge of the process: the client gets the envelope, the log the rest
-            LOG.exception("%s failed", passage.name())
-            await passage.refuse(FAILURE, receive)
+        except Exception:  # noqa: BLE001 - the edge of the process: the client gets the envelope, the log the rest
+            await passage.refuse(fault(passage.name()), receive)
         finally:
             self._metrics.request(scope, passage.status, time.perf_counter() - passage.began_at)
             if self._parts.log is not None:

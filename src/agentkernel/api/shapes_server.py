@@ -65,11 +65,11 @@ class Backend(Answer):
     name: str
     ready: bool
     isolation: Level
-    reason: str
+    reason: str = Field(description="Why it is not ready; like `remedy` and `details` empty for who may not know what is on the host.")
     remedy: str
     runtimes: list[dict[str, str]]
-    features: dict[str, dict[str, str]]
-    details: dict[str, str]
+    features: dict[str, dict[str, str]] = Field(description="For each `support`: native, emulated or refused.")
+    details: dict[str, str] = Field(description="What it found on the host.")
 
 
 class Backends(Answer):
@@ -88,8 +88,8 @@ class Agent(Answer):
     command: str
     installed: bool
     api_key: str
-    api_key_set: bool
-    status: Literal["ready", "api key missing", "not installed"]
+    api_key_set: bool | None = Field(None, description="For callers on the server's machine, and tokens with the scope host.")
+    status: Literal["ready", "api key missing", "installed", "not installed"] = Field(description="`installed`: the rest is not told.")
     install: str
 
 

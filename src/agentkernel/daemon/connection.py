@@ -200,8 +200,7 @@ class Connection:
         except UnicodeEncodeError:
             self.refuse(ident, InvalidInput("a name holds what is no text"))
         except Exception as error:  # noqa: BLE001 - a fault of ours must not leave the client waiting
-            self._desk.log(f"{FrameType(kind).name} failed: {error!r}")
-            self.refuse(ident, AgentKernelError(f"the daemon failed: {error!r}", hint="see daemon.log"))
+            self.refuse(ident, self._desk.fault(FrameType(kind).name, error))
         finally:
             self._asking.pop(ident, None)
 

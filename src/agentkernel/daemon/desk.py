@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import traceback
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from agentkernel.abc import Caller, Host
-from agentkernel.errors import DaemonUnavailable, NotFound
+from agentkernel.errors import AgentKernelError, DaemonUnavailable, NotFound
 
+TRACE_LETTERS: Final = 1500  # of the end of a traceback: which line it was, and why
 _Followed = tuple[Caller, int]  # who follows a command, with which token; its exec id
 
 
@@ -73,6 +76,12 @@ class Desk:
         """Raises DaemonUnavailable where no new work is taken: nothing was done, the next daemon will."""
         if self.is_draining:
             raise DaemonUnavailable("the daemon is ending", hint="connect again")
+
+    def fault(self, what: str, error: Exception) -> AgentKernelError:
+        """What a client is told of a fault of ours: an id, by which the log has the rest. What broke may name files of this host."""
+        ident = os.urandom(4).hex()
+        self.log(f"fault {ident}: {what} failed: {error!r}, {''.join(traceback.format_exception(error))[-TRACE_LETTERS:]}")
+        return AgentKernelError(f"the daemon itself failed (fault {ident})", hint="daemon.log of its machine says more about that fault")
 
     def claim(self, caller: Caller, exec_id: int, let_go: asyncio.Event) -> None:
         """One more session of the caller's has to do with the sandbox that is made for that command; `let_go` is its own.

@@ -134,8 +134,7 @@ class Session:
         except UnicodeEncodeError:
             self._client.refuse(self._ident, InvalidInput("a name holds what is no text"))
         except Exception as error:  # noqa: BLE001 - a fault of ours must not leave the client waiting
-            self._desk.log(f"command {self._ident:016x} failed: {error!r}")
-            self._client.refuse(self._ident, AgentKernelError(f"the daemon failed: {error!r}", hint="see daemon.log"))
+            self._client.refuse(self._ident, self._desk.fault(f"command {self._ident:016x}", error))
         finally:
             if self._relay is not None and not self._stays:
                 self._relay.lose()

@@ -14,6 +14,7 @@ from agentkernel.abc import Caller
 from agentkernel.engine.access import HOST, may
 from agentkernel.errors import Refused
 from agentkernel.model.image import ImageWork, ImageWorkKind
+from agentkernel.model.isolation import Fingerprint, Provision
 from agentkernel.model.network import Rule
 from agentkernel.model.record import Event, SandboxRecord
 from agentkernel.model.request import Grant, SandboxRequest
@@ -113,6 +114,14 @@ def _without_places(spec: SandboxSpec) -> SandboxSpec:
         home_source=spec.user.home if spec.home_source else "",
         trust="",
     )
+
+
+def told(caller: Caller, found: Fingerprint) -> Fingerprint:
+    """A backend as the caller may see it: elsewhere what it can do, without what of this host is the reason."""
+    if not is_elsewhere(caller):
+        return found
+    features = {feature: Provision(support=provision.support) for feature, provision in found.features.items()}
+    return replace(found, reason="", remedy="", features=features, details={})
 
 
 def _nowhere(argv: tuple[bytes, ...]) -> tuple[bytes, ...]:

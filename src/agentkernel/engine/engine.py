@@ -13,7 +13,7 @@ from agentkernel import engine as late  # what only some need
 from agentkernel.abc import Caller, Run, Sandbox, Visit
 from agentkernel.engine import access, audit, listing
 from agentkernel.engine.audit import Subject
-from agentkernel.engine.confine import check_reach, confined, granted, is_elsewhere, shown
+from agentkernel.engine.confine import check_reach, confined, granted, is_elsewhere, shown, told
 from agentkernel.engine.core import Core
 from agentkernel.engine.ending import LINGER_S, to_the_end
 from agentkernel.engine.garbage import Garbage
@@ -98,7 +98,7 @@ class Engine:
     async def fingerprints(self, caller: Caller) -> Sequence[Fingerprint]:
         """See `abc.Kernel`; also those that never take part in the choice."""
         access.require(caller, "fingerprints")
-        return await self._core.granting.fingerprints()
+        return [told(caller, found) for found in await self._core.granting.fingerprints()]
 
     async def grant(self, caller: Caller, request: SandboxRequest) -> Grant:
         """See `abc.Kernel`. Probes are remembered, see `FingerprintCache`."""

@@ -18,4 +18,13 @@ router = APIRouter(tags=["server"])
 async def agents(door: Asked, parts: Built) -> Response:
     """The agents that agentkernel knows. Nothing of them is run to find out."""
     await door.kernel.status(door.caller)  # who may not even ask this is told nothing of the host
-    return answer([agent_record(each, parts.environment) for each in AGENTS])
+    is_elsewhere = door.caller.remote and "host" not in door.caller.scopes
+    return answer([_told(agent_record(each, parts.environment), is_elsewhere) for each in AGENTS])
+
+
+def _told(record: dict[str, object], is_elsewhere: bool) -> dict[str, object]:
+    """An agent, to callers elsewhere without which of the operator's credentials there are."""
+    if not is_elsewhere:
+        return record
+    kept = {name: value for name, value in record.items() if name != "api_key_set"}
+    return kept | {"status": "installed" if record["installed"] else "not installed"}
