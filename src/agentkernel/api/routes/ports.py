@@ -20,13 +20,16 @@ router = APIRouter(prefix="/sandboxes/{name}/ports", tags=["network"])
 
 @router.get("", operation_id="port_list", responses=said(list[PublishedPort]))
 async def port_list(name: str, door: Asked) -> Response:
-    """What is published of it, by port."""
+    """What is published of it, by port; `host_address` is of the server's own host."""
     return answer([port_record(port) for port in await door.kernel.ports(door.caller, name)])
 
 
 @router.post("", operation_id="port_publish", responses=said(PublishedPort))
 async def port_publish(name: str, body: PortBody, door: Asked) -> Response:
-    """Listens on the loopback of the server's host for a port inside, until that is ended or the sandbox stops."""
+    """Listens on the loopback of the server's own host for a port inside, until that is ended or the sandbox stops.
+
+    Other machines do not reach it there, and no other address is listened at: one that is asked for is refused.
+    """
     return answer(port_record(await door.kernel.publish(door.caller, name, port_of(body.port, body.host_port))))
 
 
