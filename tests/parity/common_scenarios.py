@@ -371,8 +371,15 @@ async def a_port_is_published_and_unpublished(client: Any, directory: Path) -> N
 
 @common("create", "list")
 async def what_cannot_be_had_is_refused_before_anything_is_done(client: Any, directory: Path) -> None:
-    with fails("unsupported"):
-        await client.create(min_isolation="vm")
+    for code, options in (
+        ("unsupported", {"min_isolation": "vm"}),
+        ("unknown_key", {"profile": "lenient"}),
+        ("unknown_key", {"min_isolation": "much"}),
+        ("unknown_key", {"storage": "tape"}),
+        ("invalid_input", {"image": "Two Words"}),
+    ):
+        with fails(code):
+            await client.create(**options)
     assert await client.list() == []
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketState
 
 from agentkernel.api.status import INTERNAL, MethodNotAllowed, headers_of, status_of
-from agentkernel.errors import AgentKernelError, InvalidInput, NotFound
+from agentkernel.errors import AgentKernelError, InvalidInput, NotFound, UnknownKey
 
 LOG: Final = logging.getLogger("agentkernel.api")
 JSON = "application/json"
@@ -75,7 +75,7 @@ async def said_error(connection: HTTPConnection, error: AgentKernelError) -> Res
 
 async def said_invalid(connection: HTTPConnection, error: RequestValidationError | WebSocketRequestValidationError) -> Response | None:
     """The handler of what does not have the shape that a route declares."""
-    return await said_error(connection, InvalidInput(_first(error)))
+    return await said_error(connection, (UnknownKey if _names_nothing(error.errors()) else InvalidInput)(_first(error)))
 
 
 async def said_http(connection: HTTPConnection, error: HTTPException) -> Response | None:
@@ -99,6 +99,11 @@ def _first(error: RequestValidationError | WebSocketRequestValidationError) -> s
             return f"the body is no JSON: {each.get('ctx', {}).get('error', text)}"
         return f"{where}: {text}" if where else f"the body: {text}"
     return "the request is wrong"
+
+
+def _names_nothing(errors: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the first thing that is wrong is a word in place of one of a few others, which is a name that does not exist."""
+    return bool(errors) and errors[0].get("type") == "literal_error" and isinstance(errors[0].get("input"), str)
 
 
 def _no_route(connection: HTTPConnection, error: HTTPException) -> AgentKernelError:
