@@ -19,8 +19,8 @@ from agentkernel.api.envelope import HANDLERS, answer
 from agentkernel.api.gate import Gate
 from agentkernel.api.limits import Limits, Rates, body_limit
 from agentkernel.api.metrics import Metrics
-from agentkernel.api.running import Running
 from agentkernel.api.status import TooManyRequests
+from agentkernel.config.removal import Running
 from agentkernel.config.tokens import TokenStore
 from agentkernel.errors import AgentKernelError, Busy
 

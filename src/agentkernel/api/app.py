@@ -37,9 +37,9 @@ from agentkernel.api.routes import (
 )
 from agentkernel.api.routes import exec as exec_routes
 from agentkernel.api.routes import metrics as metric_routes
-from agentkernel.api.running import Running
 from agentkernel.api.streams import archive, door, events, exec_sse, exec_ws
 from agentkernel.api.streams import files as file_streams
+from agentkernel.config.removal import Running, watch
 
 # One is asked after the other whether a request is its own: those first that are asked often and are to be quick.
 ROUTERS: Final = (
@@ -67,7 +67,6 @@ ROUTERS: Final = (
     engine.router,
     metric_routes.router,
 )
-LOOK_S: Final = 1.0  # between two looks for tokens that were removed
 CLEAN_UP_S: Final = 5.0  # for what was cancelled at the end
 
 
@@ -77,21 +76,16 @@ def build(parts: Parts) -> FastAPI:
     replays = Replays()
 
     async def end_removed() -> None:
-        while True:
-            await asyncio.sleep(LOOK_S)
-            try:
-                removed = authority.ended()
-                for caller in removed:
-                    running.end(caller)
-                    replays.end(caller)
-                for caller in removed:
-                    await doors.drop(caller)
-            except Exception:  # noqa: BLE001 - a watch that has ended would let every token removed later go on
-                LOG.exception("what removed tokens have under way is looked for again")
+        gone = authority.ended()
+        for caller in gone:
+            running.end(caller)
+            replays.end(caller)
+        for caller in gone:
+            await doors.drop(caller)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        looking = asyncio.create_task(end_removed(), name="looking for removed tokens")
+        looking = asyncio.create_task(watch(end_removed, LOG), name="looking for removed tokens")
         try:
             yield
         finally:

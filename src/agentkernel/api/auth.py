@@ -8,6 +8,7 @@ from typing import Final
 
 from agentkernel.abc import Caller
 from agentkernel.api.guards import Headers, one
+from agentkernel.config.removal import removed
 from agentkernel.config.tokens import Token, TokenStore
 from agentkernel.errors import InvalidInput, StoreFailed, Unauthorized
 
@@ -45,14 +46,9 @@ class Authority:
 
     def ended(self) -> list[Caller]:
         """Whose tokens were removed since the last time: what they have under way is to end."""
-        if self._tokens is None or not self._known:
+        if self._tokens is None:
             return []
-        try:
-            good = set(self._tokens.entries())
-        except InvalidInput:
-            return []  # a damaged file says nothing of any token; until it is mended, none is taken
-        gone = [token for token in self._known if token not in good]
-        return [self._known.pop(token) for token in gone]
+        return [self._known.pop(token) for token in removed(self._tokens, self._known)]
 
 
 def _secret(authorization: bytes | None) -> str:

@@ -17,7 +17,7 @@ from agentkernel.api.envelope import closing, fault, refusal
 from agentkernel.api.limits import Rates, body_limit, bounded, check_length
 from agentkernel.api.metrics import Metrics
 from agentkernel.api.parts import Parts
-from agentkernel.api.running import Running
+from agentkernel.config.removal import Running
 from agentkernel.errors import AgentKernelError, ServerUnavailable
 
 ENDING: Final = ServerUnavailable("the server is ending", hint="ask again when it is back; a command that was under way has been ended")
