@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 from agentkernel.abc import Caller, Kernel
 from agentkernel.api.app import ROUTERS, build
@@ -103,7 +104,7 @@ async def ask(app: Any, method: str, path: str, headers: Iterable[Header] = (), 
         "asgi": {"version": "3.0", "spec_version": "2.4"},
         "http_version": "1.1",
         "scheme": "http",
-        "path": path,
+        "path": unquote(path),  # as servers give it
         "raw_path": path.encode(),
         "query_string": b"",
         "root_path": "",

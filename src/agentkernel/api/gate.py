@@ -17,6 +17,7 @@ from agentkernel.api.envelope import closing, fault, refusal
 from agentkernel.api.limits import Rates, body_limit, bounded, check_length
 from agentkernel.api.metrics import Metrics
 from agentkernel.api.parts import Parts
+from agentkernel.api.paths import decoded_path
 from agentkernel.config.removal import Running
 from agentkernel.errors import AgentKernelError, ServerUnavailable
 
@@ -42,6 +43,7 @@ class Gate:
         if scope["type"] not in _KINDS:
             await self._app(scope, receive, send)
             return
+        scope = {**scope, "path": decoded_path(scope)}  # the server goes on with its own
         passage = _Passage(scope, send)
         try:
             await self._pass(scope, receive, passage)

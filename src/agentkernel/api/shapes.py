@@ -77,7 +77,9 @@ class SandboxBody(Body):
     deny_hosts: list[str] | None = Field(None, description="Likewise; a denial wins.")
     only_hosts: bool | None = Field(None, description="Nothing but `allow_hosts`.")
     transparent_network: bool | None = Field(None, description="Also for programs that know no proxy.")
-    ports: list[Port | str] | None = Field(None, description="Inside, published on the loopback of the server's own host, which other machines do not reach: 80, or 8080:80.")
+    ports: list[Port | str] | None = Field(
+        None, description="Inside, published on the loopback of the server's own host alone: 80, or 8080:80."
+    )
     env: Environment | None = Field(None, description="Of every command.")
     secrets: list[SecretBody] | None = Field(None, max_length=16)
     directory: str | None = Field(None, description="Of the server's host, at /workspace. For local callers and tokens with scope host.")
@@ -239,7 +241,7 @@ class PortBody(Body):
     """A port to publish."""
 
     port: Port | str = Field(description="Inside; or all of it as text, such as 8080:80.")
-    host_port: Annotated[int, Field(ge=0, le=65535)] = Field(0, description="On the loopback of the server's own host; 0: one that is free.")
+    host_port: Annotated[int, Field(ge=0, le=65535)] = Field(0, description="On the loopback of the server's own host; 0: a free one.")
 
 
 class PullBody(Body):

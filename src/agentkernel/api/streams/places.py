@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, TypeVar
-from urllib.parse import unquote_to_bytes
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
@@ -16,21 +14,17 @@ from agentkernel.api.doors import Door
 from agentkernel.errors import InvalidInput
 
 T = TypeVar("T")
-_BEFORE = 4  # "/sandboxes/{name}/{verb}/" splits into these
 
 
 async def inside_path(connection: HTTPConnection) -> str:
-    """The absolute path inside that stands behind `/sandboxes/{name}/{verb}/`, decoded once, byte for byte: names need not be UTF-8.
+    """The absolute path inside that stands behind `/sandboxes/{name}/{verb}/`, as the route that was found by it has it (see `api.paths`).
 
     Nothing is resolved here: `..` means what it means to a command in the sandbox. Raises InvalidInput for a NUL, which no name has.
     """
-    raw: bytes = connection.scope.get("raw_path") or connection.scope["path"].encode()
-    root = connection.scope.get("root_path", "").encode()
-    parts = raw.removeprefix(root).split(b"?", 1)[0].split(b"/", _BEFORE)
-    path = b"/" + unquote_to_bytes(parts[_BEFORE] if len(parts) > _BEFORE else b"").lstrip(b"/")
-    if b"\0" in path:
+    path = "/" + str(connection.path_params["path"]).lstrip("/")
+    if "\0" in path:
         raise InvalidInput("a path holds a NUL")
-    return os.fsdecode(path)
+    return path
 
 
 Inside = Annotated[str, Depends(inside_path)]
