@@ -41,6 +41,7 @@ class Caller:
     scopes: frozenset[str] = frozenset({"full"})
     remote: bool = False  # it may be on another machine: it has no paths, files or variables of this one, but with scope `host`
     via: str = ""  # the name of the token that it came with, as audit shows it
+    vouched: bool = False  # a server on this host makes its requests, and says what in them its operator's settings have added
 
 
 class Process(Protocol):

@@ -141,7 +141,8 @@ def build_client(environment: Mapping[str, str], caller: Caller | None = None) -
 async def open_door(environment: Mapping[str, str], caller: Caller) -> tuple[StreamReader, StreamWriter]:
     """The byte stream of a client of that daemon, for whom it is passed on to: HELLO comes next, and what follows may do what `caller` may.
 
-    Whoever is at its other end may be cut off and come back: commands wait for that for `DOOR_PATIENCE_S`.
+    Whoever is at its other end makes the requests, so nobody vouches for them; and may be cut off and come back: commands wait for that for
+    `DOOR_PATIENCE_S`.
 
     Raises:
         DaemonUnavailable: none answers and none can be started.
@@ -154,6 +155,7 @@ async def open_door(environment: Mapping[str, str], caller: Caller) -> tuple[Str
         raise
     return cast("tuple[StreamReader, StreamWriter]", opened)
 
+    caller = import_module("dataclasses").replace(caller, vouched=False)
 
 def build_calls(environment: Mapping[str, str], *, starts: bool = True) -> Calls:
     """Plain calls to that daemon, without an event loop; `starts`: one is started where none answers."""

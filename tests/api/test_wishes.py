@@ -117,6 +117,18 @@ def test_the_operators_settings_hold_where_the_body_says_nothing(environment: di
     assert asked(environment, memory_mb=128).memory_bytes == 128 * 2**20
 
 
+def test_what_the_operator_adds_is_told_from_what_the_body_asks_for(environment: dict[str, str]) -> None:
+    """So that a caller elsewhere gets the operator's networks and image, and may ask for none of this host's."""
+    _configure(environment, '[security.domains]\nallow = ["10.1.0.0/16:22", "example.com"]\n[sandbox]\nbase_image = "/srv/root.tar"\n')
+    theirs = (Rule(host="10.1.0.0/16", ports=(22,)), Rule(host="example.com"))
+    plain = asked(environment, ELSEWHERE)
+    assert (plain.allow_hosts, plain.added_hosts) == (theirs, theirs)
+    assert (plain.image, plain.added_image) == ("/srv/root.tar", "/srv/root.tar")
+    more = asked(environment, ELSEWHERE, allow_hosts=["10.2.0.0/16"], image="alpine")
+    assert (more.allow_hosts, more.added_hosts) == ((*theirs, Rule(host="10.2.0.0/16")), theirs)
+    assert more.image == "alpine"
+
+
 def test_the_operators_timeout_holds_where_a_run_has_none(environment: dict[str, str]) -> None:
     environment |= {"AGENTKERNEL_TIMEOUT": "5m"}
     for said, timeout_s in (({}, 300.0), ({"timeout_s": 2}, 2.0), ({"timeout_s": 0}, None)):

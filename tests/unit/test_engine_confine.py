@@ -115,6 +115,31 @@ async def test_a_remote_caller_may_not_open_the_networks_of_the_host(world: Worl
     assert confined(FAR, public).allow_hosts == public.allow_hosts
 
 
+@pytest.mark.parametrize("caller", [FAR, RUNNER])
+async def test_what_the_operator_of_a_server_adds_is_not_the_callers(world: World, caller: Caller) -> None:
+    """Its own networks and its image stay; of what the caller asks nothing is believed to be the operator's but on a server's word."""
+    engine = world.engine()
+    theirs, own = parse_rule("10.1.0.0/16:22"), parse_rule("10.2.0.0/16")
+    request = SandboxRequest(argv=(b"true",), profile="moderate", allow_hosts=(theirs,), added_hosts=(theirs,))
+    vouched = replace(caller, vouched=True)
+    assert _network(confined(vouched, request)).rules.allow == (theirs,)
+    assert (await engine.grant(vouched, request)).spec.egress.allow == (theirs,)
+    with pytest.raises(Refused, match="may not open"):
+        await engine.grant(caller, request)
+    with pytest.raises(Refused, match="may not open"):
+        await engine.grant(vouched, replace(request, allow_hosts=(theirs, own)))
+    with pytest.raises(Refused, match="may not open"):
+        await engine.change_network(vouched, "box", EgressChange(allow=(own,)))
+    of_a_file = SandboxRequest(argv=(b"true",), image="/srv/root.tar", added_image="/srv/root.tar")
+    assert confined(vouched, of_a_file).image == "/srv/root.tar"
+    for who, asked in ((caller, of_a_file), (vouched, replace(of_a_file, image="/srv/other.tar"))):
+        with pytest.raises(Refused, match="an image that is a file"):
+            confined(who, asked)
+    for given in OF_THE_HOST.values():
+        with pytest.raises(Refused, match="remote caller"):
+            confined(vouched, SandboxRequest(argv=(b"true",), **given))
+
+
 async def test_a_program_given_by_its_path_does_not_show_where_it_lies(world: World) -> None:
     asked: list[tuple[bytes, ...]] = []
     parts = world.engine()._core.parts

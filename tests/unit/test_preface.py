@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -26,6 +27,7 @@ from agentkernel.errors import InvalidInput, ProtocolViolation
 from agentkernel.model.codec import to_json
 from agentkernel.model.command import Command
 from agentkernel.model.record import CreateOptions, EventFilter
+from agentkernel.model.rules import parse_rule
 
 SEED = int(os.environ.get("AGENTKERNEL_FUZZ_SEED") or int.from_bytes(os.urandom(4), "little"))
 FULL = Caller(principal="ann")
@@ -43,7 +45,14 @@ def framed(text: bytes) -> bytes:
 
 def test_a_preface_says_who_asks_and_the_full_caller_says_none() -> None:
     assert encode_preface(FULL) == b""
-    for caller in (RUNNER, replace(FULL, remote=True), replace(FULL, via="é x"), replace(FULL, scopes=frozenset({"sandbox:a", "host"}))):
+    vouched = replace(RUNNER, vouched=True)
+    for caller in (
+        RUNNER,
+        vouched,
+        replace(FULL, remote=True),
+        replace(FULL, via="é x"),
+        replace(FULL, scopes=frozenset({"sandbox:a", "host"})),
+    ):
         encoded = encode_preface(caller)
         assert length_of(encoded[: HEAD.size]) == len(encoded) - HEAD.size
         assert read_preface(FULL, encoded[HEAD.size :]) == (caller, 0.0)
@@ -94,6 +103,7 @@ WRONG = [
     said(via="\ud800"),
     said(via="line\nline"),
     said(remote=1),
+    said(vouched=1),
     said(principal="root"),
     said(patience_s=61),
     said(patience_s=-1),
@@ -274,5 +284,21 @@ async def test_a_door_is_a_stream_that_begins_with_hello(world: World) -> None:
     await writer.drain()
     assert (await reader.readexactly(48))[8:24] == b"\1" * 16
     assert await reader.readuntil(b"echo")
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_nobody_vouches_for_what_comes_through_a_door(world: World) -> None:
+    """What a server says its operator has added is believed; what a client behind it says of that is not."""
+    rule = parse_rule("10.1.0.0/16")
+    request = to_json(request_for(allow_hosts=(rule,), added_hosts=(rule,)))
+    vouched = replace(RUNNER, vouched=True)
+    assert (await (await narrow(world, vouched)).call("grant", request=request))["backend"]
+    reader, writer = await assembly.open_door(world.environment, vouched)
+    ask = json.dumps({"op": "grant", "request": request}).encode()
+    writer.write(HELLO_BYTES + encode_frame(0x01010101, FrameType.CALL, 7, ask))
+    await writer.drain()
+    async with asyncio.timeout(20):
+        assert b'"refused"' in await reader.readuntil(b"may not open the host")
     writer.close()
     await writer.wait_closed()

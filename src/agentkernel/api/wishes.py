@@ -1,7 +1,8 @@
 """What a body asks for, as the kernel takes it: sandboxes with the operator's settings underneath, and commands.
 
 The operator's files and variables are those of the server. What they show or give away (mounts, the home directory, variables, secrets) is
-for the operator's own runs: a sandbox made here gets what its request names, and the engine asks whether this caller may name it.
+for the operator's own runs: a sandbox made here gets what its request names, and the engine asks whether this caller may name it. Hosts
+and an image are there for every sandbox, and no caller named them (`SandboxRequest.added_hosts`).
 """
 
 from __future__ import annotations
@@ -86,6 +87,8 @@ def _asked(
             mount_home=False,
             pass_environment=False,
             host_environment={name: environment[name] for name in _FOUND_BY if name in environment},
+            added_hosts=operators.get("security.domains.allow"),
+            added_image=operators.get("sandbox.base_image") or "",
         )
 
     if variables or paths or any(isinstance(value, list) for value in options.values()):

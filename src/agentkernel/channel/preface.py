@@ -22,6 +22,7 @@ _OF_FULL: Final = frozenset({"full", "host", "run-only", "read-only"})
 _SANDBOX: Final = "sandbox:"
 _KEYS: Final = {"scopes", "via", "remote"}
 _PATIENCE: Final = "patience_s"
+_VOUCHED: Final = "vouched"
 
 
 def encode_preface(caller: Caller, patience_s: float = 0.0) -> bytes:
@@ -31,7 +32,8 @@ def encode_preface(caller: Caller, patience_s: float = 0.0) -> bytes:
     """
     if caller == Caller(principal=caller.principal) and not patience_s:
         return b""
-    said = {"scopes": sorted(caller.scopes), "via": caller.via, "remote": caller.remote}
+    said: dict[str, object] = {"scopes": sorted(caller.scopes), "via": caller.via, "remote": caller.remote}
+    said |= {_VOUCHED: True} if caller.vouched else {}
     text = json.dumps(said | ({_PATIENCE: patience_s} if patience_s else {})).encode()
     try:
         read_preface(caller, text)
@@ -52,7 +54,8 @@ def read_preface(caller: Caller, text: bytes | bytearray) -> tuple[Caller, float
     """The connection's caller as the preface wants it, and how long it may be away.
 
     The principal is the connection's. Of the scopes stay those that the connection has (`full` holds all but `admin`); where none is left
-    it may do nothing. `remote` is only ever turned on.
+    it may do nothing. `remote` is only ever turned on. `vouched` is for who makes the requests itself: whoever passes on what others have
+    made leaves it out.
 
     Raises:
         ProtocolViolation: it is no preface.
@@ -69,7 +72,11 @@ def read_preface(caller: Caller, text: bytes | bytearray) -> tuple[Caller, float
     if not isinstance(remote, bool):
         raise ProtocolViolation("`remote` is true or false")
     kept = frozenset(scope for scope in scopes if _holds(caller.scopes, scope))
-    return Caller(principal=caller.principal, scopes=kept, remote=caller.remote or remote, via=via or caller.via), _patience(said)
+    vouched = said.get(_VOUCHED, False)
+    if not isinstance(vouched, bool):
+        raise ProtocolViolation("`vouched` is true or false")
+    narrowed = Caller(principal=caller.principal, scopes=kept, remote=caller.remote or remote, via=via or caller.via, vouched=vouched)
+    return narrowed, _patience(said)
 
 
 def _holds(held: frozenset[str], scope: str) -> bool:
@@ -88,6 +95,6 @@ def _parsed(text: bytes | bytearray) -> dict[str, Any]:
         said = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ProtocolViolation("a preface is JSON") from error
-    if not isinstance(said, dict) or said.keys() - {_PATIENCE} != _KEYS:
-        raise ProtocolViolation(f"a preface is an object of {', '.join(sorted(_KEYS))}, and perhaps {_PATIENCE}")
+    if not isinstance(said, dict) or said.keys() - {_PATIENCE, _VOUCHED} != _KEYS:
+        raise ProtocolViolation(f"a preface is an object of {', '.join(sorted(_KEYS))}, and perhaps {_PATIENCE} and {_VOUCHED}")
     return said

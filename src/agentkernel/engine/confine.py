@@ -42,14 +42,18 @@ def is_elsewhere(caller: Caller) -> bool:
 def confined(caller: Caller, request: SandboxRequest) -> SandboxRequest:
     """The request as it may be decided on: what goes without saying on the caller's own machine is left out, and no profile adds it.
 
+    What the operator of a server has added is not the caller's, and stays: rules for networks, and an image.
+
     Raises:
         Refused: it asks for something of this host.
     """
     if not is_elsewhere(caller):
         return request
+    added, added_image = (request.added_hosts, request.added_image) if caller.vouched else ((), "")
     for asked in request.of_its_machine():
-        raise Refused(f"a remote caller may not ask for {_CALLED[asked]} of the host", hint=_HINT)
-    check_reach(caller, request.allow_hosts)
+        if asked != "image" or request.image != added_image:
+            raise Refused(f"a remote caller may not ask for {_CALLED[asked]} of the host", hint=_HINT)
+    check_reach(caller, (rule for rule in request.allow_hosts if rule not in added))
     return replace(
         request,
         argv=_nowhere(request.argv),

@@ -54,6 +54,8 @@ class SandboxRequest:
     storage: StorageKind | None = None
     user: str | None = None  # "root", "user" or "uid[:gid]"
     notices: tuple[Notice, ...] = ()  # what reading the settings brought to light
+    added_hosts: tuple[Rule, ...] = ()  # of `allow_hosts`: what the operator of a server added to what somebody elsewhere asked for
+    added_image: str = ""  # and the image, where that is a file of the operator's; both are believed of `Caller.vouched` ones alone
 
     def of_its_machine(self) -> tuple[str, ...]:
         """The fields that ask for files or variables of the machine that it was made on; what is merely told, as `cwd`, is none of them."""

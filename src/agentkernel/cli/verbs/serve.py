@@ -118,7 +118,7 @@ def _parts(args: Namespace, context: Context, names: _Names, listener: socket, t
         hosts |= {guards.ANY_ADDRESS}
     return extra.load("agentkernel.api.parts", _EXTRA).Parts(
         doors=context.doors(),
-        caller=local_caller() if is_unix else replace(local_caller(), remote=True),
+        caller=local_caller() if is_unix else replace(local_caller(), remote=True, vouched=True),
         version=__version__,
         environment=context.environment,
         tokens=tokens,
