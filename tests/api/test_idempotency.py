@@ -175,6 +175,29 @@ async def test_only_so_many_answers_and_bytes_are_kept() -> None:
         assert work.times == 10  # the first is not
 
 
+async def test_nobody_pushes_out_the_answers_of_another_caller() -> None:
+    size = len(answer({"time": 1}).body)
+    for replays in (Replays(most=4), Replays(most_bytes=4 * size), Replays(all_bytes=6 * size)):
+        own, others = Work(), Work()
+        await replays.once(asked("mine"), OTHER, own)
+        await many(replays, others, 9)
+        again = await replays.once(asked("mine"), OTHER, own)
+        assert (own.times, again.headers["idempotency-replayed"]) == (1, "true")
+
+
+async def test_nobody_takes_the_room_of_another_caller() -> None:
+    replays, slow, work = Replays(most=2), Work(), Work()
+    slow.may_end.clear()
+    waiting = [asyncio.create_task(replays.once(asked(f"w{number}"), ME, slow)) for number in range(2)]
+    while slow.times < 2:
+        await asyncio.sleep(0)
+    with pytest.raises(Busy):
+        await replays.once(asked("w3"), ME, work)
+    assert (await replays.once(asked("w3"), OTHER, work)).status_code == 201
+    await replays.close()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
 async def test_too_many_under_way_are_refused_and_close_ends_them() -> None:
     replays, work = Replays(most=2), Work()
     work.may_end.clear()

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from agentkernel.abc import Caller, Host
-from agentkernel.daemon.calls import Calls
+from agentkernel.daemon.calls import CALLERS, REMEMBERED, Calls
 from agentkernel.daemon.desk import Desk
 from agentkernel.errors import Refused
 
@@ -66,6 +66,24 @@ async def test_the_same_key_of_somebody_else_is_another_key(calls: Calls, host: 
     await calls.answer(FIRST, unpublish())
     await calls.answer(OTHERS[kind], unpublish())
     assert host.asked == [("unpublish", FIRST), ("unpublish", OTHERS[kind])]
+
+
+async def test_nobody_pushes_out_what_another_was_answered(calls: Calls, host: Counting) -> None:
+    await calls.answer(FIRST, unpublish())
+    for number in range(REMEMBERED + 1):
+        await calls.answer(OTHERS["another token"], unpublish(f"k{number}"))
+    await calls.answer(FIRST, unpublish())
+    assert sum(caller == FIRST for _, caller in host.asked) == 1
+    await calls.answer(OTHERS["another token"], unpublish("k0"))  # its own oldest one is forgotten
+    assert len(host.asked) == REMEMBERED + 3
+
+
+async def test_so_many_callers_are_remembered_and_no_more(calls: Calls, host: Counting) -> None:
+    for number in range(CALLERS + 1):
+        await calls.answer(replace(FIRST, via=f"t{number}"), unpublish())
+    for number in (1, 0):
+        await calls.answer(replace(FIRST, via=f"t{number}"), unpublish())
+    assert [caller.via for _, caller in host.asked[CALLERS + 1 :]] == ["t0"]
 
 
 async def test_a_key_opens_nothing_to_who_may_not_ask(calls: Calls) -> None:

@@ -21,13 +21,14 @@ from agentkernel.model.operation import OPERATIONS, Operation
 from agentkernel.model.record import KernelStatus
 
 _MAY_END: Final = frozenset({"full", "admin"})  # scopes that end the daemon, which is everybody's
-REMEMBERED: Final = 1024  # results of mutating calls that are kept for a repeat
+REMEMBERED: Final = 512  # results of one caller's mutating calls that are kept for a repeat
+CALLERS: Final = 64  # whose results are kept
 MAX_WAIT_S: Final = 60.0
 _PAGE_BYTES: Final = MAX_PAYLOAD - 1024
 _PAGE_ITEMS: Final = 1000
 _WAIT: Final = "wait_s"
 _KEY: Final = "key"
-_Done = tuple[Caller, str, str]  # who asked, with which token; the operation; the key: nobody is given what another one was answered
+_Done = OrderedDict[tuple[str, str], asyncio.Task[bytes]]  # by operation and key
 
 
 class Calls:
@@ -35,7 +36,7 @@ class Calls:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._done: OrderedDict[_Done, asyncio.Task[bytes]] = OrderedDict()
+        self._done: OrderedDict[Caller, _Done] = OrderedDict()  # nobody is given, or pushes out, what another one was answered
         self._own: Mapping[str, Callable[[Caller, Mapping[str, Any]], Any]] = {"hello": self._hello, "drain": self._drain}
 
     async def answer(self, caller: Caller, payload: bytes) -> bytes:
@@ -55,23 +56,22 @@ class Calls:
         return await asyncio.shield(self._once(caller, operation, said))
 
     def _once(self, caller: Caller, operation: Operation, said: dict[str, Any]) -> asyncio.Task[bytes]:
-        key = (caller, operation.method, str(said.pop(_KEY, "") or os.urandom(16).hex()))
-        task = self._done.get(key)
+        key = (operation.method, str(said.pop(_KEY, "") or os.urandom(16).hex()))
+        own = self._done.setdefault(caller, OrderedDict())
+        self._done.move_to_end(caller)
+        task = own.get(key)
         if task is None:
-            task = self._done[key] = asyncio.get_running_loop().create_task(self._answered(caller, operation, said))
-            task.add_done_callback(lambda done: self._failed(key, done))
-            while len(self._done) > REMEMBERED and next(iter(self._done.values())).done():
+            task = own[key] = asyncio.get_running_loop().create_task(self._answered(caller, operation, said))
+            task.add_done_callback(lambda done: _failed(own, key, done))
+            while len(own) > REMEMBERED and next(iter(own.values())).done():
+                own.popitem(last=False)
+            while len(self._done) > CALLERS and all(each.done() for each in next(iter(self._done.values())).values()):
                 self._done.popitem(last=False)
         return task
 
-    def _failed(self, key: _Done, task: asyncio.Task[bytes]) -> None:
-        """A call that failed changed nothing, so a repeat may try again; its error, with all that hangs on it, is not kept."""
-        if (task.cancelled() or task.exception() is not None) and self._done.get(key) is task:
-            del self._done[key]
-
     def unfinished(self) -> tuple[asyncio.Task[bytes], ...]:
         """What still changes something."""
-        return tuple(task for task in self._done.values() if not task.done())
+        return tuple(task for own in self._done.values() for task in own.values() if not task.done())
 
     async def _answered(self, caller: Caller, operation: Operation, said: dict[str, Any]) -> bytes:
         wait_s = from_json(float, said.pop(_WAIT, 0)) if operation.paged else 0.0
@@ -119,6 +119,12 @@ class Calls:
             raise Refused(f"{caller.principal} may not do this: drain", hint=hint)
         self._desk.end("it was told to stop")
         return {"pid": os.getpid()}
+
+
+def _failed(own: _Done, key: tuple[str, str], task: asyncio.Task[bytes]) -> None:
+    """A call that failed changed nothing, so a repeat may try again; its error, with all that hangs on it, is not kept."""
+    if (task.cancelled() or task.exception() is not None) and own.get(key) is task:
+        del own[key]
 
 
 def _may_end(caller: Caller) -> bool:
