@@ -95,6 +95,14 @@ def idle_exit_s(environment: Mapping[str, str]) -> float:
     return float(settings.get("idle_exit"))
 
 
+def image_limits(environment: Mapping[str, str]) -> Any:
+    """What the user's and the operator's files say about slow work on images. Raises what `pool_settings` raises."""
+    settings = _load("agentkernel.config.load:users_settings")(cwd="/", environment=_only_places(environment), flags={})
+    return _load("agentkernel.model.image:ImageLimits")(
+        work_s=settings.get("images.timeout"), least_bytes_per_s=settings.get("images.least_rate")
+    )
+
+
 def _only_places(environment: Mapping[str, str]) -> dict[str, str]:
     """What says where the files are: a daemon serves callers with other environments than that of the one who started it."""
     return {name: value for name, value in environment.items() if not name.startswith("AGENTKERNEL_")}
@@ -147,6 +155,7 @@ async def open_door(environment: Mapping[str, str], caller: Caller) -> tuple[Str
     Raises:
         DaemonUnavailable: none answers and none can be started.
     """
+    caller = import_module("dataclasses").replace(caller, vouched=False)
     sock = await _load("agentkernel.client.connection:Daemon")(environment, caller, patience_s=DOOR_PATIENCE_S).connect()
     try:
         opened = await import_module("asyncio").open_unix_connection(sock=sock)
@@ -155,7 +164,6 @@ async def open_door(environment: Mapping[str, str], caller: Caller) -> tuple[Str
         raise
     return cast("tuple[StreamReader, StreamWriter]", opened)
 
-    caller = import_module("dataclasses").replace(caller, vouched=False)
 
 def build_calls(environment: Mapping[str, str], *, starts: bool = True) -> Calls:
     """Plain calls to that daemon, without an event loop; `starts`: one is started where none answers."""
@@ -245,15 +253,20 @@ def _image_parts(parts: Any, environment: Mapping[str, str], home: str) -> Any:
         canonical=_late("agentkernel.images.reference:canonical"),
         image_of_language=_late("agentkernel.images.detect:image_of_language"),
         default_image=_late("agentkernel.images.detect:default_image"),
-        library=_library,
+        library=lambda directory, **more: _library(directory, lambda: image_limits(environment), **more),
         logins=_logins(environment, home),
         build=_late("agentkernel.images.build:build"),
+        limits=lambda: image_limits(environment),
     )
 
 
-def _library(directory: str, **more: Any) -> Any:
+def _library(directory: str, limits: Callable[[], Any], **more: Any) -> Any:
     """Agentkernel's own store of images; its registry client is imported with the first request to one."""
-    return _load("agentkernel.images.library:Library")(directory, registry=_late("agentkernel.images.registry:Registry"), **more)
+
+    def registry(*found: Any) -> Any:
+        return _load("agentkernel.images.registry:Registry")(*found, limits().least_bytes_per_s)
+
+    return _load("agentkernel.images.library:Library")(directory, registry=registry, **more)
 
 
 def _logins(environment: Mapping[str, str], home: str) -> Callable[[str], Awaitable[tuple[str, str, str] | None]]:

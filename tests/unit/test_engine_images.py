@@ -18,7 +18,17 @@ from agentkernel.engine.engine import Engine
 from agentkernel.engine.imagejobs import MAX_RUNNING, MAX_STEPS, REMEMBERED, ImageJobs
 from agentkernel.engine.reserve import PoolSettings
 from agentkernel.errors import Busy, Conflict, DaemonUnavailable, ImageFailed, InvalidInput, NotFound, Refused, UnknownKey, Unsupported
-from agentkernel.model.image import Image, ImageConfig, ImageProgress, ImageRecord, ImageStage, ImageWork, ImageWorkKind, PullPolicy
+from agentkernel.model.image import (
+    Image,
+    ImageConfig,
+    ImageLimits,
+    ImageProgress,
+    ImageRecord,
+    ImageStage,
+    ImageWork,
+    ImageWorkKind,
+    PullPolicy,
+)
 from agentkernel.model.record import CreateOptions, EventFilter
 from agentkernel.model.spec import RootKind
 
@@ -83,6 +93,22 @@ async def test_an_image_that_is_not_here_is_granted_and_fetched_with_the_sandbox
         assert granted.spec.linger_s == 15.0
     assert images.store.asked == [(APP, PullPolicy.MISSING, "")]
     assert not (await engine.grant(ANN, images.request())).fetches
+
+
+async def test_work_that_takes_too_long_is_ended_and_says_so(images: Images) -> None:
+    """A registry that never comes to an end, for a job and for a sandbox that needs its image."""
+    images.world.images["limits"] = lambda: ImageLimits(work_s=0.05)
+    images.registry.gate.clear()
+    images.registry.add("app")
+    engine = images.world.engine(Engine)
+    job = await engine.image_begin(ANN, ImageWork(kind=ImageWorkKind.PULL, reference="app"))
+    *_, last = [step async for step in engine.image_follow(ANN, job, follow=True)]
+    assert (last.stage, last.error_code, last.error) == (ImageStage.FAILED, "image_failed", "it took longer than 50ms")
+    assert "images.timeout" in last.hint
+    assert images.kinds("image.pulled") == [("image.pulled", "image_failed")]
+    with pytest.raises(ImageFailed, match="it took longer than 50ms"):
+        async with engine.sandbox(ANN, images.request()):
+            pytest.fail("there is no image")
 
 
 async def test_what_is_here_is_in_the_grant(images: Images) -> None:
@@ -216,7 +242,7 @@ async def test_work_is_told_step_by_step_to_its_end(images: Images) -> None:
     assert [step.done_bytes for step in steps if step.stage is ImageStage.DOWNLOADING] == [0, 100]
     assert steps[-1].image == ImageRecord(reference=APP, digest=images.registry.images[APP].digest, size_bytes=100, obtained_at=1.0)
     assert images.store.asked == [(APP, PullPolicy.ALWAYS, "linux/arm64")]
-    assert [step async for step in engine.image_follow(ANN, job)] == steps
+    assert [step async for step in engine.image_follow(ANN, job, follow=True)] == steps
     assert images.kinds("image.") == [("image.pulled", "ok")]
 
 

@@ -34,7 +34,7 @@ from registry_world import (
 from unit.images_world import World, needs_registry, tree
 
 from agentkernel.errors import ImageFailed, NotFound, Refused, Unsupported
-from agentkernel.images import blobs
+from agentkernel.images import transfers
 from agentkernel.model.image import ImageStage, PullPolicy
 
 pytestmark = needs_registry
@@ -64,7 +64,7 @@ def stack() -> Iterator[ExitStack]:
 
 @pytest.fixture
 async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr(blobs, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(transfers, "FIRST_PAUSE_S", 0.001)
     world = World(tmp_path)
     yield world
     world.library.close()
@@ -253,7 +253,7 @@ async def test_a_pull_that_failed_goes_on_where_it_ended(world: World, proxy: Pr
     assert "1234567 of" in caught.value.hint
     assert await world.library.images() == []
     count = len(proxy.of(image.layers[0]))
-    assert count == blobs.ATTEMPTS
+    assert count == transfers.ATTEMPTS
     proxy.decide = lambda _asked: None
     await pull(world, f"{proxy.address}/team/app:1")
     assert [each.headers.get("range") for each in proxy.of(image.layers[0])[count:]] == ["bytes=1234567-"]
@@ -261,7 +261,7 @@ async def test_a_pull_that_failed_goes_on_where_it_ended(world: World, proxy: Pr
 
 async def test_a_pull_that_was_cancelled_goes_on_where_it_ended(world: World, proxy: Proxy, image: MadeImage) -> None:
     proxy.decide = only(image.layers[0], Answer(cut_after=1_500_000), *[Answer(cut_after=0)] * 50)
-    blobs.FIRST_PAUSE_S = 60.0
+    transfers.FIRST_PAUSE_S = 60.0
     some = asyncio.Event()
     world.report = lambda progress: some.set() if progress.done_bytes >= 1_000_000 else None  # type: ignore[method-assign]
     task = asyncio.create_task(pull(world, f"{proxy.address}/team/app:1"))
@@ -270,7 +270,7 @@ async def test_a_pull_that_was_cancelled_goes_on_where_it_ended(world: World, pr
     with pytest.raises(asyncio.CancelledError):
         await task
     count = len(proxy.of(image.layers[0]))
-    blobs.FIRST_PAUSE_S, proxy.decide = 0.001, lambda _asked: None
+    transfers.FIRST_PAUSE_S, proxy.decide = 0.001, lambda _asked: None
     pulled = await pull(world, f"{proxy.address}/team/app:1")
     assert Path(pulled.directory, "noise").read_bytes() == NOISE
     (again,) = [each.headers.get("range", "") for each in proxy.of(image.layers[0])[count:]]

@@ -28,7 +28,7 @@ from agentkernel.config.values import (
     choice,
     read_mebibytes,
 )
-from agentkernel.model.image import PullPolicy
+from agentkernel.model.image import ImageLimits, PullPolicy
 from agentkernel.model.isolation import IsolationLevel
 from agentkernel.model.network import USUAL
 
@@ -412,6 +412,20 @@ SETTINGS: tuple[Setting, ...] = (
         help="the daemon ends when there was neither a client nor a sandbox for so long; 0 is never",
         project=tighten.NEVER,
         default=300.0,
+    ),
+    Setting(
+        key="images.timeout",
+        type=DURATION,
+        help="work on an image, as a pull or a build, that takes longer is ended; what has come stays. 0 is never",
+        project=tighten.NEVER,
+        default=ImageLimits().work_s,
+    ),
+    Setting(
+        key="images.least_rate",
+        type=SIZE,
+        help="a registry that sends less of a layer in a second, on an average of a minute, is given up; what has come stays",
+        project=tighten.NEVER,
+        default=ImageLimits().least_bytes_per_s,
     ),
     Setting(
         key="pool.enabled",

@@ -101,7 +101,8 @@ class Granting:
         if not root.reference or (root.digest and root.kind is RootKind.IMAGE):
             return grant
         policy = request.pull if grant.fetches else PullPolicy.MISSING  # of the store, which notes that it is used
-        image = await self.images.of_backend(backend).obtain(root.reference, policy, report or _unheard)
+        async with self.images.in_time():
+            image = await self.images.of_backend(backend).obtain(root.reference, policy, report or _unheard)
         if (image.digest, image.directory) == (root.digest, root.directory):
             return grant
         return await self._decided_again(grant, request, image)

@@ -107,7 +107,8 @@ class ImageDoor:
 
     async def _made(self, work: ImageWork, reference: str, keeper: ImageKeeper, report: Report) -> Image:
         try:
-            return await self._make(work, reference, keeper, report)
+            async with self._core.granting.images.in_time():
+                return await self._make(work, reference, keeper, report)
         except OSError as error:
             raise ImageFailed(f"the host refused it: {error}", hint="is the disk full?") from error
 

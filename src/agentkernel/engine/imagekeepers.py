@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from agentkernel.abc_images import KeepsImages, TakesLogins
 from agentkernel.config.directories import IMAGES
-from agentkernel.errors import AgentKernelError, BackendUnavailable, Unsupported
+from agentkernel.errors import AgentKernelError, BackendUnavailable, ImageFailed, Unsupported
+from agentkernel.units import format_duration
 
 if TYPE_CHECKING:
     from agentkernel.abc import Backend
     from agentkernel.abc_images import ImageKeeper
     from agentkernel.engine.parts import OwnImages, Parts, Unpack
-    from agentkernel.model.image import Image, ImageRecord
+    from agentkernel.model.image import Image, ImageLimits, ImageRecord
     from agentkernel.model.isolation import Fingerprint
 
 
@@ -47,6 +49,23 @@ class ImageKeepers:
             raise Unsupported("there is no store of images here")
         directory = f"{parts.data_directory}/{IMAGES}"
         return parts.images.library(directory, unpack=self._unpack, environment=parts.environment, home=parts.home, in_use=self._in_use)
+
+    @asynccontextmanager
+    async def in_time(self) -> AsyncIterator[None]:
+        """Ends work on an image that takes longer than the user's settings say; raises ImageFailed then, and InvalidInput for those."""
+        limit_s = self._limits.work_s
+        try:
+            async with asyncio.timeout(limit_s or None) as limit:
+                yield
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            hint = "what has come is kept: begin it again; images.timeout in the configuration says how long it may take"
+            raise ImageFailed(f"it took longer than {format_duration(limit_s)}", hint=hint) from None
+
+    @cached_property
+    def _limits(self) -> ImageLimits:
+        return self._parts.images.limits()
 
     async def of(self, name: str) -> ImageKeeper:
         """Who keeps the images of a backend; an empty name is the store. Raises BackendUnavailable, UnknownKey."""

@@ -11,6 +11,7 @@ from agentkernel.abc_images import ImageKeeper
 from agentkernel.abc_network import Egress
 from agentkernel.engine.admission import Limits
 from agentkernel.errors import Unsupported
+from agentkernel.model.image import ImageLimits
 from agentkernel.model.isolation import Presence
 from agentkernel.model.spec import RootFilesystem
 
@@ -142,6 +143,7 @@ class ImageParts:
     library: OpenLibrary | None = None  # agentkernel's own store of images; None: there is none
     logins: Logins | None = None  # what the user has logged in with at registries; for engines that fetch by themselves
     build: Build | None = None  # Dockerfiles
+    limits: Callable[[], ImageLimits] = ImageLimits  # called once, when an image is first worked on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from agentkernel.errors import ImageFailed
-from agentkernel.images.blobs import BrokenTransfer
+from agentkernel.images.transfers import BrokenTransfer
 
 MAX_SAID_BYTES = 16 * 1024
 

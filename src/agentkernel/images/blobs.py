@@ -8,50 +8,34 @@ Whatever is on its way is written by one process; others wait for it, and find i
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass
-from typing import Protocol
+from contextlib import asynccontextmanager, suppress
 
 from agentkernel.errors import ImageFailed
 from agentkernel.failpoints import failpoint
 from agentkernel.images.locks import held, try_hold
 from agentkernel.images.manifest import MAX_DOCUMENT_BYTES, Descriptor
 from agentkernel.images.threads import to_its_end
+from agentkernel.images.transfers import Fetch, Part, Transfer, fill
 
-ATTEMPTS = 6  # without a byte in between
-FIRST_PAUSE_S = 0.25  # before the second attempt; doubled each time
-_PIECE_BYTES = 1024 * 1024  # hashed and written at once, in a thread
 _PART = ".part"
-
-
-class BrokenTransfer(Exception):
-    """The connection was lost, or the server failed: what has come is right, and the rest may come by another attempt."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transfer:
-    """Bytes on their way, from an offset that the other side chose: the one that was asked for, or 0."""
-
-    offset: int
-    chunks: AsyncIterator[bytes]
-
-
-class Fetch(Protocol):
-    """Begins a transfer of one blob; raises BrokenTransfer, or an AgentKernelError for which another attempt is of no use."""
-
-    def __call__(self, descriptor: Descriptor, offset: int) -> AbstractAsyncContextManager[Transfer]: ...
 
 
 class Blobs:
     """The blobs of one store."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, least_bytes_per_s: int = 0) -> None:
+        """`least_bytes_per_s`: of each transfer, on an average of a window; slower ones are given up. 0: they are not."""
+        self._root = directory
         self._directory = f"{directory}/sha256"
+        self._least_bytes_per_s = least_bytes_per_s
+
+    def paced(self, least_bytes_per_s: int) -> Blobs:
+        """The same blobs, for transfers that must not be slower."""
+        return Blobs(self._root, least_bytes_per_s)
 
     def path(self, digest: str) -> str:
         """Where a blob is, or would be. `digest` is one in its one form."""
@@ -90,7 +74,7 @@ class Blobs:
     async def receive(self, descriptor: Descriptor, fetch: Fetch, progress: Callable[[int], None] = lambda _bytes: None) -> None:
         """Fetches a blob unless it is here. `progress` is told how many bytes there are so far.
 
-        A transfer that breaks off is begun again where it ended, `ATTEMPTS` times without a byte in between, and by the next call.
+        A transfer that breaks off is begun again where it ended (`images.transfers`), and by the next call.
 
         Raises:
             ImageFailed: it does not come, or is not what its digest says (then nothing of it is kept), or cannot be written.
@@ -103,20 +87,20 @@ class Blobs:
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
             async with held(self.path(descriptor.digest) + _PART) as part:
                 if not self.has(descriptor):  # somebody else was at it
-                    await self._receive(descriptor, _Part(part), fetch, progress)
+                    await self._receive(descriptor, Part(part), fetch, progress)
         except OSError as error:
             raise ImageFailed(f"cannot keep a layer in {self._directory}: {error.strerror}", hint="is the disk full?") from error
         progress(descriptor.size_bytes)
 
-    async def _receive(self, descriptor: Descriptor, part: _Part, fetch: Fetch, progress: Callable[[int], None]) -> None:
+    async def _receive(self, descriptor: Descriptor, part: Part, fetch: Fetch, progress: Callable[[int], None]) -> None:
         path = self.path(descriptor.digest)
         try:
             await to_its_end(part.resume, descriptor.size_bytes)
             is_ours = part.size == 0
-            await _fill(descriptor, part, fetch, progress)
+            await fill(descriptor, part, fetch, progress, self._least_bytes_per_s)
             if part.digest() != descriptor.digest and not is_ours:
                 part.restart()  # what an earlier pull left was damaged, as by a power failure
-                await _fill(descriptor, part, fetch, progress)
+                await fill(descriptor, part, fetch, progress, self._least_bytes_per_s)
             if part.digest() != descriptor.digest:
                 came = part.digest()[:19]
                 part.restart()
@@ -164,81 +148,6 @@ class Blobs:
                 finally:
                     os.close(lock)
         return freed
-
-
-class _Part:
-    """A blob that is not whole yet: its file, and the digest of what is in it."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        self.size = 0
-        self._hasher = hashlib.sha256()
-
-    def resume(self, limit_bytes: int) -> None:
-        """Takes up what is in the file; more than there can be is dropped."""
-        if os.fstat(self.descriptor).st_size > limit_bytes:
-            os.ftruncate(self.descriptor, 0)
-        while data := os.pread(self.descriptor, _PIECE_BYTES, self.size):
-            self._hasher.update(data)
-            self.size += len(data)
-
-    def restart(self) -> None:
-        """Drops what is there."""
-        os.ftruncate(self.descriptor, 0)
-        self.size, self._hasher = 0, hashlib.sha256()
-
-    def add(self, data: bytes) -> None:
-        """Writes and hashes more."""
-        self._hasher.update(data)
-        while data:
-            written = os.pwrite(self.descriptor, data, self.size)
-            self.size += written
-            data = data[written:]
-
-    def digest(self) -> str:
-        return f"sha256:{self._hasher.hexdigest()}"
-
-
-async def _fill(descriptor: Descriptor, part: _Part, fetch: Fetch, progress: Callable[[int], None]) -> None:
-    """Transfers what is missing, by as many attempts as it takes, but not `ATTEMPTS` in vain."""
-    failures = 0
-    while part.size < descriptor.size_bytes:
-        before = part.size
-        try:
-            await _transfer(descriptor, part, fetch, progress)
-            if part.size < descriptor.size_bytes:
-                raise BrokenTransfer("it ended early")
-        except BrokenTransfer as error:
-            failures = 1 if part.size > before else failures + 1
-            if failures >= ATTEMPTS:
-                kept = f"{part.size} of {descriptor.size_bytes} bytes are here"
-                raise ImageFailed(f"{descriptor.digest[:19]} does not come: {error}", hint=f"try again later: {kept}") from None
-            await asyncio.sleep(FIRST_PAUSE_S * 2 ** (failures - 1))
-
-
-async def _transfer(descriptor: Descriptor, part: _Part, fetch: Fetch, progress: Callable[[int], None]) -> None:
-    """One attempt; what has come of it is kept, however it ends."""
-    async with fetch(descriptor, part.size) as transfer:
-        if transfer.offset != part.size:
-            part.restart()
-        waiting: list[bytes] = []
-        count = 0
-        try:
-            async for chunk in transfer.chunks:
-                waiting.append(chunk)
-                count += len(chunk)
-                if part.size + count > descriptor.size_bytes:
-                    part.restart()
-                    waiting.clear()
-                    raise ImageFailed(f"more comes as {descriptor.digest[:19]} than the {descriptor.size_bytes} bytes that it has")
-                progress(part.size + count)
-                if count >= _PIECE_BYTES:
-                    data, count = b"".join(waiting), 0
-                    waiting.clear()
-                    await to_its_end(part.add, data)
-                    failpoint("images.blob.piece")
-        finally:
-            part.add(b"".join(waiting))
 
 
 def _of_bytes(data: bytes) -> Fetch:

@@ -20,7 +20,7 @@ from typing import Any
 from agentkernel.errors import AgentKernelError, ImageFailed, InvalidInput, NotFound
 from agentkernel.images import reference as references
 from agentkernel.images.beneath import DIRECTORY, open_file
-from agentkernel.images.blobs import Transfer, digest_of
+from agentkernel.images.blobs import digest_of
 from agentkernel.images.manifest import (
     MAX_DOCUMENT_BYTES,
     MAX_LAYERS,
@@ -35,6 +35,7 @@ from agentkernel.images.manifest import (
     to_json,
 )
 from agentkernel.images.source import Document
+from agentkernel.images.transfers import Transfer
 
 _CHUNK_BYTES = 1024 * 1024
 _NAMES = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
@@ -97,7 +98,7 @@ class Layout:
         return Document(data=data)
 
     def blob(self, descriptor: Descriptor, offset: int) -> AbstractAsyncContextManager[Transfer]:
-        """Begins a transfer; see `images.blobs.Fetch`."""
+        """Begins a transfer; see `images.transfers.Fetch`."""
         return self._blob(descriptor, offset)
 
     @asynccontextmanager

@@ -44,6 +44,8 @@ PARTS_KEPT_S = 7 * 24 * 3600.0  # what has come of a blob that nobody has asked 
 class RegistrySource(Source, Protocol):
     """A registry: `images.registry.Registry`."""
 
+    least_bytes_per_s: int  # slower than that it need not be waited for
+
     async def digest(self, asked: str) -> str:
         """The digest that a tag stands for now; empty if the registry does not say."""
         ...
@@ -172,7 +174,7 @@ class Library:
             first = await registry.document(reference.asked)
             if reference.digest and digest_of(first.data) != reference.digest:
                 raise ImageFailed(f"{reference.registry} sent another image than {reference.digest[:19]}", hint="try again")
-            fetched = await fetch(registry, first, self._blobs, platform, report)
+            fetched = await fetch(registry, first, self._blobs.paced(registry.least_bytes_per_s), platform, report)
             return await self._unpacked(name, fetched, str(platform), report)
 
     async def _unpacked(self, reference: str, fetched: Fetched, platform: str, report: Report) -> Image:

@@ -21,13 +21,15 @@ import httpx
 from agentkernel.errors import AgentKernelError, ImageFailed, NotFound, Refused
 from agentkernel.images import challenges
 from agentkernel.images.answers import Unreachable, body, nothing, offset_of, reason, stream, token_of, unreachable
-from agentkernel.images.blobs import BrokenTransfer, Transfer, digest_of
+from agentkernel.images.blobs import digest_of
 from agentkernel.images.credentials import Login
 from agentkernel.images.manifest import ACCEPTED, MAX_DOCUMENT_BYTES, Descriptor
 from agentkernel.images.reach import Nearness
 from agentkernel.images.reference import DOCKER_HUB, Reference, is_digest
 from agentkernel.images.source import Document
+from agentkernel.images.transfers import BrokenTransfer, Transfer
 from agentkernel.images.transport import LIMIT, ByHost, is_loopback, open_client
+from agentkernel.model.image import ImageLimits
 
 HUB_HOST = "registry-1.docker.io"
 MAX_REDIRECTS = 5
@@ -53,7 +55,15 @@ class _Origin:
 class Registry:
     """The registry of one image, during one pull; `async with`. Implements `images.source.Source`."""
 
-    def __init__(self, reference: Reference, login: Login | None, environment: Mapping[str, str], home: str) -> None:
+    def __init__(
+        self,
+        reference: Reference,
+        login: Login | None,
+        environment: Mapping[str, str],
+        home: str,
+        least_bytes_per_s: int = ImageLimits().least_bytes_per_s,
+    ) -> None:
+        self.least_bytes_per_s = least_bytes_per_s
         self._reference = reference
         self._login = login
         self._transport = ByHost(environment, home)
@@ -92,7 +102,7 @@ class Registry:
         return Document(data=data, media_type=response.headers.get("content-type", ""))
 
     def blob(self, descriptor: Descriptor, offset: int) -> AbstractAsyncContextManager[Transfer]:
-        """Begins a transfer, from the offset if the server can do that; see `images.blobs.Fetch`."""
+        """Begins a transfer, from the offset if the server can do that; see `images.transfers.Fetch`."""
         return self._blob(descriptor, offset)
 
     @asynccontextmanager

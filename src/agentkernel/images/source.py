@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from agentkernel.images.blobs import Transfer
     from agentkernel.images.manifest import Descriptor
+    from agentkernel.images.transfers import Transfer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,5 +27,5 @@ class Source(Protocol):
         ...
 
     def blob(self, descriptor: Descriptor, offset: int) -> AbstractAsyncContextManager[Transfer]:
-        """Begins a transfer; see `images.blobs.Fetch`."""
+        """Begins a transfer; see `images.transfers.Fetch`."""
         ...

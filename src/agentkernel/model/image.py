@@ -49,6 +49,14 @@ class ImageRecord:
     backend: str = ""  # the backend that keeps it itself; empty: agentkernel's own store
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageLimits:
+    """How long work on an image may take."""
+
+    work_s: float = 6 * 3600.0  # all of it; 0: for ever
+    least_bytes_per_s: int = 1024  # of each layer that a registry sends, on an average of a minute
+
+
 class ImageWorkKind(StrEnum):
     """What is done with an image that takes long."""
 
