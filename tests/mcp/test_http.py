@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import httpx2
@@ -63,6 +63,17 @@ async def client(url: str, token: str, mode: str = "auto") -> AsyncIterator[Clie
         yield found
 
 
+@asynccontextmanager
+async def removed_meanwhile(other: AbstractAsyncContextManager[Client]) -> AsyncIterator[Client]:
+    """A client whose token is removed before it ends: whether it minds is the client's affair."""
+    found = await other.__aenter__()
+    try:
+        yield found
+    finally:
+        with suppress(Exception):
+            await other.__aexit__(None, None, None)
+
+
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_tools_are_called_with_progress_and_images_and_structure(at: str, tokens: TokenStore, behind_daemon: Any, mode: str) -> None:
     told: list[str] = []
@@ -114,6 +125,64 @@ async def test_a_token_may_do_what_its_scopes_say(at: str, tokens: TokenStore, b
     async with httpx2.AsyncClient() as http:
         refused = await http.post(at, json=PING, headers=ACCEPT | {"Authorization": f"Bearer {secret}"})
         assert refused.status_code == 401
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_what_a_removed_token_has_under_way_ends_and_what_others_have_does_not(
+    at: str, tokens: TokenStore, behind_daemon: Any, until: Callable[..., None], mode: str
+) -> None:
+    theirs, ours = f"75319.{mode == 'auto':d}1111", f"75319.{mode == 'auto':d}2222"
+    secret = tokens.create("leaves", ["full"])
+    async with client(at, tokens.default()[0], mode) as stays:
+        await stays.call_tool("sandbox_create", {"name": f"stays-{mode}"})
+        going = asyncio.create_task(stays.call_tool("sandbox_exec", {"name": f"stays-{mode}", "command": ["sleep", ours]}))
+        async with removed_meanwhile(client(at, secret, mode)) as leaves:
+            await leaves.call_tool("sandbox_create", {"name": f"gone-{mode}", "temporary": True})
+            calls = [
+                asyncio.create_task(leaves.call_tool("sandbox_run", {"command": ["sleep", theirs]})),
+                asyncio.create_task(leaves.call_tool("sandbox_exec", {"name": f"gone-{mode}", "command": ["sleep", theirs]})),
+            ]
+            await asyncio.to_thread(until, lambda: len(processes_named(theirs)) == 2 and processes_named(ours))
+            tokens.remove("leaves")
+            for ended in await asyncio.gather(*calls, return_exceptions=True):
+                assert isinstance(ended, Exception), ended
+            await asyncio.to_thread(until, lambda: not processes_named(theirs))
+            with pytest.raises(Exception):  # noqa: B017 - the client has one of its own for each way in which a server can refuse it
+                await leaves.call_tool("sandbox_list")
+        listed = await stays.call_tool("sandbox_list")
+        while [box["name"] for box in listed.structured_content["sandboxes"]] != [f"stays-{mode}"]:  # its temporary one goes
+            listed = await stays.call_tool("sandbox_list")
+        assert processes_named(ours) and not going.done()
+        going.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await going
+
+
+async def test_a_session_ends_with_its_token_and_so_does_its_stream(at: str, tokens: TokenStore) -> None:
+    secret = tokens.create("streams", ["full"])
+    initialize = {
+        "jsonrpc": "2.0",
+        "id": 0,
+        "method": "initialize",
+        "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}},
+    }
+    said = ACCEPT | {"MCP-Protocol-Version": "2025-06-18", "Authorization": f"Bearer {secret}"}
+    async with httpx2.AsyncClient(timeout=DEADLINE_S) as http:
+        begun = await http.post(at, json=initialize, headers=said)
+        said["Mcp-Session-Id"] = begun.headers["mcp-session-id"]
+        assert (await http.post(at, json=PING, headers=said)).status_code == 200
+        async with http.stream("GET", at, headers=said) as stream:
+            assert stream.status_code == 200
+            tokens.remove("streams")
+            async for _ in stream.aiter_bytes():
+                pass  # it has an end, and a good one
+        assert (await http.post(at, json=PING, headers=said)).status_code == 401
+        again = tokens.create("streams", ["full"])
+        try:
+            taken = await http.post(at, json=PING, headers=said | {"Authorization": f"Bearer {again}"})
+            assert taken.status_code == 404  # another token of the same name is no way to what the first has left
+        finally:
+            tokens.remove("streams")
 
 
 async def test_who_is_not_let_in(at: str, tokens: TokenStore, behind_daemon: Any) -> None:

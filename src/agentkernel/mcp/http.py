@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import uvicorn
-from mcp.server.auth.middleware.auth_context import get_access_token
+from mcp.server.auth.middleware.auth_context import AuthContextMiddleware, get_access_token
+from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend, RequireAuthMiddleware
 from mcp.server.auth.provider import AccessToken
-from mcp.server.auth.settings import AuthSettings
-from mcp.server.lowlevel import Server
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
-from pydantic import AnyHttpUrl
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentkernel.abc import Caller, Kernel
-from agentkernel.config.tokens import Token
-from agentkernel.mcp.desk import Desk, Operator
-from agentkernel.mcp.server import build
+from agentkernel.config.removal import watch
+from agentkernel.config.tokens import TokenStore
+from agentkernel.errors import InvalidInput, Unauthorized
+from agentkernel.mcp.desk import Operator
+from agentkernel.mcp.desks import Desks, Lending
 
 PATH: Final = "/mcp"
-MAX_BODY: Final = 32 * 1024 * 1024
-MAX_SESSIONS: Final = 256
 KEEP_ALIVE_S: Final = 30
 SHUTDOWN_S: Final = 2
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 _OWN_SITE: Final = ("same-origin", "none")  # Sec-Fetch-Site: a page of the server's own, or no page at all
+_LOG: Final = logging.getLogger(__name__)
 _ENDS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -43,46 +46,25 @@ class Listening:
     once for each."""
 
     names: Sequence[str]
-    find: Callable[[str], Token | None]
+    tokens: TokenStore
     doors: Callable[[Caller], Kernel]
     principal: str
     operator: Operator
 
 
-class Desks:
-    """One desk for each token. What the model may name of this host is nothing, so its caller is none from elsewhere (`Caller.remote`)."""
-
-    def __init__(self, listening: Listening) -> None:
-        self._listening = listening
-        self._desks: dict[Caller, Desk] = {}
-
-    def current(self) -> Desk:
-        """The desk of the request that is being answered."""
-        token = get_access_token()
-        assert token is not None  # noqa: S101 - no request without one comes so far
-        caller = Caller(principal=self._listening.principal, scopes=frozenset(token.scopes), via=token.client_id)
-        if caller not in self._desks:
-            kernel = self._listening.doors(caller)
-            self._desks[caller] = Desk(kernel=kernel, caller=caller, operator=self._listening.operator)
-        return self._desks[caller]
-
-    async def close(self) -> None:
-        """Removes temporary sandboxes and closes every kernel."""
-        for desk in self._desks.values():
-            await desk.clear()
-        for kernel in {id(desk.kernel): desk.kernel for desk in self._desks.values()}.values():
-            await kernel.close()
-
-
 class _Verifier:
     """The SDK's question whether a token is good."""
 
-    def __init__(self, find: Callable[[str], Token | None]) -> None:
-        self._find = find
+    def __init__(self, tokens: TokenStore) -> None:
+        self._tokens = tokens
 
     async def verify_token(self, token: str) -> AccessToken | None:
         """What is known of it; None for one that is not."""
-        found = self._find(token)
+        try:
+            found = self._tokens.find(token)
+        except InvalidInput as error:  # of the file: no fault of who asks, and not his to know
+            _LOG.error("no token is taken: %s", error.message)
+            return None
         return None if found is None else AccessToken(token=token, client_id=found.name, scopes=sorted(found.scopes))
 
 
@@ -105,20 +87,56 @@ class _Door:
         await app(scope, receive, send)
 
 
-def application(listening: Listening, desks: Desks, port: int) -> Starlette:
+class _Endpoint:
+    """ASGI: what asks with a good token is answered at the token's own place, until the token is removed."""
+
+    def __init__(self, tokens: TokenStore, desks: Desks) -> None:
+        self._tokens = tokens
+        self._desks = desks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, or the stream of a session."""
+        known = get_access_token()
+        token = self._tokens.find(known.token) if known is not None else None
+        answer = _Answer(send)
+        try:
+            if token is None:
+                raise Unauthorized("the token was removed")  # just now
+            with self._desks.running.entered(token):
+                place = await self._desks.of(token)
+                await place.sessions.handle_request(scope, receive, answer)
+        except Unauthorized as error:
+            await answer.end(error, scope, receive)
+
+
+class _Answer:
+    """The `send` of one request: knows how far its answer is."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._has_begun = self._is_whole = False
+
+    async def __call__(self, message: Message) -> None:
+        self._has_begun = True
+        self._is_whole = message["type"] == "http.response.body" and not message.get("more_body", False)
+        await self._send(message)
+
+    async def end(self, error: Unauthorized, scope: Scope, receive: Receive) -> None:
+        """Says why there is no answer; one that has begun, a stream, has its end."""
+        if not self._has_begun:
+            await Response(error.message, status_code=401, headers={"WWW-Authenticate": "Bearer"})(scope, receive, self._send)
+        elif not self._is_whole:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def application(tokens: TokenStore, desks: Desks, security: TransportSecuritySettings) -> Starlette:
     """The ASGI application."""
-    server: Server[Any] = build(desks.current)
-    security = _security(listening.names, port)
-    app = server.streamable_http_app(
-        streamable_http_path=PATH,
-        max_request_body_size=MAX_BODY,
-        max_sessions=MAX_SESSIONS,
-        transport_security=security,
-        auth=AuthSettings(issuer_url=AnyHttpUrl(f"http://127.0.0.1:{port}"), resource_server_url=None),
-        token_verifier=_Verifier(listening.find),
-    )
-    app.add_middleware(_Door, security=security)
-    return app
+    middleware = [
+        Middleware(_Door, security=security),
+        Middleware(AuthenticationMiddleware, backend=BearerAuthBackend(_Verifier(tokens))),
+        Middleware(AuthContextMiddleware),
+    ]
+    return Starlette(routes=[Route(PATH, endpoint=RequireAuthMiddleware(_Endpoint(tokens, desks), []))], middleware=middleware)
 
 
 class _Server(uvicorn.Server):
@@ -149,12 +167,16 @@ class _Server(uvicorn.Server):
 async def serve(listening: Listening, listener: socket.socket, protocol: type[asyncio.Protocol], ready: Callable[[], None]) -> None:
     """Serves until SIGTERM or SIGINT. `protocol` is uvicorn's end of a connection, with bounds for slow clients; `ready` is called when
     connections are taken."""
-    desks = Desks(listening)
+    security = _security(listening.names, listener.getsockname()[1])
+    lending = Lending(
+        tokens=listening.tokens, doors=listening.doors, principal=listening.principal, operator=listening.operator, security=security
+    )
+    desks = Desks(lending)
     config = uvicorn.Config(
-        application(listening, desks, listener.getsockname()[1]),
+        application(listening.tokens, desks, security),
         http=protocol,
         ws="none",
-        lifespan="on",
+        lifespan="off",
         log_level="warning",
         access_log=False,
         proxy_headers=False,
@@ -162,9 +184,12 @@ async def serve(listening: Listening, listener: socket.socket, protocol: type[as
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
+    looking = asyncio.create_task(watch(desks.end_removed, _LOG), name="looking for removed tokens")
     try:
         await _Server(config, ready).serve(sockets=[listener])
     finally:
+        looking.cancel()
+        await asyncio.wait([looking])
         await desks.close()
 
 

@@ -80,7 +80,7 @@ def _listen(args: Namespace, context: Context, operator: Operator) -> None:
     with sockets.at_address(args.address, args.port) as listener:
         listening = http.Listening(
             names=(*sorted(sockets.names_of(listener)), *args.hostname),
-            find=tokens.find,
+            tokens=tokens,
             doors=context.doors(),
             principal=local_caller().principal,
             operator=operator,
