@@ -150,6 +150,8 @@ static int wait_ms(const struct agent *agent, bool more)
         next = agent->sweep_at;
     if (agent->alone_until_ms && (!next || agent->alone_until_ms < next))
         next = agent->alone_until_ms;
+    if (agent->spare.due_ms && !agent->spare.pid && !agent->sweeping && (!next || agent->spare.due_ms < next))
+        next = agent->spare.due_ms;
     if (agent->signals < 0 && (!next || agent->now_ms + POLL_MS < next))
         next = agent->now_ms + POLL_MS;
     if (!next)
@@ -175,6 +177,8 @@ static void run(struct agent *agent)
         check_deadlines(agent);
         more = hosts_serve(agent);
         more = step_all(agent) || more;
+        if (!more)
+            spare_keep(agent);
     }
 }
 

@@ -17,6 +17,8 @@ static void reaped(struct agent *agent, int pid, int status)
         process_supervisor_ended(agent, p);
         return;
     }
+    if (pid == agent->spare.pid)
+        spare_died(agent);
     for (unsigned i = 0; i < agent->table.used && agent->sweeping; i++) {
         p = agent->table.slots[i];
         if (p && p->awaits_sweep && p->main == pid)

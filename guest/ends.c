@@ -2,16 +2,12 @@
 #include "ends.h"
 
 #include "descriptor.h"
+#include "socket.h"
 #include "spawn.h"
 #include "terminal.h"
 
 #include <linux/resource.h>
-#include <linux/socket.h>
 
-#ifndef AF_UNIX
-#define AF_UNIX 1
-#endif
-#define SOCK_SEQPACKET 5
 #define KEPT_FREE 16 /* descriptors for new attaches and for reading /proc */
 
 static void close_pair(int pair[2])
@@ -57,19 +53,20 @@ static sysret open_pipes(struct ends *ends, const struct start_request *request)
     return 0;
 }
 
+sysret ends_open_control(struct ends *ends)
+{
+    sysret error = SYS(socketpair, AK_AF_UNIX, AK_SOCK_SEQPACKET | O_CLOEXEC, 0, ends->control);
+    if (error)
+        ends->control[0] = ends->control[1] = -1;
+    return error;
+}
+
 sysret ends_open(struct ends *ends, const struct start_request *request, enum stage *stage)
 {
     struct resource_limit files = {0};
     sysret error;
     *ends = (struct ends){{-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}};
-    *stage = STAGE_FORK;
-    error = SYS(socketpair, AF_UNIX, SOCK_SEQPACKET | O_CLOEXEC, 0, ends->control);
-    if (error) {
-        ends->control[0] = ends->control[1] = -1;
-        return error;
-    }
-    if (request->terminal)
-        *stage = STAGE_TERMINAL;
+    *stage = request->terminal ? STAGE_TERMINAL : STAGE_FORK;
     error = request->terminal ? open_terminal(ends, request) : open_pipes(ends, request);
     if (error)
         return error;

@@ -10,8 +10,9 @@ struct ends {
     int terminal[2];
 };
 
-/* Opens what the request needs; 0, or -errno with `*stage`. What is open is to be closed in either case. */
+/* Opens what the request needs but for `control`; 0, or -errno with `*stage`. What is open is to be closed in either case. */
 sysret ends_open(struct ends *ends, const struct start_request *request, enum stage *stage);
+sysret ends_open_control(struct ends *ends);
 void ends_close(struct ends *ends);
 
 #endif

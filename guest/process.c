@@ -155,6 +155,7 @@ static void mark_over(struct agent *agent, struct process *p, enum process_state
     /* Signals that reached the supervisor too late. */
     for (struct result *late; (late = results_pending(&agent->results, p->id)) != NULL;)
         answer_signal(agent, late, ESRCH);
+    spare_command_ended(agent);
     oldest = table_mark_ended(&agent->table, p);
     if (oldest)
         evict(agent, oldest);
@@ -298,7 +299,10 @@ static void give_up(struct agent *agent, struct process *p)
     process_swept(agent, p);
 }
 
-/* Where workload and agent share a uid, the workload can stop or trace the supervisor for good, but not PID 1. */
+/*
+ * Where workload and agent share a uid, the workload can stop or trace the supervisor for good, but not PID 1. A supervisor whose command
+ * has not been executed yet waits for that and for nothing else: if it still does, the workload or a dead file system holds the command.
+ */
 static void look(struct agent *agent, struct process *p)
 {
     struct process_stat stat;
@@ -306,7 +310,7 @@ static void look(struct agent *agent, struct process *p)
     p->look_at = 0;
     if (!p->supervisor || p->gave_up)
         return;
-    if (known && (stat.state == 'T' || stat.state == 't'))
+    if (p->state == PROCESS_STARTING || (known && (stat.state == 'T' || stat.state == 't')))
         give_up(agent, p);
     else
         set_deadline(agent, &p->look_at, LOOK_MS);

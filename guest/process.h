@@ -68,8 +68,8 @@ struct process {
 
 struct agent;
 
-/* Starts a command; 0, or -errno with `*stage`; then there is no record. */
-sysret process_start(struct agent *agent, uint64_t id, const struct start_request *request, enum stage *stage);
+/* Starts the command of a START frame; 0, or -errno with `*stage`; then there is no record. */
+sysret process_start(struct agent *agent, const struct frame *frame, const struct start_request *request, enum stage *stage);
 
 /* Does all that can be done now without waiting: messages of the supervisor, pipes, ends, frames to the host. */
 void process_step(struct agent *agent, struct process *p);

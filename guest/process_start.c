@@ -23,10 +23,14 @@ static void close_rings(struct process *p)
     ring_close(&p->intake.ring);
 }
 
-static sysret fork_supervisor(struct agent *agent, const struct ends *ends, const struct start_request *request)
+static sysret fork_supervisor(struct agent *agent, struct ends *ends, const struct start_request *request)
 {
-    sysret pid = process_fork();
+    sysret pid = ends_open_control(ends);
+    if (pid < 0)
+        return pid;
+    pid = process_fork();
     if (pid == 0) {
+        struct supervisor supervisor;
         bool terminal = request->terminal;
         struct spawn spawn = {
             .request = request,
@@ -37,7 +41,8 @@ static sysret fork_supervisor(struct agent *agent, const struct ends *ends, cons
             .output = terminal ? ends->terminal[1] : ends->output[1],
             .error = terminal ? ends->terminal[1] : ends->error[1],
         };
-        supervisor_run(&spawn, ends->control[1], agent->proc);
+        supervisor_begin(&supervisor, &spawn, ends->control[1], agent->proc);
+        supervisor_run(&supervisor, &spawn);
     }
     return pid;
 }
@@ -93,10 +98,10 @@ static void begin_record(struct agent *agent, struct process *p, const struct st
         agent_wake_at(agent, p->timeout_at);
 }
 
-sysret process_start(struct agent *agent, uint64_t id, const struct start_request *request, enum stage *stage)
+sysret process_start(struct agent *agent, const struct frame *frame, const struct start_request *request, enum stage *stage)
 {
     struct ends ends;
-    struct process *p = table_add(&agent->table, id);
+    struct process *p = table_add(&agent->table, frame->id);
     sysret result;
     *stage = STAGE_FORK;
     if (!p)
@@ -104,8 +109,11 @@ sysret process_start(struct agent *agent, uint64_t id, const struct start_reques
     result = ends_open(&ends, request, stage);
     if (!result && !open_rings(p, request))
         result = -ENOMEM;
-    if (!result)
-        result = fork_supervisor(agent, &ends, request);
+    if (!result) {
+        result = spare_take(agent, &ends, request, frame->payload, (uint32_t)frame->length);
+        if (result < 0)
+            result = fork_supervisor(agent, &ends, request);
+    }
     if (result < 0) {
         close_rings(p);
         ends_close(&ends);
@@ -116,6 +124,7 @@ sysret process_start(struct agent *agent, uint64_t id, const struct start_reques
     begin_record(agent, p, request);
     adopt_ends(agent, p, &ends);
     ends_close(&ends);
+    spare_command_began(agent);
     process_subscribe(p, 0, 0);
     p->owed = OWE_STARTED | (request->flags & START_STDIN ? OWE_STDIN : 0);
     return 0;

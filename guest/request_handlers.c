@@ -92,6 +92,7 @@ static void handle_configure(struct agent *agent, const struct frame *frame)
     if (!error) {
         memcpy(&agent->configuration, &agent->candidate, sizeof agent->configuration);
         agent->configured = true;
+        spare_configured(agent);
     }
     reply_result(agent, frame, (unsigned)-error, "configure");
 }
@@ -115,7 +116,7 @@ static void handle_start(struct agent *agent, const struct frame *frame)
     }
     error = agent->configured ? start_request_parse(&agent->request, frame->payload, frame->length) : -EPERM;
     if (!error)
-        error = process_start(agent, frame->id, &agent->request, &stage);
+        error = process_start(agent, frame, &agent->request, &stage);
     if (error)
         reply_failed(agent, frame->id, (unsigned)-error, stage, "start");
 }

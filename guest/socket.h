@@ -1,4 +1,4 @@
-/* Sockets on the loopback addresses: the constants that the kernel's headers lack, and the few acts that are one system call. */
+/* Sockets: the constants that the kernel's headers lack, and the few acts that are one system call. */
 #ifndef AK_SOCKET_H
 #define AK_SOCKET_H
 
@@ -8,10 +8,12 @@
 #include <linux/in.h>
 #include <linux/in6.h>
 
+#define AK_AF_UNIX 1
 #define AK_AF_INET 2
 #define AK_AF_INET6 10
 #define AK_SOCK_STREAM 1
 #define AK_SOCK_DGRAM 2
+#define AK_SOCK_SEQPACKET 5
 #define AK_SOL_SOCKET 1
 #define AK_SO_REUSEADDR 2
 #define AK_SO_SNDBUF 7
@@ -20,6 +22,9 @@
 #define AK_TCP_NODELAY 1
 #define AK_IPV6_V6ONLY 26
 #define AK_SHUT_WR 1
+#define AK_SCM_RIGHTS 1
+#define AK_MSG_NOSIGNAL 0x4000
+#define AK_MSG_CMSG_CLOEXEC 0x40000000
 
 /* Room for an address of either family. */
 union socket_address {

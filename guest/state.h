@@ -6,6 +6,7 @@
 #include "inlet.h"
 #include "link.h"
 #include "result.h"
+#include "spare.h"
 #include "table.h"
 #include "tree.h"
 #include "tunnel.h"
@@ -32,6 +33,7 @@ struct agent {
     struct link *current; /* the attached one, or NULL */
     uint64_t link_order;
     struct table table;
+    struct spare spare;
     struct results results;
     struct process *active_first, *active_last;
     struct inlets inlets;

@@ -2,6 +2,7 @@
 #include "supervisor.h"
 
 #include "clock.h"
+#include "clone.h"
 #include "descriptor.h"
 #include "kernel.h"
 #include "tree.h"
@@ -9,18 +10,13 @@
 #include <linux/poll.h>
 #include <linux/prctl.h>
 #include <linux/resource.h>
+#include <linux/sched.h>
 #include <linux/signalfd.h>
 #include <linux/wait.h>
 
 #define KILL_ROUNDS_FAST 20
+#define MAIN_STACK 65536u
 #define ZOMBIE_ROUNDS 3 /* so often may only zombies (held by a foreign tracer) be left before they count as gone */
-
-struct supervisor {
-    int control, signals, report;
-    int main; /* pid, 0: reaped */
-    int proc;
-    bool started, failed;
-};
 
 static void send_note(struct supervisor *s, const struct note *note)
 {
@@ -195,28 +191,61 @@ static _Noreturn void supervise(struct supervisor *s)
     }
 }
 
-/* Forks the main process, into its cgroup at once where the kernel can: then not even its first page is charged to the agent. */
-static sysret fork_main(const struct agent_cgroups *cgroups, bool *in_cgroup)
+struct main_start {
+    const struct spawn *spawn;
+    int report;
+    bool in_cgroup;
+};
+
+static void run_main(void *argument)
 {
-    struct ak_clone_arguments arguments = {.flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (uint64_t)cgroups->v2_directory};
-    sysret pid;
-    *in_cgroup = cgroups->v2_directory >= 0;
-    if (*in_cgroup && (pid = SYS(clone3, &arguments, sizeof arguments)) >= 0)
-        return pid;
-    *in_cgroup = false;
-    return process_fork();
+    const struct main_start *start = argument;
+    spawn_run(start->spawn, start->report, start->in_cgroup);
+}
+
+/* Until its exec, a program borrows the supervisor's memory; what is built in has no exec, and gets memory of its own. */
+static sysret clone_main(struct main_start *start, uint64_t flags)
+{
+    static _Alignas(16) uint8_t stack[MAIN_STACK];
+    const struct spawn *spawn = start->spawn;
+    bool borrows = !spawn->request->builtin;
+    struct ak_clone_arguments arguments = {.flags = flags, .exit_signal = SIGCHLD, .cgroup = (uint64_t)spawn->cgroups->v2_directory};
+    if (borrows) {
+        arguments.flags |= CLONE_VM | CLONE_VFORK;
+        arguments.stack = (uint64_t)(uintptr_t)stack;
+        arguments.stack_size = sizeof stack;
+    }
+    if (flags)
+        return borrows ? clone_onto(__NR_clone3, (long)&arguments, sizeof arguments, run_main, start)
+                       : SYS(clone3, &arguments, sizeof arguments);
+    arguments.flags |= SIGCHLD;
+    return borrows ? clone_onto(__NR_clone, (long)arguments.flags, (long)(stack + sizeof stack), run_main, start) : process_fork();
+}
+
+/* Forks the main process, into its cgroup at once where the kernel can: then not even its first page is charged to the agent. */
+static sysret fork_main(struct main_start *start)
+{
+    sysret pid = -ENOSYS;
+    start->in_cgroup = start->spawn->cgroups->v2_directory >= 0;
+    if (start->in_cgroup)
+        pid = clone_main(start, CLONE_INTO_CGROUP);
+    if (pid < 0) {
+        start->in_cgroup = false;
+        pid = clone_main(start, 0);
+    }
+    if (pid == 0)
+        run_main(start);
+    return pid;
 }
 
 static void start_main(struct supervisor *s, const struct spawn *spawn)
 {
     struct note note = {.kind = NOTE_FAILED, .stage = STAGE_FORK};
     int report[2];
-    bool in_cgroup = false;
     sysret pid = descriptor_pipe(report);
     if (pid == 0) {
-        pid = fork_main(spawn->cgroups, &in_cgroup);
-        if (pid == 0)
-            spawn_run(spawn, report[1], in_cgroup);
+        struct main_start start = {.spawn = spawn, .report = report[1]};
+        pid = fork_main(&start);
     }
     if (pid < 0) {
         note.error = (int32_t)-pid;
@@ -244,14 +273,18 @@ static void keep_own_descriptors(const struct spawn *spawn, int control, int pro
     descriptor_close_others(keep, n);
 }
 
-_Noreturn void supervisor_run(const struct spawn *spawn, int control, int proc)
+void supervisor_begin(struct supervisor *s, const struct spawn *spawn, int control, int proc)
 {
-    struct supervisor s = {.control = control, .signals = -1, .report = -1, .proc = proc};
     uint64_t child = 1ull << (SIGCHLD - 1);
+    *s = (struct supervisor){.control = control, .signals = -1, .report = -1, .proc = proc};
     (void)SYS(prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     (void)SYS(prctl, PR_SET_NAME, "ak-supervisor", 0, 0, 0);
     keep_own_descriptors(spawn, control, proc);
-    s.signals = (int)SYS(signalfd4, -1, &child, sizeof child, O_CLOEXEC | O_NONBLOCK);
-    start_main(&s, spawn);
-    supervise(&s);
+    s->signals = (int)SYS(signalfd4, -1, &child, sizeof child, O_CLOEXEC | O_NONBLOCK);
+}
+
+_Noreturn void supervisor_run(struct supervisor *s, const struct spawn *spawn)
+{
+    start_main(s, spawn);
+    supervise(s);
 }

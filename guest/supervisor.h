@@ -25,14 +25,26 @@ struct note { /* supervisor to agent */
     uint64_t id, user_us, system_us, max_rss_bytes;
 };
 
-enum order_kind { ORDER_SIGNAL = 1, ORDER_KILL, ORDER_RELEASE };
+enum order_kind { ORDER_SIGNAL = 1, ORDER_KILL, ORDER_RELEASE, ORDER_START };
 
 struct order { /* agent to supervisor */
-    uint32_t kind, signal, whole_tree, zero;
+    uint32_t kind, signal, whole_tree; /* of ORDER_START, `signal` is the length of the request (spare.h) */
+    uint32_t zero;
     uint64_t id;
 };
 
-/* Runs in the forked supervisor; `control` is its end of the socket, `proc` the descriptor of /proc or -1. */
-_Noreturn void supervisor_run(const struct spawn *spawn, int control, int proc);
+struct supervisor {
+    int control, signals, report;
+    int main; /* pid, 0: reaped */
+    int proc;
+    bool started, failed;
+};
+
+/*
+ * Both run in the forked supervisor. The first makes it one, with `control` its end of the socket and `proc` the descriptor of /proc or
+ * -1; of all other descriptors only those of `spawn` stay open. The second starts the command.
+ */
+void supervisor_begin(struct supervisor *s, const struct spawn *spawn, int control, int proc);
+_Noreturn void supervisor_run(struct supervisor *s, const struct spawn *spawn);
 
 #endif

@@ -27,6 +27,14 @@ NATIVE = Provision(support=Support.NATIVE)
 HERE = Presence(identity="here")
 
 
+class Files(dict[str, bytes]):
+    """A sandbox's files, as far as engines look at them themselves."""
+
+    async def stat(self, path: str) -> None:
+        """Is asked of a directory before anybody has a sandbox."""
+        assert path == "/"
+
+
 @dataclass(eq=False)
 class Machine:
     """One booted sandbox as it is on the host, whoever is attached to it."""
@@ -34,7 +42,7 @@ class Machine:
     spec: SandboxSpec
     owner: str
     running: bool = True
-    files: dict[str, bytes] = field(default_factory=dict)
+    files: Files = field(default_factory=Files)
     commands: dict[int, ProcessRecord] = field(default_factory=dict)
     printed: dict[int, bytes] = field(default_factory=dict)
     finished: asyncio.Event = field(default_factory=asyncio.Event)
@@ -58,7 +66,7 @@ class ScriptedSandbox:
         return self.machine.spec
 
     @property
-    def files(self) -> dict[str, bytes]:
+    def files(self) -> Files:
         return self.machine.files
 
     async def exec(self, command: Command, *, stdin: bytes = b"") -> ExecResult:

@@ -45,6 +45,13 @@ class Made:
         if not self.alive:
             raise SandboxLost("it has died")
 
+    @property
+    def files(self) -> Made:
+        return self
+
+    async def stat(self, path: str) -> None:
+        await self.statistics()
+
     async def destroy(self) -> None:
         await asyncio.sleep(0)
         self.destroyed = True
@@ -56,7 +63,7 @@ class Unassignable:
     """A sandbox without the optional power."""
 
     def __init__(self, made: Made) -> None:
-        self.statistics, self.destroy = made.statistics, made.destroy
+        self.statistics, self.files, self.destroy = made.statistics, made.files, made.destroy
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """The warm pools: sandboxes that are made before anybody asks for them, of any backend. docs/pools.md says what users see of it.
 
-A pool holds fresh sandboxes only: what was taken never comes back, and nothing was ever run in one. A pool begins when the same thing is
-asked for a second time, is filled in the background, and ends when nobody has asked for a while.
+A pool holds fresh sandboxes only: what was taken never comes back, and nothing but the guest itself was ever run in one. A pool begins
+when the same thing is asked for a second time, is filled in the background, and ends when nobody has asked for a while.
 """
 
 from __future__ import annotations
@@ -219,6 +219,8 @@ class Pools:
                 sandbox = await self._make(backend, sandbox_id, spec)
                 failpoint("pool.refill.made")
                 await sandbox.statistics()
+                # A command of the guest's own: what the first one in a sandbox waits for (in gVisor, a quarter of it) has then happened.
+                await sandbox.files.stat("/")
                 failpoint("pool.refill.answered")
             if not isinstance(sandbox, Assignable):
                 self._unfit.add(backend)
