@@ -129,6 +129,46 @@ async def commands_that_do_not_start_say_why(client: Any, directory: Path) -> No
 
 
 @scenario
+async def a_call_that_cannot_be_right_is_invalid_input_everywhere(client: Any, directory: Path) -> None:
+    async with client.sandbox() as box:
+        files = box.files
+        assert (await box.exec(["echo", "a list"])).text == "a list\n"
+        assert (await box.exec(["cat"], stdin=bytearray(b"x"))).stdout == b"x"
+        assert (await box.exec("cat", stdin=["é", b"x"])).text == "éx"
+        await files.write("/tmp/data", memoryview(b"view"))
+        assert await files.read(b"/tmp/data") == b"view"
+        process = await box.spawn("cat", stdin=True)
+        for wrong in (
+            lambda: box.exec("echo", 5),
+            lambda: box.exec("cat", stdin=5),
+            lambda: box.exec("true", environment={"A": 1}),
+            lambda: box.process("aa"),
+            lambda: box.connect("80"),
+            lambda: box.unpublish("80"),
+            lambda: process.signal("TERM"),
+            lambda: process.write(5),
+            lambda: process.resize("1", "2"),
+            lambda: files.write("/tmp/data", "text"),
+            lambda: files.write("/tmp/data", b"", mode="644"),
+            lambda: files.change_mode("/tmp/data", "644"),
+            lambda: files.read("/tmp/data", length=-1),
+            lambda: files.read("/tmp/data", limit_bytes=-1),
+            lambda: files.read(5),
+            lambda: client.get(5),
+            lambda: client.list(statuses="running"),
+            lambda: client.images.pull(5),
+        ):
+            with fails("invalid_input"):
+                await wrong()
+        for iterator in (client.events(kinds="exec."), client.events(since="x"), box.network_log(since="x")):
+            with fails("invalid_input"):
+                async for _ in iterator:
+                    pass
+        assert await files.read("/tmp/data") == b"view"
+        await process.kill()
+
+
+@scenario
 async def a_timeout_ends_the_tree_and_leaves_the_sandbox(client: Any, directory: Path) -> None:
     async with client.sandbox() as box:
         with fails("timed_out"):

@@ -59,6 +59,31 @@ def test_sync_and_async_classes_have_the_same_methods_with_the_same_parameters(n
         ], member
 
 
+_SAID_OTHERWISE = (
+    ("`async with client", "`with client"),
+    ("`async for chunk in", "`for chunk in"),
+    ("an async iterator of pieces", "an iterable of pieces"),
+    ("AsyncSandbox", "Sandbox"),
+    ("AsyncClient", "Client"),
+)
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_sync_and_async_methods_are_documented_alike(name: str) -> None:
+    for member, thing in inspect.getmembers(getattr(agentkernel, f"Async{name}")):
+        if not member.startswith("_"):
+            text = inspect.getdoc(thing) or ""
+            for there, here in _SAID_OTHERWISE:
+                text = text.replace(there, here)
+            assert inspect.getdoc(getattr(getattr(agentkernel, name), member)) == text, member
+
+
+@pytest.mark.parametrize("name", [f"{prefix}{name}" for name in TWINS for prefix in ("Async", "")])
+def test_every_class_says_which_errors_its_calls_raise(name: str) -> None:
+    text = " ".join((getattr(agentkernel, name).__doc__ or "").split())
+    assert "Every call raises" in text or "every call raises" in text
+
+
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_every_public_method_says_what_it_does(name: str) -> None:
     kind = getattr(agentkernel, name)

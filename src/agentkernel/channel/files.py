@@ -32,6 +32,8 @@ class GuestFiles:
 
     async def read(self, path: str, *, offset: int = 0, length: int | None = None, limit_bytes: int = DEFAULT_READ_LIMIT_BYTES) -> bytes:
         """Reads a regular file; raises OutputTooLarge beyond `limit_bytes`."""
+        if limit_bytes < 0 or (length or 0) < 0:
+            raise InvalidInput("a file has no bytes at negative offsets or lengths")
         wanted = limit_bytes + 1 if length is None else min(length, limit_bytes + 1)
         output = Collector(limit_bytes)
         await self._run("read", path, self._read(path, offset, max(wanted, 1)), output)

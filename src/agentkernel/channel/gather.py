@@ -7,10 +7,11 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterab
 from contextlib import asynccontextmanager, suppress
 
 from agentkernel.abc import Process
-from agentkernel.errors import AgentKernelError
+from agentkernel.errors import AgentKernelError, InvalidInput
 from agentkernel.model.command import Command, ExecResult, ExitStatus
 
-Input = bytes | str | Iterable[bytes] | AsyncIterable[bytes]
+Piece = bytes | bytearray | memoryview | str
+Input = Piece | Iterable[Piece] | AsyncIterable[Piece]
 
 
 async def collect(process: Process, data: Input | None, command: Command) -> ExecResult:
@@ -72,11 +73,28 @@ async def _feed(process: Process, data: Input) -> None:
 
 
 async def _pieces(data: Input) -> AsyncIterator[bytes]:
-    if isinstance(data, bytes | str):
-        yield data.encode() if isinstance(data, str) else data
+    if (whole := whole_of(data)) is not None:
+        yield whole
     elif isinstance(data, AsyncIterable):
         async for piece in data:
-            yield piece
-    else:
-        for piece in data:
-            yield piece
+            yield _bytes_of(piece)
+    elif isinstance(data, Iterable):
+        for each in data:
+            yield _bytes_of(each)
+
+
+def whole_of(data: object) -> bytes | None:
+    """Input that is all there, as bytes; None for one that comes in pieces. Raises InvalidInput for what is neither."""
+    if isinstance(data, bytes | bytearray | memoryview | str):
+        return _bytes_of(data)
+    if isinstance(data, Iterable | AsyncIterable):
+        return None
+    raise InvalidInput(f"a command's input is text, bytes or an iterable of bytes, not {type(data).__name__}")
+
+
+def _bytes_of(piece: object) -> bytes:
+    if isinstance(piece, str):
+        return piece.encode()
+    if isinstance(piece, bytes | bytearray | memoryview):
+        return bytes(piece)
+    raise InvalidInput(f"a command's input is made of bytes, not of {type(piece).__name__}")

@@ -125,8 +125,8 @@ def create_options(options: Mapping[str, object]) -> CreateOptions:
     )
 
 
-def command_of(argv: Sequence[Argument], options: Mapping[str, object], *, stdin: bool, detached: bool = False) -> Command:
-    """The command to run.
+def command_of(argv: Sequence[object], options: Mapping[str, object], *, stdin: bool, detached: bool = False) -> Command:
+    """The command to run, of words or of one list of them.
 
     Raises:
         UnknownKey: there is no such option.
@@ -135,7 +135,8 @@ def command_of(argv: Sequence[Argument], options: Mapping[str, object], *, stdin
     for option in options:
         if option not in _COMMAND:
             raise UnknownKey(f"a command has no option {option!r}", hint=suggest(option, _COMMAND))
-    if not argv:
+    words: Sequence[object] = argv[0] if len(argv) == 1 and isinstance(argv[0], list | tuple) else argv
+    if not words:
         raise InvalidInput("there is no command to run", hint='for example: exec("python3", "-c", "print(1)")')
     environment = options.get("environment") or {}
     if not isinstance(environment, Mapping):
@@ -144,9 +145,9 @@ def command_of(argv: Sequence[Argument], options: Mapping[str, object], *, stdin
     if not isinstance(limit, int) or limit < 0:
         raise InvalidInput(f"output_limit_bytes cannot be {limit!r}")
     return Command(
-        argv=tuple(os.fsencode(word) for word in argv),
+        argv=tuple(map(_word, words)),
         environment={
-            os.fsencode(validate_environment_name(name)): os.fsencode(validate_environment_value(name, value))
+            os.fsencode(validate_environment_name(_text(name))): os.fsencode(validate_environment_value(name, _text(value)))
             for name, value in environment.items()
         },
         cwd=text_of("cwd", options.get("cwd")),
@@ -174,7 +175,9 @@ def seconds(option: str, value: object) -> float | None:
 
 
 def statuses_of(words: Sequence[Status | str]) -> tuple[Status, ...]:
-    """The states that words name; raises UnknownKey."""
+    """The states that words name; raises UnknownKey, and InvalidInput for a single word in place of a list."""
+    if isinstance(words, str):
+        raise InvalidInput(f"statuses wants a list, not {words!r}", hint=f"for example: statuses=[{words!r}]")
     for word in words:
         if word not in tuple(Status):
             raise UnknownKey(f"there is no status {str(word)!r}", hint=suggest(str(word), [str(status) for status in Status]))
@@ -225,6 +228,18 @@ def text_of(option: str, value: object) -> str | None:
     if not isinstance(text, str):
         raise InvalidInput(f"{option} wants a string")
     return text
+
+
+def _word(word: object) -> bytes:
+    if isinstance(word, str | bytes | os.PathLike):
+        return os.fsencode(word)
+    raise InvalidInput(f"a command is made of strings, bytes and paths, not of {word!r}", hint="for a number: str(number)")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise InvalidInput(f"environment wants names and values that are strings, not {value!r}", hint="for a number: str(number)")
 
 
 def _user(value: object) -> tuple[int, int] | None:

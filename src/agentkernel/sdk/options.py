@@ -68,7 +68,7 @@ class CommandOptions(TypedDict, total=False):
     environment: Mapping[str, str]  # on top of the sandbox's
     cwd: str  # absolute, inside; without it the workspace, or HOME
     user: tuple[int, int]  # uid and gid inside
-    timeout: float | str  # seconds, or "30s", from its start: then its whole process tree is killed
+    timeout: float | str  # seconds, or "30s", from its start: then its whole process tree is killed; 0 is never
     tty: bool | tuple[int, int]  # a terminal, of (rows, columns) or 24 by 80
     output_limit_bytes: int  # per stream, of what `exec` keeps; 16 MiB by default
 

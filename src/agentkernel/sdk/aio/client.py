@@ -20,6 +20,7 @@ from agentkernel.model.record import Event, EventFilter, KernelStatus, SandboxFi
 from agentkernel.model.status import Status
 from agentkernel.sdk.aio.images import AsyncImages
 from agentkernel.sdk.aio.sandbox import AsyncSandbox
+from agentkernel.sdk.given import moment, text, texts
 from agentkernel.sdk.options import LastingOptions, SandboxOptions, request_of
 from agentkernel.sdk.place import environment_of
 
@@ -38,7 +39,7 @@ class AsyncClient:
         token: the server's; without it that of AGENTKERNEL_TOKEN or AGENTKERNEL_TOKEN_FILE, unless AGENTKERNEL_HOST names another server.
         kernel: a kernel made elsewhere, in place of all these; closed with the client.
 
-    An instance belongs to one event loop.
+    An instance belongs to one event loop. Every call raises Conflict when it is closed.
 
     Raises:
         InvalidInput: more than one of them, or no URL. At the first call of all:
@@ -108,13 +109,16 @@ class AsyncClient:
         return AsyncSandbox(kernel, self._caller, info)
 
     async def get(self, name: str) -> AsyncSandbox:
-        """A sandbox by its name or id, running or not; raises NotFound."""
-        return AsyncSandbox(self._kernel, self._caller, await self._kernel.info(self._caller, name))
+        """A sandbox by its name or id, running or not; raises NotFound, InvalidInput."""
+        return AsyncSandbox(self._kernel, self._caller, await self._kernel.info(self._caller, text("name", name)))
 
     async def list(
         self, *, labels: Mapping[str, str] | None = None, statuses: Sequence[Status | str] = (), backend: str = ""
     ) -> Sequence[AsyncSandbox]:
-        """The caller's sandboxes by id, those with all of the labels and one of the statuses (`running`, `stopped`, ...)."""
+        """The caller's sandboxes by id, those with all of the labels and one of the statuses (`running`, `stopped`, ...).
+
+        Raises UnknownKey for a status that there is not, InvalidInput for what is no list or no mapping.
+        """
         found: list[AsyncSandbox] = []
         after = ""
         while True:
@@ -135,19 +139,22 @@ class AsyncClient:
 
     async def remove(self, name: str, *, force: bool = False) -> None:
         """Removes a sandbox and its files; raises NotFound, and Conflict when it runs, unless forced."""
-        await self._kernel.remove(self._caller, name, force=force)
+        await self._kernel.remove(self._caller, text("name", name), force=force)
 
     # -- the kernel
 
     async def fingerprints(self) -> Sequence[Fingerprint]:
-        """What every backend can do on this host, by trying it."""
+        """What every backend can do on this host, by trying it, which takes some seconds the first time."""
         return await self._kernel.fingerprints(self._caller)
 
     async def events(
         self, *, sandbox: str = "", kinds: Sequence[str] = (), since: float = 0.0, follow: bool = False
     ) -> AsyncIterator[Event]:
-        """The audit trail, oldest first: of one sandbox, of some kinds (`exec.` are all that begin so), from a Unix time on."""
-        wanted = EventFilter(sandbox=sandbox, kinds=tuple(kinds), since=since, limit=PAGE)
+        """The audit trail, oldest first: of one sandbox, of some kinds (`exec.` are all that begin so), from a Unix time on.
+
+        With `follow` it goes on with what is done from now on. Raises InvalidInput for what is no list or no time.
+        """
+        wanted = EventFilter(sandbox=text("sandbox", sandbox), kinds=texts("kinds", kinds), since=moment("since", since), limit=PAGE)
         while True:
             count = 0
             async for event in self._kernel.events(self._caller, wanted, follow=follow):
@@ -162,11 +169,11 @@ class AsyncClient:
         return await self._kernel.collect_garbage(self._caller, dry_run=dry_run)
 
     async def status(self) -> KernelStatus:
-        """The engine at a glance."""
+        """The engine at a glance: its version, how many sandboxes there are and run, `rss_bytes`, `started_at` in Unix seconds, ..."""
         return await self._kernel.status(self._caller)
 
     async def close(self) -> None:
-        """Ends foreground commands of this client, and with `local` its sandboxes; all else lives on."""
+        """Ends foreground commands of this client, and with `local` its sandboxes; all else lives on. Repeating it is fine."""
         self._closed = True
         if self._own is not None:
             await self._own.close()

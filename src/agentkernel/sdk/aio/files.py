@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import errno
-import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import Final
 
 from agentkernel.client.transfer import Copied, download, upload
 from agentkernel.errors import FileOperationFailed
 from agentkernel.model.inspection import FileRecord, WatchEvent
 from agentkernel.sdk.aio.live import Live
+from agentkernel.sdk.given import Bytes, Path, contents, number
+from agentkernel.sdk.given import path as text_of
 
-Path = str | os.PathLike[str]
 READ_LIMIT_BYTES: Final = 64 * 1024 * 1024
 Records = list[FileRecord]  # a name for it, because `list` is a method below
 
@@ -20,7 +20,8 @@ Records = list[FileRecord]  # a name for it, because `list` is a method below
 class AsyncFiles:
     """File operations, done inside as the sandbox's user. Paths are absolute paths inside, links are those of the sandbox.
 
-    Raises FileOperationFailed with the errno (ENOENT, EACCES, ...); what the sandbox itself cannot do, it raises as every call does.
+    Every call raises FileOperationFailed with the errno (ENOENT, EACCES, ...), InvalidInput for what is no absolute path, and what every
+    call of `AsyncSandbox` raises.
     """
 
     def __init__(self, live: Live) -> None:
@@ -29,7 +30,7 @@ class AsyncFiles:
     async def read(self, path: Path, *, offset: int = 0, length: int | None = None, limit_bytes: int = READ_LIMIT_BYTES) -> bytes:
         """Reads a regular file, or `length` bytes from `offset` on; raises OutputTooLarge beyond `limit_bytes`."""
         async with self._live.use() as sandbox:
-            return await sandbox.files.read(os.fspath(path), offset=offset, length=length, limit_bytes=limit_bytes)
+            return await sandbox.files.read(text_of(path), offset=offset, length=length, limit_bytes=limit_bytes)
 
     async def read_text(self, path: Path, *, encoding: str = "utf-8", limit_bytes: int = READ_LIMIT_BYTES) -> str:
         """Reads a file as text; raises UnicodeDecodeError where it is none."""
@@ -38,13 +39,13 @@ class AsyncFiles:
     async def read_stream(self, path: Path, *, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         """Reads in chunks of at most 64 KiB; a file of any length."""
         async with self._live.use() as sandbox:
-            async for chunk in sandbox.files.read_stream(os.fspath(path), offset=offset, length=length):
+            async for chunk in sandbox.files.read_stream(text_of(path), offset=offset, length=length):
                 yield chunk
 
     async def write(
         self,
         path: Path,
-        data: bytes | AsyncIterator[bytes],
+        data: Bytes | AsyncIterable[bytes],
         *,
         mode: int = 0o644,
         parents: bool = False,
@@ -58,9 +59,13 @@ class AsyncFiles:
             mode: permission bits of a new file.
             parents: makes the missing directories above it.
             exclusive: fails with EEXIST when it exists.
+
+        Raises:
+            InvalidInput: of what is no bytes no file can be made: text is for `write_text`.
         """
+        given, bits = contents(data), number("mode", mode)
         async with self._live.use() as sandbox:
-            await sandbox.files.write(os.fspath(path), data, mode=mode, parents=parents, exclusive=exclusive, append=append)
+            await sandbox.files.write(text_of(path), given, mode=bits, parents=parents, exclusive=exclusive, append=append)
 
     async def write_text(self, path: Path, text: str, *, encoding: str = "utf-8", mode: int = 0o644, parents: bool = False) -> None:
         """Creates or replaces a file with text."""
@@ -69,7 +74,7 @@ class AsyncFiles:
     async def stat(self, path: Path, *, follow: bool = True) -> FileRecord:
         """Describes one path; `follow` says whether a symlink at its end is followed."""
         async with self._live.use() as sandbox:
-            return await sandbox.files.stat(os.fspath(path), follow=follow)
+            return await sandbox.files.stat(text_of(path), follow=follow)
 
     async def exists(self, path: Path) -> bool:
         """Whether there is something; a symlink that leads nowhere is nothing."""
@@ -84,37 +89,37 @@ class AsyncFiles:
     async def list(self, path: Path) -> Records:
         """Lists a directory, sorted by name; names are bytes as they are. Raises OutputTooLarge above 64 MiB of entries."""
         async with self._live.use() as sandbox:
-            return sorted(await sandbox.files.list(os.fspath(path)), key=lambda record: record.name)
+            return sorted(await sandbox.files.list(text_of(path)), key=lambda record: record.name)
 
     async def make_directory(self, path: Path, *, mode: int = 0o755, parents: bool = False) -> None:
         """Makes a directory; with `parents` the missing ones above it too, and one that is there is no error."""
         async with self._live.use() as sandbox:
-            await sandbox.files.make_directory(os.fspath(path), mode=mode, parents=parents)
+            await sandbox.files.make_directory(text_of(path), mode=number("mode", mode), parents=parents)
 
     async def remove(self, path: Path, *, recursive: bool = False) -> None:
         """Removes a file, an empty directory or, with `recursive`, a whole tree; never follows a symlink."""
         async with self._live.use() as sandbox:
-            await sandbox.files.remove(os.fspath(path), recursive=recursive)
+            await sandbox.files.remove(text_of(path), recursive=recursive)
 
     async def move(self, source: Path, target: Path) -> None:
         """Renames, replacing a file that is there."""
         async with self._live.use() as sandbox:
-            await sandbox.files.move(os.fspath(source), os.fspath(target))
+            await sandbox.files.move(text_of(source), text_of(target))
 
     async def symlink(self, target: Path, path: Path) -> None:
         """Makes a symlink at `path` that says `target`, which need not exist."""
         async with self._live.use() as sandbox:
-            await sandbox.files.symlink(os.fspath(target), os.fspath(path))
+            await sandbox.files.symlink(text_of(target), text_of(path))
 
     async def change_mode(self, path: Path, mode: int) -> None:
         """Sets the permission bits (0 to 0o7777), following symlinks."""
         async with self._live.use() as sandbox:
-            await sandbox.files.change_mode(os.fspath(path), mode)
+            await sandbox.files.change_mode(text_of(path), number("mode", mode))
 
     async def watch(self, path: Path) -> AsyncIterator[WatchEvent]:
         """Yields inotify events of one directory or file, the first with mask 0 when the watch is in place."""
         async with self._live.use() as sandbox:
-            async for event in sandbox.files.watch(os.fspath(path)):
+            async for event in sandbox.files.watch(text_of(path)):
                 yield event
 
     async def upload(self, source: Path, target: Path) -> Copied:
@@ -124,7 +129,7 @@ class AsyncFiles:
         InvalidInput for what is no file, directory or symlink.
         """
         async with self._live.use() as sandbox:
-            return await upload(sandbox.files, source, os.fspath(target))
+            return await upload(sandbox.files, source, text_of(target))
 
     async def download(self, source: Path, target: Path) -> Copied:
         """Copies a file or a tree of the sandbox to the host, streamed, with its permission bits and symlinks; see docs/sdk.md.
@@ -133,4 +138,4 @@ class AsyncFiles:
         made. Raises OSError for what cannot be written on the host, Refused for names that no file on the host may have.
         """
         async with self._live.use() as sandbox:
-            return await download(sandbox.files, os.fspath(source), target)
+            return await download(sandbox.files, text_of(source), target)

@@ -10,6 +10,7 @@ from agentkernel.abc import Caller, Kernel
 from agentkernel.client.imagework import worked
 from agentkernel.config.options import seconds
 from agentkernel.model.image import ImageProgress, ImageRecord, ImageWork, ImageWorkKind
+from agentkernel.sdk.given import text
 from agentkernel.sdk.options import BuildOptions, build_of, import_of
 
 Watch = Callable[[ImageProgress], None]
@@ -18,7 +19,8 @@ Watch = Callable[[ImageProgress], None]
 class AsyncImages:
     """Those of agentkernel's own store, which serves every backend but the engines of containers; with `backend` those of such an engine.
 
-    Work on an image goes on when what waits for it is cancelled. `progress` is called with every step of it, on the event loop.
+    Work on an image goes on when what waits for it is cancelled. `progress` is called with every step of it, on the event loop. Every call
+    raises InvalidInput for what is no name or no time, and UnknownKey for what is no backend.
     """
 
     def __init__(self, kernel: Callable[[], Kernel], caller: Caller) -> None:
@@ -34,7 +36,7 @@ class AsyncImages:
             Refused: it wants other credentials than those of `docker login` or `podman login`.
             ImageFailed: it cannot be reached, or sends what its digests do not say.
         """
-        work = ImageWork(kind=ImageWorkKind.PULL, reference=name, platform=platform, backend=backend)
+        work = ImageWork(kind=ImageWorkKind.PULL, reference=text("name", name), platform=platform, backend=backend)
         return await self._worked(work, progress)
 
     async def import_from(
@@ -64,10 +66,10 @@ class AsyncImages:
 
     async def remove(self, name: str, *, backend: str = "") -> None:
         """Forgets an image; raises NotFound, and Conflict when a sandbox uses it."""
-        await self._kernel().image_remove(self._caller, name, backend)
+        await self._kernel().image_remove(self._caller, text("name", name), backend)
 
     async def prune(self, *, unused: float | str = "7d", backend: str = "") -> Sequence[str]:
-        """Removes what no sandbox needs and nobody has used for so long; one line for each thing."""
+        """Removes what no sandbox needs and nobody has used for so long (seconds, or `7d`); one line for each thing."""
         return await self._kernel().image_prune(self._caller, seconds("unused", unused) or 0.0, backend)
 
     async def _worked(self, work: ImageWork, progress: Watch | None) -> ImageRecord:

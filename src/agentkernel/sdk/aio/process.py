@@ -11,11 +11,16 @@ from agentkernel import abc
 from agentkernel.channel.gather import Input, fed, finish
 from agentkernel.errors import FileOperationFailed, InvalidInput, TimedOut
 from agentkernel.model.command import Cause, Command, ExitStatus, TerminalSize
+from agentkernel.sdk.given import data as given
+from agentkernel.sdk.given import number as whole
 from agentkernel.sdk.result import Chunk
 
 
 class AsyncProcess:
-    """A command in a sandbox. A background one goes on when its client ends; `AsyncSandbox.process(exec_id)` takes it up again."""
+    """A command in a sandbox. A background one goes on when its client ends; `AsyncSandbox.process(exec_id)` takes it up again.
+
+    Every call raises SandboxLost when the sandbox died, or was stopped, meanwhile.
+    """
 
     def __init__(self, process: abc.Process) -> None:
         self._process = process
@@ -31,8 +36,11 @@ class AsyncProcess:
         return self._process.pid
 
     async def write(self, data: bytes | str) -> None:
-        """Sends input, waiting while the command does not read it; what comes after the command has closed its input is discarded."""
-        await self._process.write_stdin(_encoded(data))
+        """Sends input, waiting while the command does not read it; what comes after the command has closed its input is discarded.
+
+        So is all of it where the command was started without `stdin`. Raises InvalidInput for what is neither bytes nor text.
+        """
+        await self._process.write_stdin(given("data", data))
 
     async def close_input(self) -> None:
         """Ends the input; on a terminal this types the end-of-file character."""
@@ -40,29 +48,35 @@ class AsyncProcess:
 
     async def output(self) -> AsyncIterator[Chunk]:
         """Yields the output until the command ends, once. While nobody takes it the command waits after 256 KiB of each stream, and
-        a background one goes on without its oldest output (`ExitStatus.output_lost`)."""
+        a background one goes on without its oldest output (`ExitStatus.output_lost`). Raises InvalidInput the second time."""
         async for stream, data in self._process.output():
             yield Chunk(stream=stream, data=data)
 
     async def wait(self) -> ExitStatus:
-        """Waits for the end and tells how it was, a timeout included; output that nobody iterates is discarded."""
+        """Waits for the end and tells how it was, a timeout included; output that nobody iterates is discarded. Repeating it is fine."""
         return await self._process.wait()
 
     async def signal(self, number: int, *, tree: bool = False) -> None:
-        """Sends a signal (1-64) to the main process, or to the whole tree; one that has ended is none to signal."""
-        await self._process.signal(number, tree=tree)
+        """Sends a signal (1-64, or `signal.SIGTERM`) to the main process, or to the whole tree; one that has ended is none to signal.
+
+        Raises InvalidInput for what is no signal.
+        """
+        await self._process.signal(whole("a signal", number), tree=tree)
 
     async def kill(self) -> None:
         """SIGKILL for the whole process tree; `wait` then tells the end."""
         await self._process.kill()
 
     async def resize(self, rows: int, columns: int) -> None:
-        """Sets the terminal's size, each 1-65535."""
-        await self._process.resize(TerminalSize(rows=rows, columns=columns))
+        """Sets the terminal's size, each 1-65535; without a terminal it does nothing. Raises InvalidInput for what is no size."""
+        await self._process.resize(TerminalSize(rows=whole("rows", rows), columns=whole("columns", columns)))
 
 
 class AsyncStream:
-    """A foreground command whose output is read, once, while it runs. As a context manager it ends the command with the block."""
+    """A foreground command whose output is read, once, while it runs. As a context manager it ends the command with the block.
+
+    It is started when it is first iterated or entered. Every call raises what `AsyncSandbox.exec` raises.
+    """
 
     def __init__(self, start: Callable[[], Awaitable[abc.Process]], command: Command, data: Input | None) -> None:
         self._start = start
@@ -81,7 +95,7 @@ class AsyncStream:
 
     @property
     def exit_code(self) -> int:
-        """0-255; 128 + n when signal n ended it. Known when the output has ended."""
+        """0-255; 128 + n when signal n ended it. Known when the output has ended; raises InvalidInput before."""
         return self.status.exit_code
 
     async def __aenter__(self) -> AsyncStream:
@@ -120,7 +134,10 @@ class AsyncStream:
 
 
 class AsyncConnection:
-    """A TCP connection to a port on the sandbox's own loopback. Nothing is opened on the host."""
+    """A TCP connection to a port on the sandbox's own loopback. Nothing is opened on the host.
+
+    Every call raises SandboxLost when the sandbox died, or was stopped, meanwhile.
+    """
 
     def __init__(self, process: abc.Process, port: int) -> None:
         self._process = process
@@ -128,8 +145,8 @@ class AsyncConnection:
         self._chunks: AsyncIterator[tuple[int, bytes]] | None = None
 
     async def send(self, data: bytes) -> None:
-        """Sends, waiting while the other side does not read."""
-        await self._process.write_stdin(data)
+        """Sends, waiting while the other side does not read. Raises InvalidInput for what is no bytes."""
+        await self._process.write_stdin(given("data", data))
 
     async def receive(self) -> bytes:
         """The next bytes, at most 64 KiB; empty when the other side has closed.
@@ -147,7 +164,7 @@ class AsyncConnection:
         return b""
 
     async def receive_all(self, *, limit_bytes: int = 16 * 1024 * 1024) -> bytes:
-        """Everything until the other side closes; what is beyond `limit_bytes` is discarded."""
+        """Everything until the other side closes; what is beyond `limit_bytes` is discarded. Raises what `receive` raises."""
         received = bytearray()
         while data := await self.receive():
             received += data[: limit_bytes - len(received)]
@@ -173,7 +190,3 @@ def raise_timeout(status: ExitStatus, command: Command) -> None:
     if status.cause is Cause.TIMEOUT:
         name = shlex.quote(os.fsdecode(command.argv[0]))
         raise TimedOut(f"{name} ran longer than {command.timeout_s:g} seconds and was killed", hint="allow more time, or spawn it")
-
-
-def _encoded(data: bytes | str) -> bytes:
-    return data.encode() if isinstance(data, str) else data

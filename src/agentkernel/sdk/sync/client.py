@@ -67,17 +67,23 @@ class Client:
             yield Sandbox(self._portal, sandbox)
 
     def create(self, **options: Unpack[LastingOptions]) -> Sandbox:
-        """Makes a sandbox that lasts, running unless `start=False`; raises what `sandbox` raises, and Conflict for a name that is taken."""
+        """Makes a sandbox that lasts, running unless `start=False`; raises what `sandbox` raises, and Conflict for a name that is taken.
+
+        A call that is cancelled leaves none.
+        """
         return Sandbox(self._portal, self._portal.call(lambda: self._async.create(**options)))
 
     def get(self, name: str) -> Sandbox:
-        """A sandbox by its name or id, running or not; raises NotFound."""
+        """A sandbox by its name or id, running or not; raises NotFound, InvalidInput."""
         return Sandbox(self._portal, self._portal.call(lambda: self._async.get(name)))
 
     def list(
         self, *, labels: Mapping[str, str] | None = None, statuses: Sequence[Status | str] = (), backend: str = ""
     ) -> Sequence[Sandbox]:
-        """The caller's sandboxes by id, those with all of the labels and one of the statuses (`running`, `stopped`, ...)."""
+        """The caller's sandboxes by id, those with all of the labels and one of the statuses (`running`, `stopped`, ...).
+
+        Raises UnknownKey for a status that there is not, InvalidInput for what is no list or no mapping.
+        """
         found = self._portal.call(lambda: self._async.list(labels=labels, statuses=statuses, backend=backend))
         return [Sandbox(self._portal, sandbox) for sandbox in found]
 
@@ -88,11 +94,14 @@ class Client:
     # -- the kernel
 
     def fingerprints(self) -> Sequence[Fingerprint]:
-        """What every backend can do on this host, by trying it."""
+        """What every backend can do on this host, by trying it, which takes some seconds the first time."""
         return self._portal.call(self._async.fingerprints)
 
     def events(self, *, sandbox: str = "", kinds: Sequence[str] = (), since: float = 0.0, follow: bool = False) -> Iterator[Event]:
-        """The audit trail, oldest first: of one sandbox, of some kinds (`exec.` are all that begin so), from a Unix time on."""
+        """The audit trail, oldest first: of one sandbox, of some kinds (`exec.` are all that begin so), from a Unix time on.
+
+        With `follow` it goes on with what is done from now on. Raises InvalidInput for what is no list or no time.
+        """
         return self._portal.iterate(lambda: self._async.events(sandbox=sandbox, kinds=kinds, since=since, follow=follow))
 
     def collect_garbage(self, *, dry_run: bool = False) -> Sequence[str]:
@@ -100,7 +109,7 @@ class Client:
         return self._portal.call(lambda: self._async.collect_garbage(dry_run=dry_run))
 
     def status(self) -> KernelStatus:
-        """The engine at a glance."""
+        """The engine at a glance: its version, how many sandboxes there are and run, `rss_bytes`, `started_at` in Unix seconds, ..."""
         return self._portal.call(self._async.status)
 
     def close(self) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from agentkernel.client.transfer import Copied
 from agentkernel.model.inspection import FileRecord, WatchEvent
-from agentkernel.sdk.aio.files import READ_LIMIT_BYTES, AsyncFiles, Path, Records
+from agentkernel.sdk.aio.files import READ_LIMIT_BYTES, AsyncFiles, Records
+from agentkernel.sdk.given import Bytes, Path
 from agentkernel.sdk.sync.portal import Portal
 from agentkernel.sdk.sync.process import pieces
 
@@ -14,7 +15,8 @@ from agentkernel.sdk.sync.process import pieces
 class Files:
     """File operations, done inside as the sandbox's user. Paths are absolute paths inside, links are those of the sandbox.
 
-    Raises FileOperationFailed with the errno (ENOENT, EACCES, ...); what the sandbox itself cannot do, it raises as every call does.
+    Every call raises FileOperationFailed with the errno (ENOENT, EACCES, ...), InvalidInput for what is no absolute path, and what every
+    call of `Sandbox` raises.
     """
 
     def __init__(self, portal: Portal, files: AsyncFiles) -> None:
@@ -36,7 +38,7 @@ class Files:
     def write(
         self,
         path: Path,
-        data: bytes | Iterable[bytes],
+        data: Bytes | Iterable[bytes],
         *,
         mode: int = 0o644,
         parents: bool = False,
@@ -50,8 +52,11 @@ class Files:
             mode: permission bits of a new file.
             parents: makes the missing directories above it.
             exclusive: fails with EEXIST when it exists.
+
+        Raises:
+            InvalidInput: of what is no bytes no file can be made: text is for `write_text`.
         """
-        given = data if isinstance(data, bytes) else pieces(data)
+        given = data if isinstance(data, bytes | bytearray | memoryview) or not isinstance(data, Iterable) else pieces(data)
         self._portal.call(lambda: self._async.write(path, given, mode=mode, parents=parents, exclusive=exclusive, append=append))
 
     def write_text(self, path: Path, text: str, *, encoding: str = "utf-8", mode: int = 0o644, parents: bool = False) -> None:
@@ -95,9 +100,17 @@ class Files:
         return self._portal.iterate(lambda: self._async.watch(path))
 
     def upload(self, source: Path, target: Path) -> Copied:
-        """Copies a file or a tree of the host into the sandbox, streamed, with its permission bits and symlinks."""
+        """Copies a file or a tree of the host into the sandbox, streamed, with its permission bits and symlinks; see docs/sdk.md.
+
+        What `target` names is made, or replaced file by file where it exists. Raises OSError for what cannot be read on the host, and
+        InvalidInput for what is no file, directory or symlink.
+        """
         return self._portal.call(lambda: self._async.upload(source, target))
 
     def download(self, source: Path, target: Path) -> Copied:
-        """Copies a file or a tree of the sandbox to the host, streamed, with its permission bits and symlinks, and writes nowhere else."""
+        """Copies a file or a tree of the sandbox to the host, streamed, with its permission bits and symlinks; see docs/sdk.md.
+
+        Whatever the sandbox holds, nothing is written outside of `target`, no symlink is followed there, and no device or setuid bit is
+        made. Raises OSError for what cannot be written on the host, Refused for names that no file on the host may have.
+        """
         return self._portal.call(lambda: self._async.download(source, target))
