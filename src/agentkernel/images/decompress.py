@@ -14,6 +14,10 @@ CHUNK_BYTES = 256 * 1024
 MAX_RATIO = 250  # archives of file systems reach 10; 42.zip and its like reach a million
 RATIO_FREE_BYTES = 64 * 1024 * 1024  # below this a high ratio does no harm
 LZMA_MEMORY_BYTES = 256 * 1024 * 1024
+MAX_STREAMS = 5_000_000  # one after the other; eStargz and its like have two for a file, bgzip one for 64 KiB
+STREAMS_FREE = 10_000  # below this they may be empty
+STREAM_LEAST_BYTES = 64  # that each holds on an average
+FIRST_FEED_BYTES = 4 * 1024  # of what may be a short stream: what is left of it is copied
 MAX_TRAILING_BYTES = 64 * 1024 * 1024  # zeros after a tar archive's end: tar(1) fills up a record of 10 KiB, tapes had larger ones
 
 ZSTD_MAGIC, ZSTD_SKIPPED, ZIP_MAGIC = b"\x28\xb5\x2f\xfd", b"\x2a\x4d\x18", b"PK\x03\x04"  # (RFC 8878: a skipped frame's first byte varies)
@@ -69,12 +73,15 @@ class Source:
     def __init__(self, raw: BinaryIO, seen: Callable[[bytes], None] = lambda _data: None) -> None:
         self._raw = raw
         self._seen = seen
-        self._pending = raw.read(CHUNK_BYTES)  # compressed bytes that were read and not used
+        self._pending, self._used = raw.read(CHUNK_BYTES), 0  # compressed bytes that were read, and how many of them are used
         self._ready, self._place = b"", 0  # decompressed bytes, and how many of them are given out
         self._read = len(self._pending)
         self._given = 0
         self._kind = _compression(self._pending)
+        self._decompressor: _Decompressor | None = None
         self._decompressor = self._fresh()
+        self._feed_bytes = FIRST_FEED_BYTES
+        self._streams = 1
 
     def read(self, size: int) -> bytes:
         """Exactly `size` bytes; raises BadArchiveError when the archive ends before."""
@@ -118,7 +125,7 @@ class Source:
         if self._kind == "bzip2":
             return bz2.BZ2Decompressor()
         if self._kind == "zstd":
-            return _zstd()
+            return _zstd(self._decompressor)
         return lzma.LZMADecompressor(memlimit=LZMA_MEMORY_BYTES) if self._kind == "xz" else None
 
     def _more(self) -> bytes:
@@ -126,39 +133,63 @@ class Source:
         while True:
             decompressor = self._decompressor
             wants = decompressor is None or decompressor.eof or decompressor.needs_input
-            if wants and not self._pending:
-                self._pending = self._raw.read(CHUNK_BYTES)
-                self._read += len(self._pending)
-                if not self._pending:
-                    if decompressor is not None and not decompressor.eof:
-                        raise BadArchiveError(f"the {self._kind} stream is cut short")
-                    return b""
-            data, self._pending = self._pending, b""
-            if decompressor is not None:
-                data = self._decompressed(decompressor, data)
+            if wants and self._used == len(self._pending) and not self._refill():
+                if decompressor is not None and not decompressor.eof:
+                    raise BadArchiveError(f"the {self._kind} stream is cut short")
+                return b""
+            if decompressor is None:
+                data, self._used = self._pending[self._used :], len(self._pending)
+            elif decompressor.eof:  # archives may be several streams, one after the other
+                data = self._next_stream()
+            else:
+                data = self._decompressed(decompressor, self._fed() if wants else b"")
             if data:
                 return data
 
+    def _refill(self) -> bool:
+        """Whether there are more compressed bytes."""
+        self._pending, self._used = self._raw.read(CHUNK_BYTES), 0
+        self._read += len(self._pending)
+        return bool(self._pending)
+
+    def _fed(self) -> bytes:
+        """The next compressed bytes, more of them the longer the stream is."""
+        data = self._pending[self._used : self._used + self._feed_bytes]
+        self._used += len(data)
+        self._feed_bytes = min(2 * self._feed_bytes, CHUNK_BYTES)
+        return data
+
+    def _next_stream(self) -> bytes:
+        """The first bytes of the next stream, behind zeros that fill up; none if there is none in what was read."""
+        self._feed_bytes = FIRST_FEED_BYTES
+        data = self._fed().lstrip(b"\0")
+        if not data:
+            return b""
+        self._streams += 1
+        if self._streams > MAX_STREAMS or (self._streams > STREAMS_FREE and self._given < STREAM_LEAST_BYTES * self._streams):
+            raise BadArchiveError(
+                f"the archive is more than {self._streams - 1} {self._kind} streams that hold hardly anything: it is a bomb"
+            )
+        fresh = self._decompressor = self._fresh()
+        return self._decompressed(fresh, data) if fresh is not None else b""
+
     def _decompressed(self, decompressor: _Decompressor, data: bytes) -> bytes:
-        if decompressor.eof:  # archives may be several streams, one after the other
-            data = data.lstrip(b"\0")
-            fresh = self._fresh() if data else None
-            if fresh is None:
-                return b""
-            decompressor = self._decompressor = fresh
         try:
             output = decompressor.decompress(data, CHUNK_BYTES)
         except (zlib.error, lzma.LZMAError, zstd.ZstdError, OSError, ValueError, EOFError) as error:
             raise BadArchiveError(f"the {self._kind} stream is damaged: {error}") from None
         if decompressor.eof:
-            self._pending = decompressor.unused_data
+            self._used -= len(decompressor.unused_data)  # the end of what was fed last
         self._given += len(output)
         if self._given > RATIO_FREE_BYTES and self._given > MAX_RATIO * self._read:
             raise BadArchiveError(f"the archive unpacks to more than {MAX_RATIO} times its size: it is a decompression bomb")
         return output
 
 
-def _zstd() -> _Decompressor:
+def _zstd(last: _Decompressor | None) -> _Decompressor:
+    if isinstance(last, zstd.Decompressor):
+        last.again()
+        return last
     decompressor = zstd.decompressor()
     if decompressor is None:
         raise BadArchiveError(

@@ -28,13 +28,18 @@ class _Buffer(ctypes.Structure):
 
 
 class Decompressor:
-    """Decompresses one frame; used as `bz2.BZ2Decompressor` is."""
+    """Decompresses one frame, and after `again` another; used as `bz2.BZ2Decompressor` is."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
         self._stream = ctypes.c_void_p(library.ZSTD_createDStream())
         weakref.finalize(self, library.ZSTD_freeDStream, self._stream)
         library.ZSTD_DCtx_setParameter(self._stream, _PARAMETER_WINDOW_LOG_MAX, MAX_WINDOW_LOG)
+        self._room = ctypes.create_string_buffer(0)
+        self.again()
+
+    def again(self) -> None:
+        """Begins the next frame: cheaper than another decompressor, of which there might be millions."""
         self._pending = b""
         self.eof = False
         self.needs_input = True
@@ -43,7 +48,9 @@ class Decompressor:
     def decompress(self, data: bytes, max_length: int = -1) -> bytes:
         """At most `max_length` bytes more; raises ZstdError."""
         data = self._pending + data
-        room = ctypes.create_string_buffer(max_length)
+        if len(self._room) < max_length:
+            self._room = ctypes.create_string_buffer(max_length)
+        room = self._room
         source = _Buffer(ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p), len(data), 0)
         target = _Buffer(ctypes.cast(room, ctypes.c_void_p), max_length, 0)
         while source.used < source.size or target.used == 0:
