@@ -56,8 +56,8 @@ class AsyncProcess:
         """Waits for the end and tells how it was, a timeout included; output that nobody iterates is discarded. Repeating it is fine."""
         return await self._process.wait()
 
-    async def signal(self, number: int, *, tree: bool = False) -> None:
-        """Sends a signal (1-64, or `signal.SIGTERM`) to the main process, or to the whole tree; one that has ended is none to signal.
+    async def signal(self, number: int, *, tree: bool = True) -> None:
+        """Sends a signal (1-64, or `signal.SIGTERM`) to the whole tree, or to the main process alone; one that has ended is none to signal.
 
         Raises InvalidInput for what is no signal.
         """

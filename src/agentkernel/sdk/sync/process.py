@@ -60,8 +60,8 @@ class Process:
         """Waits for the end and tells how it was, a timeout included; output that nobody iterates is discarded. Repeating it is fine."""
         return self._portal.call(self._async.wait)
 
-    def signal(self, number: int, *, tree: bool = False) -> None:
-        """Sends a signal (1-64, or `signal.SIGTERM`) to the main process, or to the whole tree; one that has ended is none to signal.
+    def signal(self, number: int, *, tree: bool = True) -> None:
+        """Sends a signal (1-64, or `signal.SIGTERM`) to the whole tree, or to the main process alone; one that has ended is none to signal.
 
         Raises InvalidInput for what is no signal.
         """
