@@ -1,4 +1,7 @@
-"""A server for clients elsewhere, the way to it with its interruptions, and other things that may answer in its place."""
+"""A server for clients elsewhere, the way to it with its interruptions, and other things that may answer in its place.
+
+The fixtures are for a conftest that has one of its own, `there`: the environment of who runs the daemon.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 DEADLINE_S = 60.0
 _RESETS = struct.pack("ii", 1, 0)  # SO_LINGER: close without a goodbye
@@ -157,6 +162,26 @@ def wired(port: Callable[[], int]) -> Iterator[Wire]:
         yield wire
     finally:
         wire.close()
+
+
+@pytest.fixture(scope="module")
+def server(there: dict[str, str]) -> Iterator[Server]:
+    """The server before the daemon that is there."""
+    with serving(there) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def token(server: Server) -> str:
+    """Its default token."""
+    return server.token()
+
+
+@pytest.fixture
+def wire(server: Server) -> Iterator[Wire]:
+    """A way to the server."""
+    with wired(lambda: server.port) as found:
+        yield found
 
 
 @contextmanager

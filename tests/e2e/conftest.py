@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 from e2e.host import Host, wait_until
+from remote_world import server, token, wire
 from unit.cli_harness import SOURCE
+
+__all__ = ["server", "token", "wire"]  # fixtures
 
 DEADLINE_S = 60.0
 
@@ -90,6 +93,12 @@ def daemon_environment(shared_environment: dict[str, str], tmp_path_factory: pyt
     stop = subprocess.run([sys.executable, "-m", "agentkernel", "daemon", "stop"], env=environment, capture_output=True, timeout=DEADLINE_S)
     assert stop.returncode == 0, stop.stderr
     assert Host(base / "run").lasting() == []
+
+
+@pytest.fixture(scope="module")
+def there(daemon_environment: dict[str, str]) -> dict[str, str]:
+    """For whom a server serves."""
+    return daemon_environment
 
 
 @pytest.fixture

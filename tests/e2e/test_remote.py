@@ -12,27 +12,7 @@ from pathlib import Path
 
 import pytest
 from e2e.conftest import DEADLINE_S, AgentKernel
-from remote_world import Server, Wire, certificates, serving, wired
-
-
-@pytest.fixture(scope="module")
-def server(daemon_environment: dict[str, str]) -> Iterator[Server]:
-    """A server before the daemon of these tests."""
-    with serving(daemon_environment) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def token(server: Server) -> str:
-    """Its default token."""
-    return server.token()
-
-
-@pytest.fixture
-def wire(server: Server) -> Iterator[Wire]:
-    """The way there."""
-    with wired(lambda: server.port) as found:
-        yield found
+from remote_world import Wire, certificates, serving
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A daemon of the tests' own, the server before it, and the way there."""
+"""A daemon of the tests' own, and of a machine where none is; the server before it and the way there are `remote_world`'s."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from remote_world import DEADLINE_S, Server, Wire, serving, wired
+from remote_world import DEADLINE_S, server, token, wire
 from unit.cli_harness import SOURCE
+
+__all__ = ["server", "token", "wire"]  # fixtures
 
 
 @pytest.fixture(scope="module")
@@ -34,26 +36,6 @@ def there(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
     stop = [sys.executable, "-m", "agentkernel", "daemon", "stop"]
     subprocess.run(stop, env=environment, check=True, capture_output=True, timeout=DEADLINE_S)
     shutil.rmtree(home, ignore_errors=True)
-
-
-@pytest.fixture(scope="module")
-def server(there: dict[str, str]) -> Iterator[Server]:
-    """The server before that daemon."""
-    with serving(there) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def token(server: Server) -> str:
-    """Its default token."""
-    return server.token()
-
-
-@pytest.fixture
-def wire(server: Server) -> Iterator[Wire]:
-    """A way to the server."""
-    with wired(lambda: server.port) as found:
-        yield found
 
 
 @pytest.fixture(autouse=True)
