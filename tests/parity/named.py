@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from parity.defaults import DEFAULTS
 from parity.operations import SECTIONS, No, Operation, Ways
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
@@ -35,6 +36,13 @@ A command that fails is a result on every one of them, and an error has the same
 the structured content, the client as `code` of the exception, the command line with `--json` as `error.code`, and by its exit status
 (`agentkernel.errors`).
 """
+_DEFAULTS: Final = """\
+## Where nothing is said
+
+What is not said means the same on every way, but for these (`tests/parity/defaults.py`):
+
+| when | HTTP | client | command line | MCP | because |
+|---|---|---|---|---|---|"""
 
 
 def routes() -> dict[str, str]:
@@ -102,7 +110,12 @@ def table() -> str:
     for title, rows in SECTIONS.items():
         lines = [f"## {title}", "", "| operation | HTTP | client | command line | MCP |", "|---|---|---|---|---|"]
         sections.append("\n".join([*lines, *(_row(row, paths) for row in rows)]) + "\n")
-    return "\n".join(sections)
+    return "\n".join([*sections, _defaults()])
+
+
+def _defaults() -> str:
+    lines = [_DEFAULTS, *(f"| {' | '.join(row)} |" for row in DEFAULTS.values())]
+    return "\n".join(lines) + "\n"
 
 
 def _row(row: Operation, paths: Mapping[str, str]) -> str:
