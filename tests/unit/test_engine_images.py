@@ -95,6 +95,24 @@ async def test_an_image_that_is_not_here_is_granted_and_fetched_with_the_sandbox
     assert not (await engine.grant(ANN, images.request())).fetches
 
 
+@pytest.mark.parametrize("what", [".ssh", ".aws/keys.tar", "", "link", "data"], ids=str)
+async def test_what_no_sandbox_is_shown_is_no_image_either(images: Images, what: str) -> None:
+    """Neither `image import` nor `--image` takes up what `--mount` refuses."""
+    home = images.world.directory / "home"
+    (home / ".ssh").mkdir()
+    (home / ".aws").mkdir()
+    (home / ".aws/keys.tar").touch()
+    (home / "link").symlink_to(".ssh")
+    (images.world.directory / "data").mkdir(exist_ok=True)
+    path = str(images.world.directory / what) if what == "data" else str(home / what)
+    engine = images.world.engine(Engine)
+    with pytest.raises(Refused, match="cannot be shown in a sandbox"):
+        await engine.image_begin(ANN, ImageWork(kind=ImageWorkKind.IMPORT, reference="mine", path=path))
+    with pytest.raises(Refused, match="cannot be shown in a sandbox"):
+        await engine.grant(ANN, images.request(path))
+    assert ("image.imported", "refused") in images.kinds("image.imported")
+
+
 async def test_work_that_takes_too_long_is_ended_and_says_so(images: Images) -> None:
     """A registry that never comes to an end, for a job and for a sandbox that needs its image."""
     images.world.images["limits"] = lambda: ImageLimits(work_s=0.05)

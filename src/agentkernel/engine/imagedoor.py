@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from agentkernel.engine.audit import Subject
 from agentkernel.engine.confine import check_image_work
 from agentkernel.engine.imagejobs import ImageJobs
 from agentkernel.engine.parts import BuildPlace
+from agentkernel.engine.surroundings import taken_up
 from agentkernel.errors import Conflict, ImageFailed, InvalidInput, NotFound, Unsupported
 from agentkernel.model.image import Image, ImageProgress, ImageRecord, ImageWork, ImageWorkKind
 
@@ -38,7 +40,7 @@ class ImageDoor:
             access.require(caller, "image_begin")
             check_image_work(caller, work)
             reference = self._core.parts.images.canonical(work.reference)
-            _check(work)
+            work = self._checked(work)
             keeper = await self._core.granting.images.of(work.backend)
             return self.jobs.begin(caller, partial(self._done, caller, work, reference, keeper))
 
@@ -123,9 +125,20 @@ class ImageDoor:
         place = BuildPlace(keeper=keeper, directory=f"{parts.data_directory}/{IMAGES}", environment=parts.environment)
         return await parts.images.build(work, reference, place, report)
 
+    def _checked(self, work: ImageWork) -> ImageWork:
+        """The work, whose path leads where it says.
 
-def _check(work: ImageWork) -> None:
-    """Raises InvalidInput, NotFound for a path that cannot be."""
+        Raises:
+            InvalidInput, NotFound: the path cannot be.
+            Refused: what is imported is not to be shown in a sandbox, for which it would be an image as `--image DIRECTORY` is one.
+        """
+        _require_path(work)
+        if work.kind is not ImageWorkKind.IMPORT:
+            return work
+        return replace(work, path=taken_up(work.path, self._core.parts))
+
+
+def _require_path(work: ImageWork) -> None:
     if work.kind is ImageWorkKind.PULL:
         return
     if not work.path.startswith("/") or "\0" in work.path:

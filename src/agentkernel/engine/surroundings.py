@@ -12,6 +12,7 @@ from agentkernel.model.names import ARCHIVE_ENDINGS
 from agentkernel.model.request import SandboxRequest
 from agentkernel.model.spec import Bind, Workspace, WorkspaceMode
 from agentkernel.policy.deny import denied_in_home, holds_credentials, ordinary_in_projects, protected_paths
+from agentkernel.policy.exposure import require_shown
 from agentkernel.policy.surroundings import ImageName, Surroundings
 
 
@@ -62,6 +63,13 @@ def gather(request: SandboxRequest, parts: Parts) -> Surroundings:
     )
 
 
+def taken_up(path: str, parts: Parts) -> str:
+    """The path of the host, without symlinks, that an image is to be made of; raises what `policy.exposure.require_shown` raises."""
+    own = _own_directories(parts.data_directory, parts.runtime_directory, parts.cache_directory)
+    facts = Surroundings(home=_home(parts.environment, parts), uid=parts.uid, own_directories=own)
+    return require_shown(os.path.realpath(path), facts)
+
+
 @lru_cache(maxsize=8)
 def _own_directories(*directories: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(os.path.realpath(each) for each in directories))
@@ -81,8 +89,12 @@ def _named(text: str | None, parts: Parts) -> ImageName | None:
 def whose(request: SandboxRequest, parts: Parts) -> tuple[Mapping[str, str], str]:
     """The environment and the real HOME of the user that asks: a daemon's own say nothing about where that user's programs are."""
     environment = request.host_environment or parts.environment
+    return environment, _home(environment, parts)
+
+
+def _home(environment: Mapping[str, str], parts: Parts) -> str:
     home = environment.get("HOME", "")
-    return environment, os.path.realpath(home if home.startswith("/") else parts.home)
+    return os.path.realpath(home if home.startswith("/") else parts.home)
 
 
 def appeared(workspace: Workspace) -> tuple[str, ...]:

@@ -63,6 +63,8 @@ def _asked(request: SandboxRequest, surroundings: Surroundings) -> Root:
     if surroundings.image_name is not None:
         return _named(request, surroundings, surroundings.image_name)
     label = image.rstrip("/").rsplit("/", 1)[-1] or image
+    if surroundings.image_is_tar:
+        require_shown(image, surroundings)
     if surroundings.image is not None:  # an archive that its backend has taken up
         return Root(filesystem=image_root(surroundings.image, label, request.entrypoint))
     if surroundings.image_is_tar:
