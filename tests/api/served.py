@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,9 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from agentkernel.api.listening import at_address, at_path
 from agentkernel.api.parts import Parts
-from agentkernel.api.serve import server
+from agentkernel.api.serve import Certificate, server
 
 DEADLINE_S = 60.0
 
@@ -42,13 +45,13 @@ class Address:
 
 
 @contextmanager
-def serving(parts: Parts, path: Path | None = None) -> Iterator[Address]:
+def serving(parts: Parts, path: Path | None = None, certificate: Certificate | None = None) -> Iterator[Address]:
     """Serves for a block, at a free port of the loopback or at a path."""
     ready = threading.Event()
     opened = at_address("127.0.0.1", 0) if path is None else at_path(str(path))
     with opened as listener:
         address = Address(listener)
-        made = server(parts, listener, ready.set)
+        made = server(parts, listener, ready.set, certificate)
         thread = threading.Thread(target=lambda: made.run(sockets=[listener]))
         thread.start()
         try:
@@ -58,6 +61,17 @@ def serving(parts: Parts, path: Path | None = None) -> Iterator[Address]:
             made.should_exit = True
             thread.join(DEADLINE_S)
             assert not thread.is_alive()
+
+
+def certificate_in(directory: Path) -> Certificate:
+    """A certificate of localhost, signed by itself: `cert.pem` and `key.pem`."""
+    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost -keyout key.pem -out cert.pem"
+    command = ["openssl", *words.split(), "-addext", "subjectAltName=DNS:localhost"]
+    try:
+        subprocess.run(command, cwd=directory, check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("openssl is not here")
+    return Certificate(certificate=str(directory / "cert.pem"), key=str(directory / "key.pem"))
 
 
 def request(path: str, *headers: str, method: str = "GET", body: bytes = b"") -> bytes:

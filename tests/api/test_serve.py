@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from api.served import everything, one_answer, parsed, request, until
+from api.served import certificate_in, everything, one_answer, parsed, request, until
 from unit import cli_harness
 
 DEADLINE_S = 60.0
@@ -233,18 +233,7 @@ def test_flags_that_cannot_be_are_refused(tmp_path: Path, flags: tuple[str, ...]
 
 
 def test_tls_is_spoken_where_there_is_a_certificate(tmp_path: Path) -> None:
-    try:
-        words = (
-            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost -keyout key.pem -out cert.pem"
-        )
-        subprocess.run(
-            ["openssl", *words.split(), "-addext", "subjectAltName=DNS:localhost"],
-            cwd=tmp_path,
-            check=True,
-            capture_output=True,
-        )
-    except FileNotFoundError:
-        pytest.skip("openssl is not here")
+    certificate_in(tmp_path)
     with serving(tmp_path, "--port", "0", "--tls-cert", "cert.pem", "--tls-key", "key.pem") as server:
         assert server.url.startswith("https://")
         context = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))

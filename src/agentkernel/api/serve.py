@@ -7,30 +7,25 @@ import gc
 import logging
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final
 
 from uvicorn import Config, Server
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from agentkernel.api.app import build
+from agentkernel.api.handshake import Certificate as Certificate
+from agentkernel.api.handshake import Handshakes
+from agentkernel.api.limits import Limits
 from agentkernel.api.listening import BACKLOG, is_unix
 from agentkernel.api.parts import Parts
 from agentkernel.api.protocol import guarded
 
 _PING_S: Final = 30.0
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Certificate:
-    """Files of a TLS certificate (with its chain) and its key, as PEM."""
-
-    certificate: str
-    key: str
 
 
 def serve(parts: Parts, listener: socket.socket, ready: Callable[[], None], certificate: Certificate | None = None) -> None:
@@ -64,25 +59,44 @@ def server(parts: Parts, listener: socket.socket, ready: Callable[[], None], cer
         ws_ping_timeout=limits.write_idle_s,
         timeout_keep_alive=int(limits.keep_alive_s),
         timeout_graceful_shutdown=int(limits.drain_s),
-        ssl_certfile=certificate.certificate if certificate is not None else None,
-        ssl_keyfile=certificate.key if certificate is not None else None,
     )
-    return _Server(config, ready)
+    return _Server(config, ready, limits, None if certificate is None else certificate.context())
 
 
 class _Server(Server):
     """uvicorn's, which tells when it is ready, and does not die of the signal that ends it."""
 
-    def __init__(self, config: Config, ready: Callable[[], None]) -> None:
+    def __init__(self, config: Config, ready: Callable[[], None], limits: Limits, context: ssl.SSLContext | None) -> None:
         super().__init__(config)
         self._ready = ready
+        self._limits = limits
+        self._context = context
+        self._handshakes: list[Handshakes] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Takes connections."""
-        await super().startup(sockets)
+        if self._context is None:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            for listener in sockets or ():
+                self._begin_handshakes(listener, self._context)
         gc.collect()
         gc.freeze()  # what is here now stays: later collections need not look at it
         self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Takes no more, and ends."""
+        for each in self._handshakes:
+            each.close()
+        await super().shutdown(sockets)
+
+    def _begin_handshakes(self, listener: socket.socket, context: ssl.SSLContext) -> None:
+        def made() -> asyncio.Protocol:
+            return self.config.http_protocol_class(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore[call-arg]
+
+        self._handshakes.append(Handshakes(listener, context, made, self.server_state.connections, self._limits))
+        self._handshakes[-1].begin()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
