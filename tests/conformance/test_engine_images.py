@@ -18,6 +18,7 @@ from engines.podman import podman_host
 from registry_world import PASSWORD, USER, MadeImage, RunningRegistry, htpasswd, make_image, running_registry, tar_of
 
 from agentkernel.backends.containers.docker import DockerDialect
+from agentkernel.backends.containers.host import Host
 from agentkernel.backends.containers.keeper import EngineImages
 from agentkernel.backends.containers.podman import PodmanDialect
 from agentkernel.errors import AgentKernelError, Conflict, InvalidInput, NotFound, Refused
@@ -68,7 +69,8 @@ async def world(
 ) -> AsyncIterator[World]:
     make, environment = engine
     dialect = make(environment)
-    yield World(keeper=dialect.keeper(str(tmp_path / "data")), dialect=dialect, registry=registry)
+    keeper = dialect.keeper(str(tmp_path / "data"), Host(dialect, tmp_path).momentary)
+    yield World(keeper=keeper, dialect=dialect, registry=registry)
     dialect.close()
 
 
@@ -212,7 +214,7 @@ async def test_of_several_saved_images_the_one_that_is_named_is_taken(world: Wor
 
 async def test_prune_takes_only_what_came_by_us_and_is_not_in_use(world: World, tmp_path: Path) -> None:
     ours, used, users = (world.push(tag, image(tag)) for tag in ("prune-ours", "prune-used", "prune-users"))
-    await world.dialect.keeper(str(tmp_path / "of-somebody-else")).obtain(users, MISSING, silent)
+    await world.dialect.keeper(str(tmp_path / "of-somebody-else"), Host(world.dialect, tmp_path).momentary).obtain(users, MISSING, silent)
     await world.keeper.obtain(ours, MISSING, silent)
     kept = await world.keeper.obtain(used, MISSING, silent)
     await world.keeper.obtain(users, ALWAYS, silent)  # the user's stays the user's

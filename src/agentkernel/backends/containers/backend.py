@@ -40,7 +40,7 @@ class ContainersBackend:
     def keeper(self) -> ImageKeeper:
         """The engine's images."""
         if self._keeper is None:
-            self._keeper = self._host.dialect.keeper(self._host.data_directory)
+            self._keeper = self._host.dialect.keeper(self._host.data_directory, self._host.momentary)
         return self._keeper
 
     async def probe(self) -> Fingerprint:

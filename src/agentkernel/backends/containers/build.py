@@ -20,6 +20,8 @@ from agentkernel.backends.containers.dialect import EngineBind, EngineFacts
 from agentkernel.backends.containers.guest_volume import Guest
 from agentkernel.backends.containers.holdings import Holdings
 from agentkernel.backends.containers.host import Host
+from agentkernel.backends.containers.obstacles import obstacle
+from agentkernel.backends.containers.places import open_places
 from agentkernel.backends.containers.plan import GUEST, ContainerPlan, Entry, Naming, Stream, plan_of
 from agentkernel.backends.containers.runtimes import require_runtime, shares_sockets
 from agentkernel.channel.sandbox import GuestSandbox, open_sandbox
@@ -93,6 +95,7 @@ async def build(host: Host, spec: SandboxSpec, holdings: Holdings, existing: Con
     await mounting.unmake(host, building.facts, holdings.directory)
     await set_affinity(host, building.facts, container.pid, spec.resources.cpus)
     sandbox = await attach(host, building.spec, holdings, container, building.configuration)
+    await make_ready(host, holdings, sandbox)
     watch_limits(building.spec, holdings, sandbox, container, resumed=existing is not None)
     failpoint("containers.boot.attached")
     return sandbox
@@ -148,7 +151,7 @@ async def _create(building: Building) -> None:
         if refused.status == NOT_FOUND and "image" in refused.message.lower():
             hint = f"get it with `agentkernel image pull {building.spec.root.reference}`"
             raise LaunchFailed(f"the engine does not have the image {building.spec.root.reference or plan.image}", hint=hint) from refused
-        raise LaunchFailed(f"the engine refuses the sandbox: {refused.message}", hint="run `agentkernel doctor`") from refused
+        raise await _refusal(building, "refuses", refused) from refused
 
 
 def _shown_files(building: Building) -> tuple[EngineBind, ...]:
@@ -180,12 +183,17 @@ async def _start(building: Building) -> Container:
             await host.containers.start(name)
         found = await host.containers.find(name)
     except EngineRefused as refused:
-        raise LaunchFailed(f"the engine cannot start the sandbox: {refused.message}", hint="run `agentkernel doctor`") from refused
+        raise await _refusal(building, "cannot start", refused) from refused
     if found is None or not found.running:
         raise LaunchFailed(
             f"the sandbox ended at once: {found.said if found else 'its container is gone'}", hint="run `agentkernel doctor`"
         )
     return found
+
+
+async def _refusal(building: Building, how: str, refused: EngineRefused) -> LaunchFailed:
+    known = await obstacle(building.host, building.plan, refused.message)
+    return known or LaunchFailed(f"the engine {how} the sandbox: {refused.message}", hint="run `agentkernel doctor`")
 
 
 async def attach(host: Host, spec: SandboxSpec, holdings: Holdings, container: Container, configuration: Configuration) -> GuestSandbox:
@@ -198,6 +206,21 @@ async def attach(host: Host, spec: SandboxSpec, holdings: Holdings, container: C
         said = await _why(host, holdings) or str(lost)
         raise LaunchFailed(f"the sandbox's agent cannot be reached: {said}", hint="run `agentkernel doctor`") from lost
     return sandbox
+
+
+async def make_ready(host: Host, holdings: Holdings, sandbox: GuestSandbox) -> None:
+    """What is left to do inside after a start, unless it is recorded as done. Raises LaunchFailed, and then lets go of it."""
+    if holdings.is_ready:
+        return
+    try:
+        await open_places(sandbox)
+    except BaseException as failure:
+        await sandbox.close()
+        if isinstance(failure, SandboxLost):
+            said = await _why(host, holdings) or failure.message
+            raise LaunchFailed(f"the sandbox's agent cannot be reached: {said}", hint="run `agentkernel doctor`") from failure
+        raise
+    holdings.note_ready()
 
 
 async def _why(host: Host, holdings: Holdings) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
+import json
 import os
 import tarfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +22,17 @@ from agentkernel.backends.containers.plan import LABEL_OWNER, LABEL_SANDBOX, LAB
 NOT_FOUND, CONFLICT, UNCHANGED = 404, 409, 304
 _REMOVAL_S: Final = 30.0
 _PAUSE_S: Final = 0.02
+_STAT_HEADER: Final = "X-Docker-Container-Path-Stat"
+_DIRECTORY, _LINK = 1 << 31, 1 << 27  # of Go's os.FileMode
+
+
+class Kind(StrEnum):
+    """What a path of a container is."""
+
+    NONE = "nothing"
+    FILE = "file"
+    DIRECTORY = "directory"
+    LINK = "link"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +107,25 @@ class Containers:
                 await asyncio.sleep(_PAUSE_S)  # somebody else is removing it
             else:
                 return
+
+    async def stat(self, name: str, path: str) -> dict[str, Any] | None:
+        """What the engine tells of a path, of which a link at its end is not followed; None: it is not there."""
+        try:
+            header = await self.api.head(f"/containers/{name}/archive", _STAT_HEADER, query={"path": path})
+        except EngineRefused as refused:
+            if refused.status == NOT_FOUND:
+                return None
+            raise
+        found = json.loads(base64.b64decode(header or "e30="))
+        return found if isinstance(found, dict) else {}
+
+    async def kind(self, name: str, path: str) -> Kind:
+        """The same in a word."""
+        found = await self.stat(name, path)
+        if found is None:
+            return Kind.NONE
+        mode = int(found.get("mode") or 0)
+        return Kind.LINK if mode & _LINK else Kind.DIRECTORY if mode & _DIRECTORY else Kind.FILE
 
     async def put(self, name: str, entries: Sequence[Entry]) -> None:
         """Puts directories and files into its own layer."""

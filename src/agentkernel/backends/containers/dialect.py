@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agentkernel.model.isolation import IsolationLevel, Runtime
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from agentkernel.model.spec import SandboxSpec
 
 LIMITS = ("memory", "pids", "cpu")
+Momentary = Callable[[Mapping[str, Any]], AbstractAsyncContextManager[str]]  # see `host.Host.momentary`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +71,8 @@ class Dialect(Protocol):
         the engine maps the sandbox's user to the caller itself, or the workload runs as the caller (`sandbox_user`)."""
         ...
 
-    def keeper(self, data_directory: str) -> ImageKeeper:
-        """The engine's images; `data_directory` is agentkernel's own. Making one costs nothing."""
+    def keeper(self, data_directory: str, momentary: Momentary) -> ImageKeeper:
+        """The engine's images; `data_directory` is agentkernel's own, `momentary` makes containers to look into. It costs nothing."""
         ...
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from agentkernel.backends.containers.api import Api
 from agentkernel.backends.containers.configuration import agent_files
 from agentkernel.backends.containers.contexts import docker_endpoint
-from agentkernel.backends.containers.dialect import EngineBind, EngineFacts
+from agentkernel.backends.containers.dialect import EngineBind, EngineFacts, Momentary
 from agentkernel.backends.containers.endpoint import Endpoint
 from agentkernel.backends.containers.image_calls import ImageCalls
 from agentkernel.backends.containers.keeper import EngineImages
@@ -77,9 +77,9 @@ class DockerDialect:
         """With host mounts."""
         return self.mounter(facts) is not None
 
-    def keeper(self, data_directory: str) -> ImageKeeper:
+    def keeper(self, data_directory: str, momentary: Momentary) -> ImageKeeper:
         """See `dialect.Dialect`."""
-        return EngineImages(ImageCalls(self.api), self.name, Ledger(f"{data_directory}/images-of-{self.name}.json"))
+        return EngineImages(ImageCalls(self.api), self.name, Ledger(f"{data_directory}/images-of-{self.name}.json"), momentary)
 
     def close(self) -> None:
         """Ends the threads of its calls."""

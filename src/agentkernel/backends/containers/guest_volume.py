@@ -6,22 +6,20 @@ found out by looking at it once per process.
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import hashlib
 import io
-import json
 import os
 import tarfile
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from agentkernel.backends._guest import guest_binary
 from agentkernel.backends.containers.api import Api, EngineRefused
 from agentkernel.backends.containers.calls import NOT_FOUND, Containers
+from agentkernel.backends.containers.dialect import Momentary
 from agentkernel.backends.containers.plan import GUEST
 from agentkernel.errors import SandboxFailed, Unsupported
 
@@ -29,7 +27,6 @@ _REPOSITORY: Final = "localhost/agentkernel-guest"  # without a registry Podman 
 _FILLED: Final = "/guest"
 _NAME: Final = "agentkernel-guest"
 _OTHER_NAMES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
-_STAT_HEADER: Final = "X-Docker-Container-Path-Stat"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,13 +92,7 @@ async def ensure_image(api: Api, guest: Guest) -> None:
 
 async def holds_guest(api: Api, container: str, guest: Guest) -> bool:
     """Whether the volume, as a container that was made with it sees it, holds the whole binary."""
-    try:
-        header = await api.head(f"/containers/{container}/archive", _STAT_HEADER, query={"path": GUEST})
-    except EngineRefused as refused:
-        if refused.status == NOT_FOUND:
-            return False
-        raise
-    found: dict[str, Any] = json.loads(base64.b64decode(header or "e30="))
+    found = await Containers(api).stat(container, GUEST) or {}
     return found.get("size") == guest.size and _is_marked(str(found.get("mtime", "")), guest)
 
 
@@ -113,15 +104,10 @@ def _is_marked(mtime: str, guest: Guest) -> bool:
         return False
 
 
-async def fill(api: Api, guest: Guest) -> None:
+async def fill(api: Api, guest: Guest, momentary: Momentary) -> None:
     """Writes the binary into its volume by a container that is never started."""
     await ensure_image(api, guest)
-    helper = f"{guest.volume}-{os.urandom(4).hex()}"
     mount = {"Type": "volume", "Source": guest.volume, "Target": _FILLED, "VolumeOptions": {"NoCopy": True}}
     body = {"Image": guest.image, "Entrypoint": [f"/{_NAME}"], "Cmd": ["version"], "HostConfig": {"NetworkMode": "none", "Mounts": [mount]}}
-    try:
-        await api.call("POST", "/containers/create", query={"name": helper}, body=body)
-        await api.call("PUT", f"/containers/{helper}/archive", query={"path": _FILLED}, body=_archive(guest, _NAME))
-    finally:
-        with contextlib.suppress(EngineRefused):
-            await Containers(api).remove(helper)
+    async with momentary(body) as container:
+        await api.call("PUT", f"/containers/{container}/archive", query={"path": _FILLED}, body=_archive(guest, _NAME))

@@ -23,7 +23,7 @@ from agentkernel.backends.containers.host import Host
 from agentkernel.backends.containers.plan import container_name
 from agentkernel.failpoints import failpoint
 
-RUN, FILES = "run", "files"
+RUN, FILES, READY = "run", "files", "ready"
 UNSHARED_ID: Final = 65_531  # of nobody inside
 
 
@@ -77,6 +77,17 @@ class Holdings:
         write_file(f"{path}/{number}", content)
         os.chmod(path / str(number), mode)
         return f"{path}/{number}"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether what is to be done inside after a start is done."""
+        return (self.directory / FILES / READY).exists()
+
+    def note_ready(self) -> None:
+        """Records it, for an engine that takes the sandbox up."""
+        path = self.directory / FILES
+        path.mkdir(mode=0o711, exist_ok=True)
+        write_file(f"{path}/{READY}", b"")
 
     def runs(self, container: Container) -> None:
         """Notes the first process; raises ProcessLookupError where it has ended already."""

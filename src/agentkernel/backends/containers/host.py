@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from agentkernel.backends._linux.state import CLOSED, PASSABLE, StateRoot, own_directory
-from agentkernel.backends._records import owned_in, read_file, write_file
+from agentkernel import __version__
+from agentkernel.backends._linux.state import CLOSED, PASSABLE, SandboxState, StateRoot, create_state, own_directory
+from agentkernel.backends._records import BUILD_HINT, failing_as, owned_in, read_file, write_file
+from agentkernel.backends.containers.api import EngineRefused
 from agentkernel.backends.containers.calls import Containers
 from agentkernel.backends.containers.dialect import Dialect, EngineFacts
 from agentkernel.backends.containers.guest_volume import Guest, fill, holds_guest
+from agentkernel.backends.containers.plan import LABEL_OWNER, LABEL_SANDBOX, LABEL_VERSION, container_name
 from agentkernel.config.directories import data_directory, runtime_directory, state_directory
+from agentkernel.errors import BackendUnavailable, SandboxFailed
+from agentkernel.failpoints import failpoint
 
 
 @dataclass(slots=True)
@@ -49,8 +57,35 @@ class Host:
             if guest.volume in self._whole:
                 return
             if not await holds_guest(self.dialect.api, container, guest):
-                await fill(self.dialect.api, guest)
+                await fill(self.dialect.api, guest, self.momentary)
             self._whole.add(guest.volume)
+
+    @contextlib.asynccontextmanager
+    async def momentary(self, body: Mapping[str, Any]) -> AsyncIterator[str]:
+        """For the block, the name of a container that is made and never started.
+
+        It is recorded, named and labelled as a sandbox that ends with this process: of one that is killed, `sweep` removes it.
+        """
+        with failing_as(SandboxFailed, "a container cannot be recorded", BUILD_HINT):
+            self.note_use()
+            state = create_state(self.state, os.urandom(8).hex())
+        name = container_name(state.sandbox_id)
+        labels = {LABEL_SANDBOX: state.sandbox_id, LABEL_OWNER: self.lease_label, LABEL_VERSION: __version__}
+        try:
+            failpoint("containers.momentary.state")
+            await self.dialect.api.call("POST", "/containers/create", query={"name": name}, body={**body, "Labels": labels})
+            failpoint("containers.momentary.created")
+            yield name
+        finally:
+            await asyncio.shield(self._remove(name, state))
+
+    async def _remove(self, name: str, state: SandboxState) -> None:
+        try:
+            with contextlib.suppress(EngineRefused, BackendUnavailable):  # the next sweep finds it by its record
+                await self.containers.remove(name)
+                state.release()
+        finally:
+            state.let_go()
 
     @property
     def state(self) -> StateRoot:

@@ -71,25 +71,15 @@ class ImageCalls:
         # Not with `tag` by itself, which Podman passes over.
         return self._api.lines("POST", "/images/create", query={"fromSrc": "-", "repo": reference}, body=chunks)
 
-    async def make_container(self, image: str) -> str:
-        """A container that is only looked into; returns its path in the interface."""
-        body = {"Image": image, "Cmd": ["-"], "Labels": {"agentkernel.reading": "passwd"}, "HostConfig": {"NetworkMode": "none"}}
-        made = await self._api.call("POST", "/containers/create", body=body)
-        return f"/containers/{made['Id']}"
-
     async def users_in(self, container: str) -> tuple[tuple[str, int, int], ...]:
-        """Of its /etc/passwd; none, where it has no such file."""
+        """Of a container's /etc/passwd; none, where it has no such file."""
         try:
-            answer = await self._api.call("GET", f"{container}/archive", query={"path": "/etc/passwd"})
+            answer = await self._api.call("GET", f"/containers/{container}/archive", query={"path": "/etc/passwd"})
         except EngineRefused as refused:
             if refused.status == 404:
                 return ()
             raise
         return users_of_archive(answer if isinstance(answer, bytes) else b"")
-
-    async def remove_container(self, container: str) -> None:
-        """With its volumes."""
-        await self._api.call("DELETE", container, query={"force": True, "v": True})
 
 
 def login_headers(reference: str, login: tuple[str, str, str] | None) -> dict[str, str]:

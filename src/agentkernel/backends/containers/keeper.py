@@ -15,6 +15,7 @@ from typing import Any
 from agentkernel.abc_images import Report
 from agentkernel.backends.containers.api import EngineRefused
 from agentkernel.backends.containers.archive import tar_of_directory
+from agentkernel.backends.containers.dialect import Momentary
 from agentkernel.backends.containers.image_calls import (
     ImageCalls,
     Lines,
@@ -39,10 +40,11 @@ _CHUNK_BYTES = 1024 * 1024
 class EngineImages:
     """One engine's. Making one costs nothing."""
 
-    def __init__(self, calls: ImageCalls, backend: str, ledger: Ledger) -> None:
+    def __init__(self, calls: ImageCalls, backend: str, ledger: Ledger, momentary: Momentary) -> None:
         self._calls = calls
         self._backend = backend
         self._ledger = ledger
+        self._momentary = momentary
         self._logins: Logins | None = None
         self._pulls: dict[tuple[str, str], _Pull] = {}
         self._users: dict[str, Users] = {}  # by id
@@ -214,11 +216,8 @@ class EngineImages:
         return self._users[image]
 
     async def _read_users(self, image: str) -> Users:
-        container = await self._calls.make_container(image)
-        try:
+        async with self._momentary({"Image": image, "Cmd": ["-"], "HostConfig": {"NetworkMode": "none"}}) as container:
             return await self._calls.users_in(container)
-        finally:
-            await asyncio.shield(self._calls.remove_container(container))
 
     def _record(self, name: str, found: Mapping[str, Any] | None, entry: Entry | None) -> ImageRecord:
         about = found or {}

@@ -13,7 +13,7 @@ from agentkernel.abc import Sandbox
 from agentkernel.backends._linux.state import create_lasting
 from agentkernel.backends._records import BUILD_HINT, LEFT_HINT, check_identity, failing_as
 from agentkernel.backends._sources import require_apart
-from agentkernel.backends.containers.build import attach, build, settled, watch_limits
+from agentkernel.backends.containers.build import attach, build, make_ready, settled, watch_limits
 from agentkernel.backends.containers.calls import Container
 from agentkernel.backends.containers.holdings import Holdings, recorded_holdings
 from agentkernel.backends.containers.host import Host
@@ -91,6 +91,7 @@ async def _take_up(host: Host, spec: SandboxSpec, holdings: Holdings, container:
     spec = settled(spec, host, holdings.facts)
     holdings.keeps = spec.storage is StorageKind.DISK
     sandbox = await attach(host, spec, holdings, container, holdings.state.configuration)
+    await make_ready(host, holdings, sandbox)
     watch_limits(spec, holdings, sandbox, container, resumed=True)
     failpoint("containers.recover.attached")
     return sandbox

@@ -218,9 +218,14 @@ def mounted_beneath(directory: str) -> Iterator[str]:
     """The mount points of this process's mounts beneath a directory."""
     with open("/proc/self/mountinfo", "rb") as file:
         for line in file:
-            place = os.fsdecode(_OCTAL.sub(lambda found: bytes([int(found[1], 8)]), line.split(b" ")[4]))
+            place = unescaped(line.split(b" ")[4])
             if place.startswith(f"{directory}/"):
                 yield place
+
+
+def unescaped(place: bytes) -> str:
+    """A mount point as proc_pid_mountinfo(5) has it."""
+    return os.fsdecode(_OCTAL.sub(lambda found: bytes([int(found[1], 8)]), place))
 
 
 async def remove_files(host: Host, sandbox_id: str, uid: int, base: int) -> None:

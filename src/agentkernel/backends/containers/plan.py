@@ -155,7 +155,7 @@ def plan_of(spec: SandboxSpec, naming: Naming) -> ContainerPlan:
         guest_volume=naming.guest_volume,
         guest_directories=(GUEST_DIRECTORY, *((inside.GUEST_DIRECTORY,) if inside.shows_guest(spec) else ())),
         run_directory=naming.run_directory,
-        tmpfs=_tmpfs(spec),
+        tmpfs=tmpfs_of(spec),
         entries=_entries(spec),
         files=_files(spec),
         capabilities=_capabilities(spec, naming),
@@ -194,19 +194,20 @@ def own_places(spec: SandboxSpec) -> tuple[str, ...]:
     return (*home, *work)
 
 
-def _keeps_in_layer(spec: SandboxSpec) -> bool:
+def kept_in_layer(spec: SandboxSpec) -> bool:
     """Whether its own places are in the container's layer, where a stop keeps them. Where nothing is to be written nothing is kept."""
     return spec.storage is StorageKind.DISK and not spec.read_only_root
 
 
-def _tmpfs(spec: SandboxSpec) -> tuple[Tmpfs, ...]:
+def tmpfs_of(spec: SandboxSpec) -> tuple[Tmpfs, ...]:
+    """Its file systems in memory, outer ones first."""
     size, sealed = spec.resources.disk_bytes, spec.read_only_root
     shared = [
         Tmpfs(target=OWN, size_bytes=_OWN_BYTES),
         Tmpfs(target=CLOSED, size_bytes=_OWN_BYTES, mode=0o700),  # a workload that is not root cannot enter it
         Tmpfs(target="/tmp", size_bytes=size, mode=0o1777),  # noqa: S108 - the sandbox's own
     ]
-    if not _keeps_in_layer(spec):
+    if not kept_in_layer(spec):
         shared.append(Tmpfs(target="/var/tmp", size_bytes=size, mode=0o1777, writable=not sealed))  # noqa: S108 - the sandbox's own
         user = spec.user
         shared += [
@@ -217,7 +218,7 @@ def _tmpfs(spec: SandboxSpec) -> tuple[Tmpfs, ...]:
 
 
 def _entries(spec: SandboxSpec) -> tuple[Entry, ...]:
-    if not _keeps_in_layer(spec):
+    if not kept_in_layer(spec):
         return ()
     user = spec.user
     copied = (spec.workspace.target,) if spec.workspace.mode is WorkspaceMode.COPY_ON_WRITE else ()

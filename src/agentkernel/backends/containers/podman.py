@@ -20,7 +20,7 @@ from agentkernel.backends._records import read_file
 from agentkernel.backends.containers.api import Api
 from agentkernel.backends.containers.backend import ContainersBackend
 from agentkernel.backends.containers.contexts import podman_endpoint
-from agentkernel.backends.containers.dialect import LIMITS, EngineBind, EngineFacts
+from agentkernel.backends.containers.dialect import LIMITS, EngineBind, EngineFacts, Momentary
 from agentkernel.backends.containers.endpoint import Endpoint
 from agentkernel.backends.containers.image_calls import SILENCE_S, ImageCalls, Lines
 from agentkernel.backends.containers.keeper import EngineImages
@@ -149,9 +149,9 @@ class PodmanDialect:
         """See `Dialect.exchanges_owners`: a rootless container's id map makes the caller the sandbox's user."""
         return facts.local and not facts.rootless and os.geteuid() == 0
 
-    def keeper(self, data_directory: str) -> EngineImages:
+    def keeper(self, data_directory: str, momentary: Momentary) -> EngineImages:
         """See `Dialect.keeper`."""
-        return EngineImages(PodmanImageCalls(self.api), self.name, Ledger(f"{data_directory}/images-of-{self.name}.json"))
+        return EngineImages(PodmanImageCalls(self.api), self.name, Ledger(f"{data_directory}/images-of-{self.name}.json"), momentary)
 
     def close(self) -> None:
         """Ends the threads of its calls. A service of ours ends by idleness, since other engines of this user may use it."""
