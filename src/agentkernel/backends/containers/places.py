@@ -14,15 +14,18 @@ import posixpath
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from agentkernel import channel as late  # what is only needed once a sandbox is made
 from agentkernel.backends.containers.mounting import unescaped
 from agentkernel.backends.containers.obstacles import OBSTACLE_HINT
 from agentkernel.backends.containers.plan import CLOSED, OWN, kept_in_layer, own_places, tmpfs_of
-from agentkernel.channel.files import GuestFiles
 from agentkernel.channel.sandbox import GuestSandbox
 from agentkernel.errors import FileOperationFailed, LaunchFailed
 from agentkernel.model.spec import SandboxSpec, User
+
+if TYPE_CHECKING:
+    from agentkernel.channel.files import GuestFiles
 
 _MOUNTS: Final = "/proc/self/mountinfo"
 _EVERYBODYS: Final = 0o1777
@@ -155,7 +158,7 @@ class _Opening:
 
 def _as(sandbox: GuestSandbox, uid: int) -> GuestFiles:
     """Files as whoever owns them inside, without a capability."""
-    return GuestFiles(sandbox.launch, User(uid=uid, gid=uid, name="owner", home="/"))
+    return late.GuestFiles(sandbox.launch, User(uid=uid, gid=uid, name="owner", home="/"))
 
 
 def _above(path: str) -> Iterator[str]:
