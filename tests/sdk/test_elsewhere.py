@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
+import os
 import socket
 import ssl
 import threading
@@ -156,6 +158,67 @@ async def test_what_answers_is_told_from_a_server(answer: bytes, kind: type[Agen
         async with AsyncClient(url=f"http://127.0.0.1:{port}", token="ak_x") as client:
             with pytest.raises(kind, match=says):
                 await client.list()
+
+
+@pytest.fixture
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment that names none; what is set with it goes again."""
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "[::1]", "localhost", "LOCALHOST"])
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "https_proxy", "ALL_PROXY"])
+def test_no_proxy_is_asked_the_way_to_this_machine(no_proxies: pytest.MonkeyPatch, variable: str, host: str) -> None:
+    with answering(_response("407 Proxy Authentication Required")) as port:
+        no_proxies.setenv(variable, f"http://127.0.0.1:{port}")
+        with pytest.raises(ConnectionError):
+            tunnel.open_tunnel(parse_elsewhere(f"http://{host}:{nobody()}"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "says"),
+    [
+        (
+            _response("407 Proxy Authentication Required"),
+            ServerUnavailable,
+            "does not let us through to https://ci.example.com: it answered 407",
+        ),
+        (_response("403 Forbidden"), ServerUnavailable, "it answered 403"),
+        (_response("503 Service Unavailable"), ServerUnavailable, "no server answers at .*: the proxy on the way answers 503"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", ServerUnavailable, "the proxy on the way to https://ci.example.com cannot be used"),
+        (b"", ServerUnavailable, "prox"),
+    ],
+)
+def test_a_proxy_that_does_not_let_us_through_is_told_from_the_server(
+    no_proxies: pytest.MonkeyPatch, answer: bytes, kind: type[AgentKernelError], says: str
+) -> None:
+    with answering(answer) as port:
+        no_proxies.setenv("HTTPS_PROXY", f"http://user:secret@127.0.0.1:{port}")
+        with pytest.raises(kind, match=says) as refused, Calls({"AGENTKERNEL_HOST": "https://ci.example.com"}) as calls:
+            calls.connect()
+        assert refused.value.hint and "secret" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("proxy", "kind", "says"),
+    [
+        ("ftp://user:secret@proxy:21", InvalidInput, "the proxy on the way to https://ci.example.com is none: scheme ftp"),
+        ("http://127.0.0.1:1/path?secret", InvalidInput, "is none"),
+        ("socks5://user:secret@127.0.0.1:1", Unsupported, "takes the package python-socks"),
+        ("http://user:secret@127.0.0.1:1", ServerUnavailable, "of the proxy on the way, perhaps"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_one_line_and_a_hint(
+    no_proxies: pytest.MonkeyPatch, proxy: str, kind: type[AgentKernelError], says: str
+) -> None:
+    if kind is Unsupported and importlib.util.find_spec("python_socks") is not None:
+        pytest.skip("python-socks is installed")
+    no_proxies.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(kind, match=says) as refused, Calls({"AGENTKERNEL_HOST": "https://ci.example.com"}) as calls:
+        calls.connect()
+    assert refused.value.hint and "secret" not in refused.value.message
 
 
 def test_nobody_there_is_said_at_once() -> None:

@@ -17,8 +17,9 @@ from typing import Final
 from websockets.exceptions import (
     ConnectionClosed,
     InvalidMessage,
-    InvalidProxyStatus,
+    InvalidProxy,
     InvalidStatus,
+    ProxyError,
     WebSocketException,
 )
 from websockets.sync.client import ClientConnection, connect
@@ -26,6 +27,7 @@ from websockets.typing import Subprotocol
 
 from agentkernel import __version__
 from agentkernel.channel.refusal import revive
+from agentkernel.client import proxies
 from agentkernel.config.elsewhere import Elsewhere
 from agentkernel.errors import (
     AgentKernelError,
@@ -44,11 +46,9 @@ _CLOSE_S: Final = 5.0  # for the server to answer our goodbye
 _AT_EXIT_S: Final = 2.0  # for the last bytes of a process that ends
 _CHUNK_BYTES: Final = 256 * 1024
 _MESSAGE_BYTES: Final = 1024 * 1024
-_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 # A peer that has vanished is noticed by these, not by pings of the WebSocket: whoever reads slowly does not answer those in time.
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 _TOKEN_HINT: Final = "AGENTKERNEL_TOKEN is to be what `agentkernel config token` or `agentkernel token create` prints on that machine"  # noqa: S105 - a hint
-_LATER: Final = frozenset({500, 502, 503, 504})  # who answers so may answer otherwise soon
 
 
 def open_tunnel(elsewhere: Elsewhere) -> socket.socket:
@@ -57,6 +57,7 @@ def open_tunnel(elsewhere: Elsewhere) -> socket.socket:
     Raises:
         ConnectionError: nothing answers there now; later something may.
         CertificateUntrusted, VersionDiffers, DoorMissing, ServerUnavailable, Unauthorized: what answers cannot be used.
+        InvalidInput, Unsupported: the proxy of this process's environment cannot be used.
         AgentKernelError: what the server refuses with.
     """
     with ExitStack() as stack:
@@ -136,7 +137,7 @@ def _connected(elsewhere: Elsewhere) -> ClientConnection:
             additional_headers={"Authorization": f"Bearer {elsewhere.token}"} if elsewhere.token else None,
             user_agent_header=f"agentkernel/{__version__}",
             compression=None,  # a small message may hold a large one
-            proxy=None if elsewhere.host in _LOOPBACK else True,
+            proxy=None if proxies.is_loopback(elsewhere.host) else True,
             open_timeout=OPEN_S,
             ping_interval=None,
             close_timeout=_CLOSE_S,
@@ -155,11 +156,8 @@ def _connected(elsewhere: Elsewhere) -> ClientConnection:
         raise _refusal(
             elsewhere, refused.response.status_code, refused.response.headers.get("Location", ""), refused.response.body
         ) from None
-    except InvalidProxyStatus as refused:
-        raise ServerUnavailable(
-            f"the proxy does not let us through to {elsewhere.url}: it answered {refused.response.status_code}",
-            hint="NO_PROXY names hosts that need none",
-        ) from None
+    except (InvalidProxy, ProxyError, ImportError) as error:
+        raise proxies.refusal(elsewhere, error) from None  # its text has the proxy's password
     except InvalidMessage as error:
         if isinstance(error.__cause__, EOFError | OSError):
             raise ConnectionError("it closes the connection") from error
@@ -172,10 +170,8 @@ def _connected(elsewhere: Elsewhere) -> ClientConnection:
         ) from error
     except TimeoutError as error:
         raise ConnectionError(f"no answer within {OPEN_S:g} s") from error
-    except ConnectionError:
-        raise
-    except OSError as error:  # there is no such name, or no way to it
-        raise ConnectionError(error.strerror or str(error)) from error
+    except OSError as error:  # nobody listens there, there is no such name, or no way to it
+        raise ConnectionError(f"{error.strerror or error}{proxies.suspicion(elsewhere)}") from error
     _keep_alive(websocket.socket)
     return websocket
 
@@ -183,7 +179,7 @@ def _connected(elsewhere: Elsewhere) -> ClientConnection:
 def _refusal(elsewhere: Elsewhere, status: int, location: str, body: bytes | bytearray | None) -> Exception:
     """The error of an answer that is no upgrade."""
     said = _said(body)
-    if status in _LATER:
+    if status in proxies.LATER:
         return ConnectionError(said.message if said is not None else f"it answers {status}")
     if status == 401:
         if not elsewhere.token:
