@@ -446,7 +446,7 @@ def closed(tmp_path: Path, stack: ExitStack) -> RunningRegistry:
 async def test_a_password_opens_a_registry(world: World, closed: RunningRegistry) -> None:
     with pytest.raises(Refused, match="not logged in") as caught:
         await pull(world, f"{closed.address}/private/app:1")
-    assert caught.value.hint == f"run `docker login {closed.address}`"
+    assert caught.value.hint == f"run `docker login {closed.address}`, or podman's"
     world.log_in(closed.address, auth=base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode())
     assert tree((await pull(world, f"{closed.address}/private/app:1")).directory) == {"srv": "/", "srv/hello": "hello"}
 

@@ -351,7 +351,7 @@ def test_an_empty_archive_is_refused(destination: Path) -> None:
 def test_an_archive_of_layers_is_recognised(destination: Path, names: list[str]) -> None:
     with pytest.raises(BadArchiveError, match="image layers") as caught:
         unpack(archive(*names), destination)
-    assert "docker export" in caught.value.hint
+    assert "agentkernel image import" in caught.value.hint
 
 
 def test_a_root_file_system_with_a_manifest_is_none_of_that(destination: Path) -> None:

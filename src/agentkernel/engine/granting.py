@@ -88,7 +88,10 @@ class Granting:
             return await self._again(grant, resolved, surroundings, image)
         if resolved.pull is PullPolicy.NEVER:
             name = grant.spec.root.label
-            raise NotFound(f"the image {name} is not here, and is not to be fetched", hint=f"agentkernel image pull {name}")
+            raise NotFound(
+                f"the image {name} is not here, and is not to be fetched",
+                hint=f"agentkernel image pull {_kept_by(self.backend(grant.backend))}{name}",
+            )
         return grant
 
     async def prepared(self, grant: Grant, request: SandboxRequest, report: Report | None = None) -> Grant:
@@ -214,6 +217,11 @@ class Granting:
 
 def _gone(why: str, remedy: str) -> BackendUnavailable:
     return BackendUnavailable(f"the sandbox's backend is not to be had: {why}", hint=f"{remedy or 'install it again'}; or remove --force")
+
+
+def _kept_by(backend: Backend) -> str:
+    """The option that has an image kept where that backend finds it."""
+    return f"--backend {backend.name} " if isinstance(backend, KeepsImages) else ""
 
 
 def _unheard(_: ImageProgress) -> None:

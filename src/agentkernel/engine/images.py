@@ -20,7 +20,6 @@ from agentkernel.errors import InvalidInput, NotFound
 
 _LOCK_POLL_S = 0.05
 _CHUNK_BYTES = 1024 * 1024
-_HINT = "make it with `docker export CONTAINER -o image.tar`"
 
 
 class TarImages:
@@ -63,7 +62,7 @@ class TarImages:
             os.rename(temporary, f"{self._directory}/{digest}")
         except InvalidInput as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise InvalidInput(f"cannot unpack the image {tar_path!r}: {error.message}", hint=error.hint or _HINT) from error
+            raise InvalidInput(f"cannot unpack the image {tar_path!r}: {error.message}", hint=error.hint) from error
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise

@@ -11,6 +11,7 @@ import httpx
 from agentkernel.errors import ImageFailed
 from agentkernel.images.transfers import BrokenTransfer
 
+_ANEW = "a daemon knows of it when it is started anew: `agentkernel daemon stop`"
 MAX_SAID_BYTES = 16 * 1024
 
 
@@ -21,9 +22,9 @@ class Unreachable(ImageFailed):
 def unreachable(host: str, error: Exception) -> Unreachable:
     """The error for a request that failed below HTTP."""
     why = str(error) or type(error).__name__
-    hint = "are you offline, or behind a proxy (HTTPS_PROXY)?"
+    hint = f"are you offline, or behind a proxy (HTTPS_PROXY)? {_ANEW}"
     if "CERTIFICATE_VERIFY_FAILED" in why:
-        hint = "if your network has an authority of its own, SSL_CERT_FILE names its certificate"
+        hint = f"if your network has an authority of its own, SSL_CERT_FILE names its certificate; {_ANEW}"
     return Unreachable(f"{host} cannot be reached: {ascii(why[:200])[1:-1]}", hint=hint)
 
 

@@ -142,9 +142,13 @@ async def found(wanted: str, first: str, environment: Mapping[str, str]) -> Buil
             return builder
         silent.append(name)
     if silent:
-        hint = f"start its engine, or install one of: {', '.join(name for name in NAMES if name not in silent)}"
+        others = ", ".join(name for name in NAMES if name not in silent)
+        instead = "leave --builder out" if wanted else f"install one of: {others}" if others else ""
+        hint = f"start its engine, or {instead}" if instead else "start its engine"
         raise BackendUnavailable(f"{silent[0]} is here, but its engine does not answer", hint=hint)
-    which = f"{wanted} is not installed" if wanted else "neither docker nor podman nor buildah is installed"
+    if wanted:
+        raise BackendUnavailable(f"{wanted} is not installed", hint="install it, or leave --builder out: the first that is here is taken")
+    which = "neither docker nor podman nor buildah is installed"
     raise BackendUnavailable(f"nothing here builds images: {which}", hint="install buildah, which needs no engine")
 
 

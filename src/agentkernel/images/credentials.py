@@ -28,6 +28,7 @@ from agentkernel.images.reference import DOCKER_HUB, Reference
 
 MAX_FILE_BYTES = 1024 * 1024
 MAX_ANSWER_BYTES = 64 * 1024
+_HINT = "repair the file or remove it, and log in again with the program that wrote it"
 HELPER_TIMEOUT_S = 30.0
 HUB_KEY = "https://index.docker.io/v1/"  # how docker calls its own registry
 _HELPER_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -99,7 +100,10 @@ class Credentials:
         program = f"docker-credential-{name}"
         found = shutil.which(program, path=self._environment.get("PATH") or os.defpath) if _HELPER_NAME.fullmatch(name) else None
         if found is None:
-            raise ImageFailed(f"the credential helper {program!r} is not installed", hint="install it, or run `docker login` again")
+            raise ImageFailed(
+                f"the credential helper {program!r} is not installed",
+                hint="install it, or take it out of the configuration that names it (credHelpers, credsStore)",
+            )
         child = await asyncio.create_subprocess_exec(
             found,
             "get",
@@ -164,7 +168,7 @@ def _login(entry: Mapping[str, Any], path: str) -> Login | None:
         try:
             username, colon, password = base64.b64decode(packed, validate=True).decode().partition(":")
         except (binascii.Error, ValueError):
-            raise InvalidInput(f"{path}: an `auth` is not base64 of name:password", hint="run `docker login` again") from None
+            raise InvalidInput(f"{path}: an `auth` is not base64 of name:password", hint=_HINT) from None
         return Login(username=username, password=password.rstrip("\0")) if colon and username else None
     name, secret = entry.get("username"), entry.get("password")
     return Login(username=name, password=secret) if isinstance(name, str) and isinstance(secret, str) and name else None
@@ -173,7 +177,7 @@ def _login(entry: Mapping[str, Any], path: str) -> Login | None:
 def _section(document: Mapping[str, Any], key: str, path: str) -> Mapping[str, Any]:
     section = document.get(key)
     if section is not None and not isinstance(section, dict):
-        raise InvalidInput(f"{path}: {key!r} is not an object", hint="run `docker login` again")
+        raise InvalidInput(f"{path}: {key!r} is not an object", hint=_HINT)
     return section or {}
 
 
@@ -193,5 +197,5 @@ def _read(path: str) -> Mapping[str, Any] | None:
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict) or len(content) > MAX_FILE_BYTES:
-        raise InvalidInput(f"{path} is not a JSON object of at most {MAX_FILE_BYTES} bytes", hint="run `docker login` again")
+        raise InvalidInput(f"{path} is not a JSON object of at most {MAX_FILE_BYTES} bytes", hint=_HINT)
     return document

@@ -107,7 +107,7 @@ def choose(index: Index, platform: Platform) -> Descriptor:
 def _require_fitting(configuration: Configuration, manifest: Manifest, platform: Platform) -> None:
     is_said = bool(configuration.platform.system and configuration.platform.architecture)
     if is_said and not suits(configuration.platform, platform):
-        raise NotFound(f"the image is not made for {platform}", hint=f"it is made for {configuration.platform}: --platform chooses another")
+        raise NotFound(f"the image is not made for {platform}", hint=f"it is made for {configuration.platform}")
     if len(configuration.diff_ids) != len(manifest.layers):
         raise ImageFailed(f"the image has {len(manifest.layers)} layers and its configuration tells of {len(configuration.diff_ids)}")
 
@@ -149,5 +149,5 @@ def _require_space(blobs: Blobs, wanted_bytes: int) -> None:
     if wanted_bytes and wanted_bytes + SPACE_LEFT_BYTES > free_bytes:
         raise ImageFailed(
             f"the image's layers have {format_size(wanted_bytes)}, and the disk has {format_size(free_bytes)} left",
-            hint="`agentkernel image prune` removes images that nobody uses",
+            hint="`agentkernel image prune --unused 0s` removes all images that no sandbox uses",
         )

@@ -237,14 +237,18 @@ class Registry:
         if status == 404:
             raise NotFound(f"there is no image {self._reference.short}{said}", hint="look for a typing error; private ones need a login")
         if status == 429:
-            raise ImageFailed(f"{self._reference.registry} has had too many requests from here{said}", hint="wait, or log in: docker login")
+            raise ImageFailed(
+                f"{self._reference.registry} has had too many requests from here{said}", hint="wait, or log in: `docker login`, or podman's"
+            )
         raise ImageFailed(f"{self._reference.registry} answers {status}{said}", hint="try again later")
 
 
 def _refused(reference: Reference, login: Login | None, said: str) -> AgentKernelError:
     who = "this login" if login is not None else "somebody who is not logged in"
     where = "" if reference.registry == DOCKER_HUB else f" {reference.registry}"
-    return Refused(f"{reference.registry} does not give {reference.short} to {who}, or has none{said}", hint=f"run `docker login{where}`")
+    return Refused(
+        f"{reference.registry} does not give {reference.short} to {who}, or has none{said}", hint=f"run `docker login{where}`, or podman's"
+    )
 
 
 def _basic(login: Login) -> str:

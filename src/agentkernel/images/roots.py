@@ -93,7 +93,10 @@ class Roots:
             return
         lock = try_hold(f"{self._base(digest)}.used")
         if lock is None:
-            raise Conflict(f"{digest[:19]} is used by sandboxes of another process", hint="see `agentkernel list`")
+            raise Conflict(
+                f"{digest[:19]} may be used by sandboxes of another process",
+                hint="it is free when that `agentkernel run --no-daemon`, or program of the SDK, has ended",
+            )
         try:
             self._set_aside(digest)
             os.unlink(f"{self._base(digest)}.used")

@@ -23,7 +23,7 @@ MAX_ENTRIES = 2_000_000
 MAX_DEPTH = 128
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 4095
-LAYOUT_HINT = "flatten it first: docker create --name x IMAGE && docker export x -o rootfs.tar"
+LAYOUT_HINT = "import it first: agentkernel image import ARCHIVE NAME; then --image NAME"
 _LAYOUT_FILES = frozenset({(b"manifest.json",), (b"oci-layout",)})
 SYSTEM_NAMES = frozenset({b"bin", b"sbin", b"usr", b"etc", b"lib"})
 
