@@ -26,6 +26,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from agentkernel import assembly
 from agentkernel.abc import Caller, Kernel
+from agentkernel.api.limits import Limits
 from agentkernel.api.listening import at_address
 from agentkernel.api.parts import Parts, Tunnel
 from agentkernel.api.serve import server
@@ -138,7 +139,7 @@ def until(condition: Callable[[], Any]) -> Any:
 
 
 @contextmanager
-def serving(environment: dict[str, str], *, daemon: bool) -> Iterator[Served]:
+def serving(environment: dict[str, str], *, daemon: bool, limits: Limits | None = None) -> Iterator[Served]:
     """A server in a thread with a loop of its own."""
     caller = local_caller()
     kernels: list[Kernel] = []
@@ -152,7 +153,8 @@ def serving(environment: dict[str, str], *, daemon: bool) -> Iterator[Served]:
         return await assembly.open_door(environment, asked)
 
     opened: Tunnel | None = tunnel if daemon else None
-    parts = Parts(doors=lambda _: kernel(), caller=caller, version="0", environment=environment, tunnel=opened)
+    bounds = limits or Limits()
+    parts = Parts(doors=lambda _: kernel(), caller=caller, version="0", environment=environment, tunnel=opened, limits=bounds)
     with at_address("127.0.0.1", 0) as listener:
         served = Served(listener.getsockname()[1], kernel, caller)
         running = server(parts, listener, served.begin)
@@ -167,9 +169,9 @@ def serving(environment: dict[str, str], *, daemon: bool) -> Iterator[Served]:
             thread.join()
 
 
-@pytest.fixture(scope="module", params=["daemon", "engine"])
-def served(request: pytest.FixtureRequest) -> Iterator[Served]:
-    """A server with a home and state of its own; a short path, because sockets lie in it."""
+@contextmanager
+def environment_in(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """A home and state for a block, in a short path, because sockets lie in it; a daemon that was started there is ended."""
     if shutil.which("unshare") is None or subprocess.run(["unshare", "-Urm", "true"], capture_output=True).returncode != 0:
         pytest.skip("this host forbids user namespaces")
     path = Path(tempfile.mkdtemp(prefix="ak-api-", dir="/tmp"))
@@ -182,11 +184,17 @@ def served(request: pytest.FixtureRequest) -> Iterator[Served]:
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(SOURCE),
     }
-    with pytest.MonkeyPatch.context() as patch:
+    yield environment
+    if (path / "ak" / "run" / "daemon.sock").exists():
+        stop = [sys.executable, "-m", "agentkernel", "daemon", "stop"]
+        subprocess.run(stop, check=True, capture_output=True, timeout=60, env=environment)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="module", params=["daemon", "engine"])
+def served(request: pytest.FixtureRequest) -> Iterator[Served]:
+    """A server with a home and state of its own."""
+    with environment_in(request) as environment, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AGENTKERNEL_GUEST", environment["AGENTKERNEL_GUEST"])  # an engine in process reads its own
         with serving(environment, daemon=request.param == "daemon") as found:
             yield found
-        if request.param == "daemon":
-            stop = [sys.executable, "-m", "agentkernel", "daemon", "stop"]
-            subprocess.run(stop, check=True, capture_output=True, timeout=60, env=environment)
-    shutil.rmtree(path, ignore_errors=True)

@@ -10,7 +10,8 @@ import pytest
 
 from agentkernel.abc import Caller
 from agentkernel.api.handles import Handles
-from agentkernel.errors import Conflict, NotFound, SandboxLost
+from agentkernel.api.seats import Seats
+from agentkernel.errors import Busy, Conflict, NotFound, SandboxLost
 from agentkernel.model.isolation import IsolationLevel
 from agentkernel.model.record import SandboxInfo
 from agentkernel.model.status import Status
@@ -87,7 +88,7 @@ def machines(request: pytest.FixtureRequest) -> Machines:
 
 
 def handles_of(machines: Machines, most: int = 64) -> Handles:
-    return Handles(machines, ANN, most)  # type: ignore[arg-type]
+    return Handles(machines, ANN, Seats(640), most)  # type: ignore[arg-type]
 
 
 async def _run(_: SandboxInfo, sandbox: Any) -> str:
@@ -168,3 +169,31 @@ async def test_those_that_come_together_open_it_once(machines: Machines) -> None
     handles = handles_of(machines)
     assert await asyncio.gather(*(handles.start("box", _run) for _ in range(5))) == ["a" * 16] * 5
     assert len(machines.opened) == 1
+
+
+async def test_what_is_only_kept_makes_way_for_another_caller_and_what_is_used_does_not(machines: Machines) -> None:
+    seats = Seats(2)
+    mine, others = Handles(machines, ANN, seats), Handles(machines, replace(ANN, via="other"), seats)  # type: ignore[arg-type]
+    for name in ("b", "c", "d"):
+        machines.make(name, name * 16)
+    await mine.start("b", _run)
+    await mine.start("c", _run)
+    async with others.use("d"), others.use("box"):
+        assert [each.open for each in machines.opened] == [False, False, True, True]
+        with pytest.raises(Busy):
+            await mine.start("b", _run)
+        assert seats.taken == 2
+    assert await mine.start("b", _run) == "b" * 16
+    await mine.close()
+    await others.close()
+    assert seats.taken == 0 and not any(each.open for each in machines.opened)
+
+
+async def test_what_cannot_be_opened_takes_no_seat(machines: Machines) -> None:
+    seats = Seats(1)
+    handles = Handles(machines, ANN, seats)  # type: ignore[arg-type]
+    machines.rows["box"] = replace(machines.rows["box"], status=Status.STOPPED)
+    for _ in range(3):
+        with pytest.raises(Conflict):
+            await handles.start("box", _run)
+    assert seats.taken == 0

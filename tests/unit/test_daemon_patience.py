@@ -16,6 +16,7 @@ from agentkernel.abc import Caller
 from agentkernel.channel import door
 from agentkernel.channel.frames import FrameType
 from agentkernel.channel.preface import encode_preface
+from agentkernel.daemon import connection as connection_module
 from agentkernel.model.command import Command
 
 FAR = Caller(principal="ann", remote=True, via="laptop")
@@ -39,6 +40,17 @@ async def patient(world: World, patience_s: float = LONG_S, caller: Caller = FAR
     client.preface = encode_preface(caller, patience_s)
     world.clients.append(client)
     return await client.open()
+
+
+async def test_servers_leave_room_for_the_users_of_the_machine(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "MAX_PASSED_ON", 2)
+    first, _ = await patient(world), await patient(world, caller=OTHERS[0])
+    with pytest.raises((EOFError, ConnectionError)):
+        await patient(world)
+    assert (await (await world.client()).call("status"))["clients"] == 3
+    await cut(world, first)
+    assert world.desk.passed_on == 1
+    assert (await (await patient(world)).call("status"))["clients"] == 3
 
 
 async def cut(world: World, client: DoorClient) -> None:

@@ -18,17 +18,22 @@ from starlette.requests import HTTPConnection
 from agentkernel.abc import Caller, Kernel
 from agentkernel.api.handles import Handles
 from agentkernel.api.parts import Parts
+from agentkernel.api.seats import Seats
 
 STATE = "agentkernel.door"
 
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """Who asks, and the kernel that answers it: pass `caller` to every method. `handles`: the caller's sandboxes that are open."""
+    """Who asks, and the kernel that answers it: pass `caller` to every method.
+
+    `handles`: the caller's sandboxes that are open; `seats`: what another connection to the daemon needs one of.
+    """
 
     kernel: Kernel
     caller: Caller
     handles: Handles
+    seats: Seats
 
 
 async def door(connection: HTTPConnection) -> Door:
@@ -48,10 +53,15 @@ Built = Annotated[Parts, Depends(parts)]
 
 
 class Doors:
-    """One kernel for each caller, made when it first asks. Belongs to one event loop."""
+    """One kernel for each caller, made when it first asks. Belongs to one event loop.
 
-    def __init__(self, make: Callable[[Caller], Kernel]) -> None:
+    Args:
+        seats: how many connections to the daemon all callers together may have beside their kernels' own.
+    """
+
+    def __init__(self, make: Callable[[Caller], Kernel], seats: int) -> None:
         self._make = make
+        self._seats = Seats(seats)
         self._doors: dict[Caller, Door] = {}
 
     def of(self, caller: Caller) -> Door:
@@ -59,7 +69,7 @@ class Doors:
         found = self._doors.get(caller)
         if found is None:
             kernel = self._make(caller)
-            found = self._doors[caller] = Door(kernel, caller, Handles(kernel, caller))
+            found = self._doors[caller] = Door(kernel, caller, Handles(kernel, caller, self._seats), self._seats)
         return found
 
     async def drop(self, caller: Caller) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar, runtime_checkable
 
 from agentkernel.abc import Caller, Kernel, Sandbox
+from agentkernel.api.seats import Seats
 from agentkernel.errors import AgentKernelError, DaemonUnavailable, NotFound, SandboxLost
 from agentkernel.model.record import SandboxInfo
 from agentkernel.model.status import Status
@@ -43,11 +44,13 @@ class _Opened:
 class Handles:
     """By the name or id that requests give. A name may be another sandbox's by the next request; then that one is meant."""
 
-    def __init__(self, kernel: Kernel, caller: Caller, most: int = MOST) -> None:
+    def __init__(self, kernel: Kernel, caller: Caller, seats: Seats, most: int = MOST) -> None:
         self._kernel = kernel
         self._caller = caller
+        self._seats = seats
         self._most = most
         self._opened: OrderedDict[str, _Opened] = OrderedDict()
+        seats.join(self._give)
 
     async def start(self, name: str, work: Callable[[SandboxInfo, Sandbox], Awaitable[T]]) -> T:
         """Does what begins with one command (or operation on files) in the running sandbox; raises NotFound, and Conflict.
@@ -75,6 +78,7 @@ class Handles:
 
     async def close(self) -> None:
         """Closes all that is idle, and the rest when it is."""
+        self._seats.leave(self._give)
         for name, opened in list(self._opened.items()):
             self._drop(name, opened)
             await self._settle(opened)
@@ -86,7 +90,7 @@ class Handles:
             async with opened.lock:
                 if opened.sandbox is None:
                     ident = opened.info.sandbox_id
-                    opened.sandbox = await self._kernel.open(self._caller, ident if name == ident else f"{name}@{ident}")
+                    opened.sandbox = await self._open(ident if name == ident else f"{name}@{ident}")
                     opened.is_addressed = isinstance(opened.sandbox, Addressed)
             yield opened.sandbox
         except (SandboxLost, DaemonUnavailable):
@@ -96,6 +100,14 @@ class Handles:
             opened.users -= 1
             await self._settle(opened)
             await self._bound()
+
+    async def _open(self, address: str) -> Sandbox:
+        await self._seats.take()
+        try:
+            return await self._kernel.open(self._caller, address)
+        except BaseException:
+            self._seats.free()
+            raise
 
     async def _of(self, name: str, info: SandboxInfo) -> _Opened:
         opened = self._opened.get(name)
@@ -117,16 +129,24 @@ class Handles:
         """Closes one that was dropped, when nobody uses it any more."""
         if opened.dropped and not opened.users and opened.sandbox is not None:
             sandbox, opened.sandbox = opened.sandbox, None
-            with suppress(AgentKernelError):  # of a connection that is broken anyhow
-                await sandbox.close()
+            try:
+                with suppress(AgentKernelError):  # of a connection that is broken anyhow
+                    await sandbox.close()
+            finally:
+                self._seats.free()
 
     async def _bound(self) -> None:
-        while len(self._opened) > self._most:
-            found = next(((name, each) for name, each in self._opened.items() if not each.users), None)
-            if found is None:
-                return
-            self._drop(*found)
-            await self._settle(found[1])
+        while len(self._opened) > self._most and await self._give():
+            pass
+
+    async def _give(self) -> bool:
+        """Closes the one that was used the longest ago and is not used now, if there is one."""
+        found = next(((name, each) for name, each in self._opened.items() if not each.users), None)
+        if found is None:
+            return False
+        self._drop(*found)
+        await self._settle(found[1])
+        return True
 
 
 def _is_same(before: SandboxInfo, now: SandboxInfo) -> bool:

@@ -29,6 +29,7 @@ class Limits:
     write_idle_s: float = 300.0  # for a client that takes nothing of what it is sent
     drain_s: float = 10.0  # for requests under way when the server is to end
     connections: int = 4096
+    daemon_connections: int = 640  # to the daemon, which takes 1024, and of these 768 that servers pass on
     message_bytes: int = 1 << 20  # of one WebSocket message
     requests_at_once: int = 1024  # of all tokens
     token_requests_at_once: int = 512  # of one

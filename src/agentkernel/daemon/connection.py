@@ -26,6 +26,7 @@ from agentkernel.failpoints import failpoint
 BACKLOG_LIMIT_BYTES: Final = 1024 * 1024  # above it nothing more is read from this client, and output stays in the agents' rings
 HELLO_S: Final = 10.0  # within which a connection must say who it is
 MAX_COMMANDS: Final = 1024
+MAX_PASSED_ON: Final = 768  # connections that servers open for their callers: the others are for the users of this machine
 MAX_CALLS: Final = 256
 _OF_COMMANDS: Final = frozenset({FrameType.STDIN, FrameType.CONSUMED, FrameType.RESIZE, FrameType.KILL, FrameType.FORGET})
 
@@ -52,6 +53,7 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._link = Link(sock, self, self._loop)
         self._unheard = self._loop.call_later(HELLO_S, self._close, "it did not say HELLO")
+        self._is_passed_on = False
         self._patience_s = 0.0  # for which its commands wait for another connection when this one is lost
         desk.clients += 1
 
@@ -127,6 +129,11 @@ class Connection:
             return
         if (preface := greeting.preface) is not None:
             self.caller, self._patience_s = read_preface(self.caller, preface)
+            if self._desk.passed_on >= MAX_PASSED_ON:
+                self._close(f"servers have {self._desk.passed_on} connections already")
+                return
+            self._is_passed_on = True
+            self._desk.passed_on += 1
         hello = decode_hello(greeting.hello)
         self._unheard.cancel()
         version = VERSION if hello.version_min <= VERSION <= hello.version_max else 0
@@ -217,6 +224,7 @@ class Connection:
         if self._open:
             self._open = False
             self._desk.clients -= 1
+            self._desk.passed_on -= self._is_passed_on
             self._unheard.cancel()
             for task in tuple(self._asking.values()):
                 task.cancel()

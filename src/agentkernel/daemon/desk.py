@@ -45,6 +45,7 @@ class Desk:
         self.is_draining = False
         self.is_replaced = False  # another version of the package is to follow
         self.clients = 0
+        self.passed_on = 0  # of these, those that a server opened for callers of its own
         self._ending = asyncio.Event()
         self._reason = ""
         self._tasks: set[asyncio.Task[Any]] = set()

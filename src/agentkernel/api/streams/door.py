@@ -26,12 +26,13 @@ async def door_tunnel(websocket: WebSocket, door: Asked, parts: Built) -> None:
         raise InvalidInput("this is no page", hint=f"a client asks for the subprotocol {SUBPROTOCOL}")
     if parts.tunnel is None:
         raise Unsupported("this server has no daemon behind it", hint="start it without AGENTKERNEL_DAEMON=off")
-    reader, writer = await parts.tunnel(door.caller)
-    try:
-        await websocket.accept(subprotocol=SUBPROTOCOL, headers=[(VERSION_HEADER, parts.version.encode())])
-        await _carry(websocket, reader, writer)
-    finally:
-        writer.close()
+    async with door.seats.held():
+        reader, writer = await parts.tunnel(door.caller)
+        try:
+            await websocket.accept(subprotocol=SUBPROTOCOL, headers=[(VERSION_HEADER, parts.version.encode())])
+            await _carry(websocket, reader, writer)
+        finally:
+            writer.close()
 
 
 async def _carry(websocket: WebSocket, reader: StreamReader, writer: StreamWriter) -> None:

@@ -34,13 +34,14 @@ Inside = Annotated[str, Depends(inside_path)]
 async def opened(door: Door, name: str) -> AsyncIterator[Sandbox]:
     """A running sandbox over a handle of its own, for a block: where that is a connection, foreground commands on it end with it.
 
-    Raises NotFound, and Conflict when it does not run.
+    Raises NotFound, Conflict when it does not run, and Busy when there are too many such.
     """
-    sandbox = await door.kernel.open(door.caller, name)
-    try:
-        yield sandbox
-    finally:
-        await sandbox.close()
+    async with door.seats.held():
+        sandbox = await door.kernel.open(door.caller, name)
+        try:
+            yield sandbox
+        finally:
+            await sandbox.close()
 
 
 @asynccontextmanager
