@@ -428,7 +428,7 @@ async def test_concurrent_runs_unpack_an_image_once(world: World, backend: FakeB
 
 @pytest.mark.parametrize(
     ("said", "hint"),
-    [(b'{"ok": false, "error": "no tar file", "hint": "do this"}\n', "do this"), (b"garbage", "make it with"), (b"[1]", "make it with")],
+    [(b'{"ok": false, "error": "no tar file", "hint": "do this"}\n', "do this"), (b"garbage", ""), (b"[1]", "")],
 )
 async def test_an_image_that_cannot_be_unpacked_leaves_nothing(
     said: bytes, hint: str, world: World, backend: FakeBackend, tar: Path
@@ -440,7 +440,7 @@ async def test_an_image_that_cannot_be_unpacked_leaves_nothing(
     backend.run = fail
     with pytest.raises(InvalidInput, match="no tar file") as caught:
         await _build(world, image=str(tar))
-    assert caught.value.hint.startswith(hint)
+    assert caught.value.hint == hint
     assert all(one.destroyed for one in backend.made)
     left = [path for path in (world.directory / "cache" / "images").iterdir() if path.is_dir() and path.name != "known"]
     assert left == []
