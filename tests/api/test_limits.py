@@ -36,7 +36,7 @@ def gated(limits: Limits, route: Any, path: str = "/echo", running: Running | No
     app.add_middleware(
         Gate,
         parts=parts,
-        doors=Doors(parts.doors),
+        doors=Doors(parts.doors, 1),
         authority=Authority(ME, None),
         running=running or Running(),
         metrics=Metrics("1"),
@@ -186,7 +186,7 @@ async def test_the_kernel_of_a_removed_token_is_closed_and_those_of_others_are_n
         async def close(self) -> None:
             closed.append(self)
 
-    doors = Doors(lambda caller: Noted())  # type: ignore[arg-type, return-value]
+    doors = Doors(lambda caller: Noted(), 1)  # type: ignore[arg-type, return-value]
     mine, other = doors.of(ME), doors.of(type(ME)(principal="another"))
     assert doors.of(ME) is mine
     await doors.drop(ME)
@@ -209,7 +209,7 @@ def test_an_answer_that_has_begun_is_not_followed_by_another() -> None:
     gate = Gate(
         app_that_breaks,
         parts=parts,
-        doors=Doors(parts.doors),
+        doors=Doors(parts.doors, 1),
         authority=Authority(ME, None),
         running=Running(),
         metrics=Metrics("1"),

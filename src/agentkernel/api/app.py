@@ -72,12 +72,8 @@ CLEAN_UP_S: Final = 5.0  # for what was cancelled at the end
 
 def build(parts: Parts) -> FastAPI:
     """The application. Its lifespan ends what is under way for removed tokens, and closes the kernels that it opened."""
-    doors, running, authority, metrics = (
-        Doors(parts.doors, parts.limits.daemon_connections),
-        Running(),
-        Authority(parts.caller, parts.tokens),
-        Metrics(parts.version),
-    )
+    doors = Doors(parts.doors, parts.limits.daemon_connections)
+    running, authority, metrics = Running(), Authority(parts.caller, parts.tokens), Metrics(parts.version)
     replays = Replays()
 
     async def end_removed() -> None:
