@@ -246,6 +246,18 @@ def damaged() -> dict[str, bytes]:
     }
 
 
+def test_many_small_files_come_as_the_archive_has_them_and_the_last_of_a_name_is_what_stays(served: Served, box: str) -> None:
+    members = [(member(f"many/{number % 3}/{number}", size=4), b"%04d" % number) for number in range(60)]
+    again = [(member("many/0/0", size=3), b"mid"), (member("many/1/1", size=5), b"other"), (member("many/0/0", size=4), b"last")]
+    linked = [(member("hard", tarfile.LNKTYPE, link="many/2/59"), b"")]
+    said = put(served, box, "/tmp/many", archive(*members, *again, *linked))
+    assert said["data"]["files"] == 64, said  # type: ignore[index]
+    assert run(served, box, "cd /tmp/many; cat many/0/0 many/1/1 many/1/4 hard; find . -type f | wc -l") == "lastother0004005961\n"
+    blocked = archive(*members[:9], (member("many/0/3/under", size=1), b"x"))
+    assert "no directory" in str(put(served, box, "/tmp/blocked", blocked))
+    assert run(served, box, "cd /tmp/blocked; find . -type f -size +0 | wc -l") == "9\n"
+
+
 @pytest.mark.parametrize("case", damaged())
 def test_a_damaged_archive_is_an_error_and_no_half_file_stays(served: Served, box: str, case: str) -> None:
     said = put(served, box, f"/tmp/damaged/{case.replace(' ', '-')}", damaged()[case])

@@ -7,6 +7,7 @@ about owners, devices and setuid bits is left out.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import posixpath
@@ -24,6 +25,7 @@ MAX_MEMBERS: Final = 1_000_000
 MAX_DEPTH: Final = 200
 MAX_PATH_BYTES: Final = 4096
 SMALL_BYTES: Final = 128 * 1024  # written at once
+AT_ONCE: Final = 8  # small files: most of the time of one is waiting for the sandbox
 NAMED: Final = 100  # of each list in the report
 
 
@@ -60,6 +62,7 @@ class Extraction:
         self._known: set[bytes] = {b""}  # directories that are none but directories
         self._modes: list[tuple[bytes, int]] = []  # to be set at the end: who fills a directory must be able to write to it
         self._count = 0
+        self._writing: dict[bytes, asyncio.Task[None]] = {}  # small files, by name
 
     async def run(self, pieces: AsyncIterator[bytes]) -> Extracted:
         """Takes all of it; what was extracted before something is wrong stays.
@@ -71,11 +74,16 @@ class Extraction:
         if self._target != "/":
             await self._files.make_directory(self._target, parents=True)
         intake = Intake(pieces)
-        async for member in members(intake):
-            self._count += 1
-            if self._count > MAX_MEMBERS:
-                raise InvalidInput(f"the archive has more than {MAX_MEMBERS:,} members")
-            await self._member(member, intake)
+        try:
+            async for member in members(intake):
+                self._count += 1
+                if self._count > MAX_MEMBERS:
+                    raise InvalidInput(f"the archive has more than {MAX_MEMBERS:,} members")
+                await self._member(member, intake)
+            await self._written()
+        except BaseException as failure:
+            await self._left(isinstance(failure, asyncio.CancelledError))
+            raise
         for relative, mode in reversed(self._modes):
             await self._files.change_mode(self._at(relative), mode)
         await intake.finish()
@@ -83,6 +91,10 @@ class Extraction:
 
     async def _member(self, member: Member, intake: Intake) -> None:
         relative = _checked(member.name)
+        if relative and member.kind is Kind.FILE and member.size <= SMALL_BYTES:
+            await self._small_file(relative, member, intake)
+            return
+        await self._written()
         if member.kind is Kind.DIRECTORY:
             await self._directory(relative, member.mode & 0o777)
         elif not relative:
@@ -105,19 +117,48 @@ class Extraction:
             self._modes.append((relative, mode))
             self.done.directories += 1
 
+    async def _small_file(self, relative: bytes, member: Member, intake: Intake) -> None:
+        """Begins to write it, beside those before it: they are other files, in directories that are there."""
+        if relative in self._writing or any(above not in self._known for above in _above(relative)):
+            await self._written()
+            await self._parents(relative)
+        data = await intake.exactly(member.size)
+        while len(self._writing) >= AT_ONCE:
+            await asyncio.wait(self._writing.values(), return_when=asyncio.FIRST_COMPLETED)
+            self._take_ended()
+        self._writing[relative] = asyncio.create_task(self._write_small(relative, data, member.mode & 0o777))
+
+    async def _write_small(self, relative: bytes, data: bytes, mode: int) -> None:
+        await self._in_place(relative, lambda: self._files.write(self._at(relative), data, mode=mode, exclusive=True))
+        self.done.files += 1
+        self.done.bytes += len(data)
+
+    def _take_ended(self) -> None:
+        for relative in [relative for relative, task in self._writing.items() if task.done()]:
+            self._writing.pop(relative).result()
+
+    async def _written(self) -> None:
+        """All that was begun has ended; raises what one of them failed with."""
+        await asyncio.gather(*self._writing.values(), return_exceptions=True)
+        ended, self._writing = self._writing, {}
+        for task in ended.values():
+            task.result()
+
+    async def _left(self, is_cancelled: bool) -> None:
+        """Nothing is written any more: what was begun is ended, or broken off where nobody waits for it."""
+        for task in self._writing.values() if is_cancelled else ():
+            task.cancel()
+        await asyncio.gather(*self._writing.values(), return_exceptions=True)
+
     async def _file(self, relative: bytes, member: Member, intake: Intake) -> None:
         path, mode = self._at(relative), member.mode & 0o777
-        if member.size <= SMALL_BYTES:
-            data = await intake.exactly(member.size)
-            await self._in_place(relative, lambda: self._files.write(path, data, mode=mode, exclusive=True))
-        else:
-            await self._clear(relative)
-            try:
-                await self._files.write(path, intake.data(member.size), mode=mode, exclusive=True)
-            except BaseException:
-                with suppress(AgentKernelError):  # the first failure is what counts; no half is to stay
-                    await self._files.remove(path)
-                raise
+        await self._clear(relative)
+        try:
+            await self._files.write(path, intake.data(member.size), mode=mode, exclusive=True)
+        except BaseException:
+            with suppress(AgentKernelError):  # the first failure is what counts; no half is to stay
+                await self._files.remove(path)
+            raise
         self.done.files += 1
         self.done.bytes += member.size
 
