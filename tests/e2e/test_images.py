@@ -91,6 +91,31 @@ def test_the_verb(behind_daemon: AgentKernel, running: RunningRegistry) -> None:
     ]
 
 
+def test_a_sandbox_keeps_its_image_when_its_daemon_is_killed(behind_daemon: AgentKernel) -> None:
+    """Neither the next daemon, which adopts the sandbox, nor anybody without one removes what the sandbox runs on."""
+    (behind_daemon.directory / "root.tar").write_bytes(root_files())
+    assert behind_daemon("image", "import", "root.tar", "kept:1", "-q").returncode == 0
+    made = behind_daemon("create", "box", "--image", "kept:1", "--start", "-q")
+    assert made.returncode == 0, made.stderr
+    alone = AgentKernel(behind_daemon.directory, behind_daemon.environment | {"AGENTKERNEL_DAEMON": "off"})
+
+    def prune(by: AgentKernel) -> None:
+        pruned = by("image", "prune", "--unused", "0", "--json")
+        assert (pruned.returncode, "kept:1" in pruned.stdout.decode()) == (0, False), pruned.stderr
+        refused = by("image", "remove", "kept:1")
+        assert (refused.returncode, b"sandboxes" in refused.stderr) == (125, True), (refused.stdout, refused.stderr)
+
+    behind_daemon.kill_daemon()
+    prune(alone)
+    assert behind_daemon("exec", "box", "cat", "/etc/passwd").stdout.startswith(b"root:"), "the next daemon has adopted it"
+    prune(alone)
+    prune(behind_daemon)
+    behind_daemon.kill_daemon()
+    assert behind_daemon("exec", "box", "echo", "there").stdout == b"there\n"
+    behind_daemon("remove", "--force", "box")
+    assert behind_daemon("image", "remove", "kept:1").stdout == b"kept:1\n"
+
+
 def test_an_image_that_create_needs_is_fetched_and_told(behind_daemon: AgentKernel, running: RunningRegistry) -> None:
     running.push("tests/created", "1", make_image(root_files()))
     name = f"{running.address}/tests/created:1"
