@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import pytest_asyncio
 from e2e.host import Host
@@ -50,6 +51,7 @@ class Model:
 
     def __init__(self, client: Client) -> None:
         self.client = client
+        self._schemas: dict[str, Any] = {}
 
     async def __call__(self, tool: str, *, on_progress: Callable[[str], None] | None = None, **arguments: object) -> Answer:
         """Calls a tool."""
@@ -61,7 +63,16 @@ class Model:
                 on_progress(message or "")
 
         async with asyncio.timeout(DEADLINE_S):
-            return Answer(await self.client.call_tool(tool, dict(arguments), progress_callback=progress), told)
+            answer = Answer(await self.client.call_tool(tool, dict(arguments), progress_callback=progress), told)
+            await self._validate(tool, answer)
+        return answer
+
+    async def _validate(self, tool: str, answer: Answer) -> None:
+        """Errors too: clients made with the SDK for TypeScript hold every structured answer against the schema, and show no other."""
+        if not self._schemas:
+            self._schemas = {each.name: each.output_schema for each in (await self.client.list_tools()).tools}
+        if tool in self._schemas:
+            jsonschema.validate(answer.result.structured_content, self._schemas[tool])
 
 
 @dataclass

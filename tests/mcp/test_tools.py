@@ -81,8 +81,9 @@ async def test_files_are_written_and_read_as_they_are(model: Any) -> None:
     left = await model("sandbox_exec", name="box3", command=["ls", base])
     assert left["stdout"].split() == ["a.txt", "b", "d", "e"]
     assert (await model("sandbox_file_read", name="box3", path=f"{base}/none")).error == "file_operation"
-    not_base64 = await model("sandbox_file_write", name="box3", path=f"{base}/x", content="?", encoding="base64")
-    assert not_base64.error == "invalid_input"
+    for content in ("?", "é", "AAE=\n"):
+        not_base64 = await model("sandbox_file_write", name="box3", path=f"{base}/x", content=content, encoding="base64")
+        assert not_base64.error == "invalid_input"
 
 
 async def test_a_long_file_is_read_in_pieces_that_end_between_characters(model: Any) -> None:
@@ -179,7 +180,20 @@ async def test_a_background_command_is_started_read_and_ended(model: Any) -> Non
     while (ended := await model("sandbox_exec_status", name="box8", id=second["id"]))["running"] or ended["exit_code"] is None:
         await asyncio.sleep(0.02)
     assert ended["exit_code"] == 137
-    assert (await model("sandbox_exec_status", name="box8", id="00000000000000ff")).error == "not_found"
+    for tool in ("sandbox_exec_status", "sandbox_exec_logs", "sandbox_exec_kill"):
+        unknown = await model(tool, name="box8", id="00000000000000ff")
+        assert unknown.error == "not_found" and "sandbox_exec_list" in unknown.text, tool
+
+
+async def test_a_signal_to_a_background_command_goes_to_all_that_it_started(model: Any, until: Callable[..., None]) -> None:
+    await model("sandbox_create", name="box9")
+    started = await model("sandbox_exec_detach", name="box9", command="sleep 86421.91 & sleep 86421.91; wait")
+    await asyncio.to_thread(until, lambda: len(processes_named("86421.91")) == 2)
+    await model("sandbox_exec_kill", name="box9", id=started["id"], signal=15)
+    await asyncio.to_thread(until, lambda: not processes_named("86421.91"))
+    await model("sandbox_stop", name="box9")
+    stopped = await model("sandbox_file_read", name="box9", path="/etc/passwd")
+    assert stopped.error == "conflict" and "sandbox_start" in stopped.text
 
 
 async def test_a_command_whose_time_is_up_is_a_result(model: Any) -> None:

@@ -120,7 +120,7 @@ class LogArguments(CommandArguments):
 class KillArguments(CommandArguments):
     """sandbox_exec_kill."""
 
-    signal: Annotated[int, Field(description="Signal number; 9 (SIGKILL) goes to all that it started", ge=1, le=64)] = 9
+    signal: Annotated[int, Field(description="Signal number, for all that it started, too; 15 asks to end, 9 ends", ge=1, le=64)] = 9
 
 
 class PathArguments(Named):

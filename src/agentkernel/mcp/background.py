@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from dataclasses import replace
 from typing import Final
 
@@ -15,6 +14,7 @@ from agentkernel.mcp.running import command_for
 from agentkernel.mcp.shapes import BackgroundCommand, BackgroundCommands, Done, Logs, Started, background_of
 from agentkernel.model.inspection import ProcessRecord
 from agentkernel.model.record import Event, EventFilter
+from agentkernel.model.status import Status
 from agentkernel.text.records import exec_text, parse_exec
 
 _STREAMS: Final = {"stdout": (1,), "stderr": (2,), "all": (1, 2)}
@@ -53,15 +53,18 @@ async def logs(desk: Desk, arguments: LogArguments, tell: Tell) -> Answer:
     async for entry in desk.kernel.logs(desk.caller, info.sandbox_id, exec_id=parse_exec(arguments.id)):
         if entry.stream in _STREAMS[arguments.stream]:
             clip.add(entry.data)
+    if not clip.total and info.status is Status.RUNNING:
+        await status(desk, CommandArguments(name=arguments.name, id=arguments.id), tell)  # raises for one that there is not
     shape = Logs(id=arguments.id, output=clip.text(), bytes=clip.total, truncated=bool(clip.missing))
     return said(shape, shape.output or "It has printed nothing so far.")
 
 
 async def kill(desk: Desk, arguments: KillArguments, tell: Tell) -> Answer:
-    """Signalled; one that has ended is none to signal."""
+    """Signalled, with all that it started; one that has ended is none to signal."""
+    await status(desk, CommandArguments(name=arguments.name, id=arguments.id), tell)
     async with desk.opened(arguments.name) as sandbox:
         process = await sandbox.attach(parse_exec(arguments.id))
-        await process.signal(arguments.signal, tree=arguments.signal == signal.SIGKILL)
+        await process.signal(arguments.signal, tree=True)
     done = f"signal {arguments.signal} was sent to {arguments.id}"
     return said(Done(name=arguments.name, done=done), f"Done: {done}.")
 

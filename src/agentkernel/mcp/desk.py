@@ -10,12 +10,13 @@ from typing import Final
 
 from agentkernel.abc import Caller, Kernel, Sandbox
 from agentkernel.config.load import Settings
-from agentkernel.errors import AgentKernelError, NotFound, Refused
+from agentkernel.errors import AgentKernelError, Conflict, NotFound, Refused
 from agentkernel.mcp.made import check_made
 from agentkernel.mcp.wishes import requested, tightened
 from agentkernel.model.names import is_sandbox_id, validate_name
 from agentkernel.model.record import CreateOptions, Labels, SandboxFilter, SandboxInfo
 from agentkernel.model.request import SandboxRequest
+from agentkernel.model.status import Status
 
 MADE_BY: Final = ("agentkernel.made-by", "mcp")  # the label of every sandbox that is made here
 PUBLISH: Final = "publish"
@@ -124,6 +125,8 @@ class Desk:
     async def opened(self, name: str) -> AsyncIterator[Sandbox]:
         """A running sandbox; raises what `usable` raises, and Conflict when it does not run."""
         info = await self.usable(name)
+        if info.status is Status.STOPPED:
+            raise Conflict(f"the sandbox {info.name!r} is stopped", hint="sandbox_start starts it")
         sandbox = await self.kernel.open(self.caller, info.sandbox_id)
         try:
             yield sandbox

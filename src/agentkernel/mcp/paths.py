@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Final
 
 from mcp_types import ImageContent
@@ -167,5 +166,5 @@ def _bytes(arguments: WriteArguments) -> bytes:
         return arguments.content.encode()
     try:
         return base64.b64decode(arguments.content, validate=True)
-    except binascii.Error:
+    except ValueError:
         raise InvalidInput("content is not base64", hint="leave encoding out for text") from None

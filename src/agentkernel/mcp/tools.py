@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from agentkernel.mcp import arguments as a
 from agentkernel.mcp import background, connections, lasting, paths, running
 from agentkernel.mcp import shapes as s
-from agentkernel.mcp.answer import Answer
+from agentkernel.mcp.answer import Answer, schema_of
 from agentkernel.mcp.desk import Desk, Tell
 
 Act = Callable[[Desk, Any, Tell], Awaitable[Answer]]
@@ -113,7 +113,7 @@ TOOLS: Final[Mapping[str, Tool]] = {
     ),
     "sandbox_exec_kill": Tool(
         "End a background command",
-        "Sends a signal to a background command; SIGKILL by default.",
+        "Sends a signal to a background command and all that it started; SIGKILL by default.",
         a.KillArguments,
         s.Done,
         background.kill,
@@ -210,7 +210,7 @@ def _described(name: str, tool: Tool) -> mcp_types.Tool:
         title=tool.title,
         description=tool.description,
         input_schema=tool.arguments.model_json_schema(),
-        output_schema=tool.shape.model_json_schema(mode="serialization"),
+        output_schema=schema_of(tool.shape),
         annotations=mcp_types.ToolAnnotations(
             title=tool.title,
             read_only_hint=tool.kind.reads,
