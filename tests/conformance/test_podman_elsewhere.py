@@ -27,7 +27,7 @@ from agentkernel.backends.containers.podman_service import PodmanService
 from agentkernel.errors import Unsupported
 from agentkernel.model.command import Command
 from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Support
-from agentkernel.model.spec import RootFilesystem, RootKind, SandboxSpec, StorageKind
+from agentkernel.model.spec import RootFilesystem, RootKind, SandboxSpec, StorageKind, User
 from agentkernel.testing.base import eventually, shell
 from agentkernel.testing.exec import InputConformance
 
@@ -108,7 +108,15 @@ async def test_gvisor_as_podmans_runtime_isolates_more(named: str, state_directo
         pytest.skip("needs runsc")
     backend = PodmanBackend(state_directory)
     fingerprint = await backend.probe()
-    assert {runtime.name: runtime.level for runtime in fingerprint.runtimes}["runsc"] is IsolationLevel.USER_KERNEL
+    runtime = {each.name: each for each in fingerprint.runtimes}["runsc"]
+    assert runtime.level is IsolationLevel.USER_KERNEL
+    assert fingerprint.support(Feature.AGENT_SEPARATION) is Support.NATIVE
+    assert runtime.features[Feature.AGENT_SEPARATION].support is Support.EMULATED
+    root = User(uid=0, gid=0, name="root", home="/root")
+    for user, closed in ((User(), True), (root, False)):
+        async with running(backend, replace(spec_of(named), runtime="runsc", user=user)) as sandbox:
+            reached = await sandbox.exec(Command(argv=shell("test -S /.agentkernel/closed/agent.sock")))
+            assert (reached.exit_code != 0) is closed, "as declared: root inside gets to the agent's socket"
     async with running(backend, replace(spec_of(named), runtime="runsc")) as sandbox:
         assert sandbox.spec.level is IsolationLevel.USER_KERNEL
         result = await sandbox.exec(Command(argv=shell("id -u; dmesg 2>/dev/null | head -1; cat"), stdin=True), stdin=b"through")

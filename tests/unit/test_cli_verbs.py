@@ -87,7 +87,10 @@ def test_what_runtime_may_name_is_told_with_how_much_it_isolates(kernel: Scripte
     kernel.fingerprints_found = [replace(FINGERPRINTS[0], runtimes=runtimes)]
     assert "  runtimes: runc (container), kata (vm)\n" in call("doctor")[1]
     for (record,) in (json.loads(call("backends", "--json")[1]), json.loads(call("doctor", "--json")[1])["backends"]):
-        assert record["runtimes"] == [{"name": "runc", "isolation": "container"}, {"name": "kata", "isolation": "vm"}]
+        assert record["runtimes"] == [
+            {"name": "runc", "isolation": "container", "features": {}},
+            {"name": "kata", "isolation": "vm", "features": {}},
+        ]
 
 
 def test_setup_says_that_there_is_nothing_to_install(call: Call) -> None:

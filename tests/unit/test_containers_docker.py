@@ -276,6 +276,36 @@ async def test_with_gvisor_the_stream_is_the_engines_and_the_level_the_runtimes(
         assert (await sandbox.exec(Command(argv=(b"sh", b"-c", b"id -u; exit 7")))).exit_code == 7
 
 
+OPEN_THE_AGENTS = """
+import os
+for number in range(64):
+    path, what = f"/proc/1/fd/{number}", ""
+    try:
+        what = os.readlink(path)
+        os.chmod(path, 0o666)
+    except OSError:
+        pass
+    for how in (os.O_RDONLY, os.O_WRONLY):
+        try:
+            if os.open(path, how | os.O_NONBLOCK) >= 0 and what not in ("/dev/null", "/proc"):
+                print(path, what)
+        except OSError:
+            pass
+"""
+
+
+async def test_with_gvisor_the_agent_is_apart_from_root_inside_too(elsewhere: DockerHost, state: Path) -> None:
+    backend = DockerBackend(state, elsewhere.environment)
+    runtime = {each.name: each for each in (await backend.probe()).runtimes}["runsc"]
+    assert Feature.AGENT_SEPARATION not in runtime.features, "it is as with the default runtime: native"
+    unlimited = Resources(memory_bytes=None, cpus=None, pids=None)
+    async with running(backend, spec(runtime="runsc", user=ROOT, resources=unlimited)) as sandbox:
+        tried = await sandbox.exec(Command(argv=(b"python3", b"-c", OPEN_THE_AGENTS.encode())))
+        assert (tried.stdout, tried.stderr) == (b"", b"")
+        assert "not permitted" in await said(sandbox, "kill -9 1")
+        assert await said(sandbox, "echo alive") == "alive\n"
+
+
 async def test_an_engine_elsewhere_has_the_same_sandboxes_over_its_own_stream(elsewhere: DockerHost, state: Path, tmp_path: Path) -> None:
     backend = DockerBackend(state, over_tcp(elsewhere))
     found = await backend.probe()

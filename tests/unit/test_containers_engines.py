@@ -21,9 +21,11 @@ from agentkernel.backends.containers.plan import Naming, Stream, plan_of
 from agentkernel.backends.containers.podman import PodmanImageCalls
 from agentkernel.backends.containers.podman_plan import IdMap, Way, caller_as, cdi_names, specification
 from agentkernel.backends.containers.runtimes import default_of_docker, level_of, of_docker, require_runtime, runtimes_of, shares_sockets
+from agentkernel.engine.fingerprints import from_json, to_json
 from agentkernel.errors import BackendUnavailable, Unsupported
 from agentkernel.model.isolation import Feature, IsolationLevel, Support
 from agentkernel.model.spec import NetworkMode, RootFilesystem, RootKind, SandboxSpec
+from agentkernel.policy.runtimes import with_runtime
 
 CONTAINER, USER_KERNEL, VM = IsolationLevel.CONTAINER, IsolationLevel.USER_KERNEL, IsolationLevel.VM
 
@@ -220,8 +222,19 @@ async def test_an_engine_that_tells_another_hosts_name_is_not_here(tmp_path: Pat
 )
 def test_where_the_agent_listens_inside_it_is_not_apart_from_root(local: bool, runtime: IsolationLevel, separation: Support) -> None:
     facts = EngineFacts(version="4.3", architecture="x86_64", local=local, rootless=True, sessions=True, level=runtime)
-    found = ready("podman", facts, mounts=local, sampled=False, inside=stream_of(runtime, facts) is Stream.SESSION)
+    found = ready("podman", facts, mounts=local, sampled=False, inside=lambda level: stream_of(level, facts) is Stream.SESSION)
     assert found.support(Feature.AGENT_SEPARATION) is separation
+
+
+def test_what_another_runtime_makes_of_it_is_declared_with_the_runtime() -> None:
+    facts = EngineFacts(
+        version="4.3", architecture="x86_64", local=True, rootless=True, sessions=True, runtimes=runtimes_of(("crun", "runsc"))
+    )
+    found = ready("podman", facts, mounts=True, sampled=False, inside=lambda level: stream_of(level, facts) is Stream.SESSION)
+    assert from_json(json.loads(json.dumps(to_json(found)))) == found
+    for name, support in (("runsc", Support.EMULATED), ("crun", Support.NATIVE)):
+        (chosen,) = with_runtime(name, None, [found])
+        assert (chosen.support(Feature.AGENT_SEPARATION), chosen.support(Feature.EXEC)) == (support, Support.NATIVE)
 
 
 # -- podman

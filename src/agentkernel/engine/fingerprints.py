@@ -117,11 +117,11 @@ def to_json(fingerprint: Fingerprint) -> dict[str, Any]:
         "isolation": fingerprint.level.label,
         "reason": fingerprint.reason,
         "remedy": fingerprint.remedy,
-        "features": {
-            feature.value: {"support": provision.support.value, "reason": provision.reason, "remedy": provision.remedy}
-            for feature, provision in fingerprint.features.items()
-        },
-        "runtimes": [{"name": runtime.name, "isolation": runtime.level.label} for runtime in fingerprint.runtimes],
+        "features": _features_json(fingerprint.features),
+        "runtimes": [
+            {"name": runtime.name, "isolation": runtime.level.label, "features": _features_json(runtime.features)}
+            for runtime in fingerprint.runtimes
+        ],
         "details": fingerprint.details,
     }
 
@@ -134,16 +134,28 @@ def from_json(record: Mapping[str, Any]) -> Fingerprint:
         level=_level(record["isolation"]),
         reason=str(record["reason"]),
         remedy=str(record["remedy"]),
-        features={
-            Feature(name): Provision(
-                support=Support(provision["support"]), reason=str(provision["reason"]), remedy=str(provision["remedy"])
-            )
-            for name, provision in record["features"].items()
-        },
-        runtimes=tuple(Runtime(name=str(runtime["name"]), level=_level(runtime["isolation"])) for runtime in record["runtimes"]),
+        features=_features(record["features"]),
+        runtimes=tuple(
+            Runtime(name=str(runtime["name"]), level=_level(runtime["isolation"]), features=_features(runtime["features"]))
+            for runtime in record["runtimes"]
+        ),
         details={str(name): str(value) for name, value in record["details"].items()},
     )
 
 
 def _level(label: object) -> IsolationLevel:
     return IsolationLevel[str(label).upper().replace("-", "_")]
+
+
+def _features_json(features: Mapping[Feature, Provision]) -> dict[str, dict[str, str]]:
+    return {
+        feature.value: {"support": provision.support.value, "reason": provision.reason, "remedy": provision.remedy}
+        for feature, provision in features.items()
+    }
+
+
+def _features(record: Mapping[str, Any]) -> dict[Feature, Provision]:
+    return {
+        Feature(name): Provision(support=Support(found["support"]), reason=str(found["reason"]), remedy=str(found["remedy"]))
+        for name, found in record.items()
+    }

@@ -78,6 +78,7 @@ class Runtime:
 
     name: str
     level: IsolationLevel
+    features: dict[Feature, Provision] = field(default_factory=dict)  # what is otherwise than with the engine's own default
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

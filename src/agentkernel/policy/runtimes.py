@@ -27,7 +27,8 @@ _REGISTER = "docker: `runtimes` in /etc/docker/daemon.json; podman: [engine.runt
 
 
 def with_runtime(wanted: str | None, asked: str | None, fingerprints: Sequence[Fingerprint]) -> Sequence[Fingerprint]:
-    """The backends as they are with that runtime: with its level, and with it alone in `runtimes`. Those without it are left out.
+    """The backends as they are with that runtime: with its level and features, and with it alone in `runtimes`. Those without it are left
+    out.
 
     `asked`: the backend that must have it.
 
@@ -40,7 +41,11 @@ def with_runtime(wanted: str | None, asked: str | None, fingerprints: Sequence[F
     if not 0 < len(wanted) <= _MAX_NAME or not wanted.isascii() or not wanted.isprintable():
         raise InvalidInput(f"{wanted[:_MAX_NAME]!r} is not the name of a runtime", hint="for example: runsc, kata, sysbox-runc")
     found = [(each, _matching(wanted, each.runtimes)) for each in fingerprints]
-    with_it = [replace(each, level=runtime.level, runtimes=(runtime,)) for each, runtime in found if runtime is not None]
+    with_it = [
+        replace(each, level=runtime.level, features={**each.features, **runtime.features}, runtimes=(runtime,))
+        for each, runtime in found
+        if runtime is not None
+    ]
     engines = [each for each in fingerprints if each.backend == asked] if asked is not None else [*fingerprints]
     if all(not each.ready for each in engines):
         return fingerprints  # which says why

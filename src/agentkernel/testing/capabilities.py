@@ -45,7 +45,8 @@ each run of the suite compares it with them again.
 * **emulated**: it is done in another, weaker way; `agentkernel doctor` says which, and runs say so too.
 * **refused**: a request for it is an error, before anything is done, that names the backends that have it.
 
-`*`: hosts can have less; `+`: hosts can have more. `agentkernel doctor` tells what yours has and what would help.
+`*`: hosts can have less; `+`: hosts can have more. `agentkernel doctor` tells what yours has and what would help. The columns of container
+engines are of their own default runtimes; what is otherwise with another (`--runtime`) `agentkernel doctor` lists with it.
 """
 _APPLE = """\
 The column `apple` is what its code declares and a stand-in for Apple's program has let it prove; nobody has seen it on Apple's hardware.

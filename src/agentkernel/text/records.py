@@ -9,12 +9,13 @@ import base64
 import os
 import re
 import stat
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from agentkernel.errors import InvalidInput
 from agentkernel.model.image import ImageRecord
 from agentkernel.model.inspection import FileRecord, ProcessRecord, SandboxStatistics
-from agentkernel.model.isolation import Fingerprint
+from agentkernel.model.isolation import Feature, Fingerprint, Provision
 from agentkernel.model.network import Decision, EgressRules, PublishedPort
 from agentkernel.model.record import Event, KernelStatus, LogEntry, SandboxInfo
 from agentkernel.model.request import Notice
@@ -100,13 +101,17 @@ def backend_record(found: Fingerprint) -> dict[str, object]:
         "isolation": found.level.label,
         "reason": found.reason,
         "remedy": found.remedy,
-        "runtimes": [{"name": each.name, "isolation": each.level.label} for each in found.runtimes],
+        "runtimes": [{"name": each.name, "isolation": each.level.label, "features": _provisions(each.features)} for each in found.runtimes],
     }
 
 
 def features_record(found: Fingerprint) -> dict[str, object]:
     """What a backend can do on this host, feature by feature, and what it found there."""
-    return {"features": {feature.value: asdict(provision) for feature, provision in found.features.items()}, "details": found.details}
+    return {"features": _provisions(found.features), "details": found.details}
+
+
+def _provisions(features: Mapping[Feature, Provision]) -> dict[str, object]:
+    return {feature.value: asdict(provision) for feature, provision in features.items()}
 
 
 def process_record(record: ProcessRecord) -> dict[str, object]:

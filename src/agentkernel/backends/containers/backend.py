@@ -21,7 +21,7 @@ from agentkernel.backends.containers.host import Host
 from agentkernel.backends.containers.plan import Stream
 from agentkernel.errors import AgentKernelError, BackendUnavailable, LaunchFailed, SandboxFailed, Unsupported
 from agentkernel.failpoints import failpoint
-from agentkernel.model.isolation import Feature, Fingerprint, Support
+from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Support
 from agentkernel.model.spec import SandboxSpec
 from agentkernel.policy.needs import needs
 
@@ -66,7 +66,11 @@ class ContainersBackend:
 
     def _declared(self, facts: EngineFacts) -> Fingerprint:
         mounts = self._host.dialect.mounter(facts) is not None
-        sampled, inside = facts.local and os.geteuid() == 0, stream_of(facts.level, facts) is Stream.SESSION
+        sampled = facts.local and os.geteuid() == 0
+
+        def inside(level: IsolationLevel) -> bool:
+            return stream_of(level, facts) is Stream.SESSION
+
         return fingerprint.ready(self.name, facts, mounts=mounts, sampled=sampled, inside=inside)
 
     async def create(self, spec: SandboxSpec) -> Sandbox:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from agentkernel.backends.containers.dialect import EngineFacts
 from agentkernel.errors import AgentKernelError
 from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Provision, Support
@@ -40,12 +43,13 @@ def probe_spec(image: str) -> SandboxSpec:
     )
 
 
-def ready(backend: str, facts: EngineFacts, *, mounts: bool, sampled: bool, inside: bool = False) -> Fingerprint:
+def ready(
+    backend: str, facts: EngineFacts, *, mounts: bool, sampled: bool, inside: Callable[[IsolationLevel], bool] = lambda level: False
+) -> Fingerprint:
     """The declaration of an engine in which a sandbox ran; `mounts`: with owners exchanged; `sampled`: this host sees its layers;
-    `inside`: its agents listen inside."""
+    `inside`: whether its agents listen inside, with a runtime of that level."""
     features = dict.fromkeys(_ALWAYS, _NATIVE)
-    if inside:
-        features[Feature.AGENT_SEPARATION] = Provision(support=Support.EMULATED, reason=LISTENS_INSIDE, remedy="leave --user root out")
+    features[Feature.AGENT_SEPARATION] = _separation(inside=inside(facts.level))
     features.update(_roots(backend))
     features.update(_shown(facts, mounts=mounts))
     features.update(_disk(sampled=sampled))
@@ -61,14 +65,22 @@ def ready(backend: str, facts: EngineFacts, *, mounts: bool, sampled: bool, insi
     features[Feature.CHECKPOINT] = _refused("engines restore no container whose agent is attached", "snapshot its files instead")
     for name, reason in facts.lacks.items():
         features[Feature(name)] = _refused(reason, "")
-    return Fingerprint(
-        backend=backend, ready=True, level=facts.level, features=features, runtimes=facts.runtimes, details=dict(facts.details)
+    runtimes = tuple(
+        replace(each, features={Feature.AGENT_SEPARATION: _separation(inside=inside(each.level))})
+        if inside(each.level) != inside(facts.level)
+        else each
+        for each in facts.runtimes
     )
+    return Fingerprint(backend=backend, ready=True, level=facts.level, features=features, runtimes=runtimes, details=dict(facts.details))
 
 
 def not_ready(backend: str, obstacle: AgentKernelError) -> Fingerprint:
     """The declaration where there is no engine, or no sandbox ran in it."""
     return Fingerprint(backend=backend, ready=False, level=IsolationLevel.CONTAINER, reason=obstacle.message, remedy=obstacle.hint)
+
+
+def _separation(*, inside: bool) -> Provision:
+    return Provision(support=Support.EMULATED, reason=LISTENS_INSIDE, remedy="leave --user root out") if inside else _NATIVE
 
 
 def _roots(backend: str) -> dict[Feature, Provision]:

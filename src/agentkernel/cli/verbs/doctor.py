@@ -86,6 +86,11 @@ def _backend(found: Fingerprint, colours: bool) -> list[str]:
             lines.append(f"  {' ' * width}            {paint('to do: ' + printable(provision.remedy), DIM, colours)}")
     if found.runtimes:
         lines.append(f"  runtimes: {', '.join(f'{printable(each.name)} ({each.level.label})' for each in found.runtimes)}")
+    for each in found.runtimes:
+        lines += [
+            f"  with {printable(each.name)}: {feature.value} {provision.support.value}  {printable(provision.reason)}".rstrip()
+            for feature, provision in each.features.items()
+        ]
     lines += [f"  {name}: {printable(value)}" for name, value in found.details.items()]
     return lines
 
