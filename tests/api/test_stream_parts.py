@@ -14,6 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from agentkernel.api.seats import Seats
 from agentkernel.api.streams.recorded import recorded
 from agentkernel.api.streams.sse import Texts, event
 from agentkernel.api.streams.tarread import Intake, members
@@ -91,7 +92,7 @@ class Recording:
 
 
 async def course_of(offset: int, *entries: LogEntry) -> list[tuple[int, int, bytes]]:
-    door: Any = SimpleNamespace(kernel=Recording(*entries), caller=None)
+    door: Any = SimpleNamespace(kernel=Recording(*entries), caller=None, seats=Seats(1))
     async with recorded(door, "box", 7, (offset, 0)) as course:
         found = [tuple(piece) async for piece in course.output()]
         assert (await course.end())["exit_code"] == 3
