@@ -89,6 +89,43 @@ async def test_a_command_names_no_files_of_the_host(servers: Any, tmp_path: Path
         assert (await model("sandbox_port_unpublish", name="web", port=80))["ports"] == []
 
 
+async def test_the_operators_file_counts_and_a_file_of_the_project_does_not(servers: Any, tmp_path: Path) -> None:
+    configuration = tmp_path / "configuration" / "agentkernel"
+    configuration.mkdir(parents=True)
+    (configuration / "config.toml").write_text('timeout = 60\n[security]\nprofile = "restrictive"\n[isolation]\nminimum = "container"\n')
+    (tmp_path / "agentkernel.toml").write_text(
+        '[sandbox]\nbase_image = "/etc"\n[security]\nprofile = "permissive"\nmount_home = true\nmount_cwd = true\n'
+        '[environment]\nOF_THE_PROJECT = "1"\n'
+    )
+    (tmp_path / "secret.txt").write_text("of the host")
+    async with servers.stdio(XDG_CONFIG_HOME=str(tmp_path / "configuration")) as model:
+        for wish, setting in (
+            ({"profile": "permissive"}, "security.profile"),
+            ({"profile": "moderate"}, "security.profile"),
+            ({"network": True}, "security.network"),
+            ({"min_isolation": "process"}, "isolation.minimum"),
+            ({"read_only": False}, "security.read_only"),
+            ({"timeout_s": 0}, "timeout"),
+            ({"timeout_s": 61}, "timeout"),
+            ({"memory_mb": 512}, "resources.memory"),
+            ({"image": "./agentkernel.toml"}, "sandbox.base_image"),
+            ({"image": f"{tmp_path}/configuration"}, "sandbox.base_image"),
+            ({"image": "docker-archive:image.tar"}, "sandbox.base_image"),
+        ):
+            refused = await model("sandbox_run", command="true", **wish)
+            assert refused.error == "refused" and setting in refused.text, wish
+        made = await model("sandbox_create", name="tight")
+        assert (made["profile"], made["network"], made["image"]) == ("restrictive", "none", "host")
+        ran = await model(
+            "sandbox_exec",
+            name="tight",
+            command="ls -A /workspace; cat /workspace/../secret.txt secret.txt; env; touch /usr/x /etc/x",
+            env={"LD_LIBRARY_PATH": "/tmp", "AGENTKERNEL_PROFILE": "permissive", "http_proxy": "http://10.0.0.1"},
+        )
+        assert ran["exit_code"] != 0 and "of the host" not in ran["stdout"] and "OF_THE_PROJECT" not in ran["stdout"]
+        assert ran["stderr"].count("Read-only file system") == 2
+
+
 async def test_sandboxes_of_others_are_not_there_unless_they_are_shared(behind_daemon: Any) -> None:
     for name in ("mine", "lent"):
         behind_daemon.run("create", name, "--start")

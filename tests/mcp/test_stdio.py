@@ -118,7 +118,7 @@ def test_a_server_whose_client_does_not_read_any_more_ends(servers: Any) -> None
 
 
 def test_it_does_not_start_with_settings_that_cannot_be(servers: Any) -> None:
-    for options in (("--dir", "/nonexistent/directory"), ("--share", "no/name"), ("--may", "everything")):
+    for options in (("--dir", "/nonexistent/directory"), ("--share", "no/name"), ("--may", "everything"), ("--mount-cwd",)):
         done = subprocess.run(
             [*servers.argv, "mcp", *options], env=servers.environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=DEADLINE_S
         )

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agentkernel.abc import Caller, Kernel, Sandbox
-from agentkernel.config.load import Settings
-from agentkernel.errors import AgentKernelError, Conflict, NotFound, Refused
+from agentkernel.config.load import OriginKind, Settings
+from agentkernel.errors import AgentKernelError, Conflict, InvalidInput, NotFound, Refused
 from agentkernel.mcp.made import check_made
 from agentkernel.mcp.wishes import requested, tightened
 from agentkernel.model.names import is_sandbox_id, validate_name
@@ -156,6 +156,9 @@ class Desk:
 
 def check(operator: Operator) -> None:
     """Raises InvalidInput when no sandbox can be made as the operator says, or a shared one has a name that cannot be."""
+    mount_cwd = operator.settings.origin("security.mount_cwd").kind is OriginKind.FLAG and operator.settings.get("security.mount_cwd")
+    if mount_cwd and operator.settings.get("dir") is None:
+        raise InvalidInput("--mount-cwd shows nothing by itself: the server's own directory is nobody's wish", hint="name one with --dir")
     requested(operator.settings, operator.environment)
     for name in operator.shared:
         _check_name(name)

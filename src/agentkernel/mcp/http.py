@@ -106,7 +106,8 @@ class _Endpoint:
                 place = await self._desks.of(token)
                 await place.sessions.handle_request(scope, receive, answer)
         except Unauthorized as error:
-            await answer.end(error, scope, receive)
+            await answer.refuse(error, scope, receive)
+        await answer.end()
 
 
 class _Answer:
@@ -121,11 +122,14 @@ class _Answer:
         self._is_whole = message["type"] == "http.response.body" and not message.get("more_body", False)
         await self._send(message)
 
-    async def end(self, error: Unauthorized, scope: Scope, receive: Receive) -> None:
-        """Says why there is no answer; one that has begun, a stream, has its end."""
+    async def refuse(self, error: Unauthorized, scope: Scope, receive: Receive) -> None:
+        """Says why there is none, where none has begun."""
         if not self._has_begun:
-            await Response(error.message, status_code=401, headers={"WWW-Authenticate": "Bearer"})(scope, receive, self._send)
-        elif not self._is_whole:
+            await Response(error.message, status_code=401, headers={"WWW-Authenticate": "Bearer"})(scope, receive, self)
+
+    async def end(self) -> None:
+        """A stream that was left where it was has its end: the SDK ends none that is cancelled."""
+        if self._has_begun and not self._is_whole:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
