@@ -101,6 +101,21 @@ async def test_an_image_is_pulled_once_and_its_configuration_read(world: World) 
     assert record.obtained_at > 0 and record.size_bytes > 0
 
 
+async def test_a_list_asks_about_each_image_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an image is never changes; which names it has is asked each time."""
+    first, second = world.push("listed", image("one")), world.push("listed-too", image("two"))
+    await asyncio.gather(*(world.keeper.obtain(name, MISSING, silent) for name in (first, second)))
+    listed = await world.keeper.images()
+    assert {first, second} <= {each.reference for each in listed}
+    await world.keeper.remove_image(second)
+
+    async def again(reference: str) -> None:
+        pytest.fail(f"it was asked about {reference} once more")
+
+    monkeypatch.setattr(world.keeper._calls, "inspect", again)
+    assert await world.keeper.images() == [each for each in listed if each.reference != second]
+
+
 async def test_policies_say_when_the_registry_is_asked(world: World) -> None:
     name = world.push("policy", image("old", User="7"))
     with pytest.raises(NotFound, match="has no image"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -46,6 +46,7 @@ class Shelf:
     closed: bool = False
     kept: set[str] = field(default_factory=set)
     broken: AgentKernelError | None = None
+    listing: Callable[[], Awaitable[object]] | None = None  # what a list waits for
 
     async def obtain(self, reference: str, policy: PullPolicy, report: Report, *, platform: str = "") -> Image:
         self.asked.append((reference, policy, platform))
@@ -74,6 +75,8 @@ class Shelf:
         return self.images_here.get(reference)
 
     async def images(self) -> Sequence[ImageRecord]:
+        if self.listing is not None:
+            await self.listing()
         if self.broken is not None:
             raise self.broken
         backend = "" if self.base else "shipyard"

@@ -13,7 +13,7 @@ from unit.engine_world import ANN, BOB, World
 from unit.image_world import EngineBackend, Registry, Shelf
 
 from agentkernel.abc import Caller
-from agentkernel.engine import imagejobs
+from agentkernel.engine import imagejobs, imagekeepers
 from agentkernel.engine.engine import Engine
 from agentkernel.engine.imagejobs import MAX_RUNNING, MAX_STEPS, REMEMBERED, ImageJobs
 from agentkernel.engine.reserve import PoolSettings
@@ -179,6 +179,28 @@ async def test_an_engine_that_does_not_answer_has_no_images(images: Images) -> N
     assert await engine.images(ANN) == []
     with pytest.raises(ImageFailed):
         await engine.images(ANN, "shipyard")
+
+
+async def test_all_images_are_listed_at_the_same_time_and_nothing_is_probed_for_it(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each waits for the other."""
+    together = asyncio.Barrier(2)
+
+    async def probed() -> None:
+        pytest.fail("what a sandbox could be made with is no question of a list")
+
+    monkeypatch.setattr(images.world.others["shipyard"], "probe", probed)
+    images.shipyard.put(images.registry.add("theirs"))
+    images.store.put(images.registry.add("ours", 2))
+    images.shipyard.listing = images.store.listing = together.wait
+    found = await images.world.engine(Engine).images(ANN)
+    assert [(each.reference, each.backend) for each in found] == [("registry/ours", ""), ("registry/theirs", "shipyard")]
+
+
+async def test_an_engine_that_hangs_holds_up_no_list(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imagekeepers, "LIST_S", 0.05)
+    images.store.put(images.registry.add("ours"))
+    images.shipyard.listing = asyncio.Event().wait
+    assert [each.reference for each in await images.world.engine(Engine).images(ANN)] == ["registry/ours"]
 
 
 async def test_an_engine_gets_the_image_of_the_table_where_none_is_named(images: Images) -> None:

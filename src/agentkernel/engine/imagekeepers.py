@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from agentkernel.model.image import Image, ImageLimits, ImageRecord
     from agentkernel.model.isolation import Fingerprint
 
+LIST_S = 10.0  # for an engine to tell its images among those of others
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
@@ -101,10 +103,10 @@ class ImageKeepers:
         return held | {name: image for name, image in zip(engines, found, strict=True) if image is not None}
 
     async def records(self) -> list[ImageRecord]:
-        """All images: the store's, then those of every engine that is ready."""
+        """All images: the store's, then those of every engine that answers."""
         engines = [name for name in self._choice.names() if self._is_engine(name)]
-        listed = await asyncio.gather(*(self._listed(name) for name in engines))
-        return [*await self.store.images(), *(record for records in listed for record in records)]
+        stored, *listed = await asyncio.gather(self.store.images(), *(self._listed(name) for name in engines))
+        return [*stored, *(record for records in listed for record in records)]
 
     def close(self) -> None:
         """Lets go of the store."""
@@ -125,8 +127,12 @@ class ImageKeepers:
             return None
 
     async def _listed(self, name: str) -> Sequence[ImageRecord]:
-        """Nothing of an engine that does not answer; who names it is told why."""
+        """Nothing of an engine that does not answer in time; who names it is told why.
+
+        Whether sandboxes could be made with it is not probed: that takes longer than all else.
+        """
         try:
-            return await (await self.of(name)).images()
-        except AgentKernelError:
+            async with asyncio.timeout(LIST_S):
+                return await self.of_backend(self._choice.load(name)).images()
+        except (AgentKernelError, TimeoutError):
             return ()

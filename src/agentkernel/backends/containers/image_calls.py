@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -96,6 +97,20 @@ def identity(found: Mapping[str, Any]) -> str:
     """An image's id, as sha256:..."""
     text = str(found.get("Id") or found.get("ID") or "")
     return text if text.startswith("sha256:") else f"sha256:{text}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What never changes of an image."""
+
+    platform: str
+    size_bytes: int
+
+
+def facts_of(found: Mapping[str, Any]) -> Facts:
+    """As an inspection tells them."""
+    platform = f"{found.get('Os') or 'linux'}/{found.get('Architecture') or ''}".rstrip("/")
+    return Facts(platform=platform, size_bytes=int(found.get("Size") or 0))
 
 
 def names(found: Mapping[str, Any]) -> list[str]:

@@ -17,14 +17,15 @@ from agentkernel.backends.containers.api import EngineRefused
 from agentkernel.backends.containers.archive import tar_of_directory
 from agentkernel.backends.containers.dialect import Momentary
 from agentkernel.backends.containers.image_calls import (
+    Facts,
     ImageCalls,
     Lines,
     canonical,
     config_of,
+    facts_of,
     identity,
     loaded_of,
     login_headers,
-    names,
     progress_of,
     pull_error,
 )
@@ -35,6 +36,7 @@ from agentkernel.model.image import Image, ImageProgress, ImageRecord, ImageStag
 Logins = Callable[[str], Awaitable[tuple[str, str, str] | None]]
 Users = tuple[tuple[str, int, int], ...]
 _CHUNK_BYTES = 1024 * 1024
+AT_ONCE = 4  # images that an engine is asked about at a time
 
 
 class EngineImages:
@@ -48,6 +50,7 @@ class EngineImages:
         self._logins: Logins | None = None
         self._pulls: dict[tuple[str, str], _Pull] = {}
         self._users: dict[str, Users] = {}  # by id
+        self._facts: dict[str, Facts] = {}  # by id, which is a digest: they never change
 
     def use_logins(self, logins: Logins) -> None:
         """From now on registries are told who the user is: (reference) -> (name, password, identity token), or None."""
@@ -76,11 +79,18 @@ class EngineImages:
 
     async def images(self) -> Sequence[ImageRecord]:
         """Every image that has a name, once for each of its names."""
+        named = await self._calls.named()
+        known = {image: self._facts[image] for image in named.values() if image in self._facts}
+        slots = asyncio.Semaphore(AT_ONCE)
+
+        async def look(image: str) -> None:
+            async with slots:
+                known[image] = facts_of(await self._calls.inspect(image) or {})
+
+        await asyncio.gather(*(look(image) for image in dict.fromkeys(named.values()) if image not in known))
+        self._facts = known
         entries = self._ledger.entries()
-        records = []
-        for image in dict.fromkeys(identity(each) for each in await self._calls.listed()):
-            found = await self._calls.inspect(image)
-            records += [self._record(name, found, entries.get(name)) for name in names(found or {})]
+        records = [self._record(name, image, known[image], entries.get(name)) for name, image in named.items()]
         return sorted(records, key=lambda record: record.reference)
 
     async def import_image(self, path: str, reference: str, report: Report) -> Image:
@@ -219,16 +229,15 @@ class EngineImages:
         async with self._momentary({"Image": image, "Cmd": ["-"], "HostConfig": {"NetworkMode": "none"}}) as container:
             return await self._calls.users_in(container)
 
-    def _record(self, name: str, found: Mapping[str, Any] | None, entry: Entry | None) -> ImageRecord:
-        about = found or {}
-        known = entry if entry is not None and entry.identity == identity(about) else None
+    def _record(self, name: str, image: str, facts: Facts, entry: Entry | None) -> ImageRecord:
+        known = entry if entry is not None and entry.identity == image else None
         return ImageRecord(
             reference=name,
-            digest=identity(about),
-            size_bytes=int(about.get("Size") or 0),
+            digest=image,
+            size_bytes=facts.size_bytes,
             obtained_at=known.obtained_at if known else 0.0,
             used_at=known.used_at if known else 0.0,
-            platform=f"{about.get('Os') or 'linux'}/{about.get('Architecture') or ''}".rstrip("/"),
+            platform=facts.platform,
             backend=self._backend,
         )
 
