@@ -87,6 +87,8 @@ class Wire:
         self.port: int = self._listener.getsockname()[1]
         self.is_deaf = False  # what the server says is lost
         self.crossings = 0
+        self.cut_each_bytes = 0  # it is cut whenever so many more have crossed; 0: not by itself
+        self._carried = 0  # since then
         self._lock = threading.Lock()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._threads: list[threading.Thread] = []
@@ -144,9 +146,18 @@ class Wire:
             while data := source.recv(65536):
                 if not (is_answer and self.is_deaf):
                     target.sendall(data)
+                if self._is_due(len(data)):
+                    self.cut()
         for end in (source, target):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+    def _is_due(self, count: int) -> bool:
+        with self._lock:
+            self._carried += count
+            is_due = 0 < self.cut_each_bytes <= self._carried
+            self._carried = 0 if is_due else self._carried
+        return is_due
 
     def _spawn(self, work: Callable[[], None]) -> None:
         thread = threading.Thread(target=work)

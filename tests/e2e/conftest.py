@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from e2e.host import Host, wait_until
-from remote_world import server, token, wire
+from remote_world import Wire, server, token, wire
 from unit.cli_harness import SOURCE
 
 __all__ = ["server", "token", "wire"]  # fixtures
@@ -110,6 +110,19 @@ def behind_daemon(daemon_environment: dict[str, str], tmp_path: Path) -> Iterato
     if names:
         found("remove", "--force", *names)
     assert Host(Path(daemon_environment["AGENTKERNEL_HOME"]) / "run").lasting() == []
+
+
+@pytest.fixture
+def remote(behind_daemon: AgentKernel, wire: Wire, token: str, tmp_path: Path) -> Iterator[AgentKernel]:
+    """The command line on a machine without a daemon, and without a home in common with the one that has it."""
+    here = tmp_path / "here"
+    (here / "home").mkdir(parents=True)
+    environment = {
+        name: behind_daemon.environment[name] for name in ("PATH", "PYTHONPATH", "LANG", "AGENTKERNEL_GUEST", "AGENTKERNEL_RUNSC")
+    }
+    environment |= {"HOME": str(here / "home"), "AGENTKERNEL_HOME": str(here / "ak")}
+    yield AgentKernel(here, environment | {"AGENTKERNEL_HOST": wire.url, "AGENTKERNEL_TOKEN": token})
+    assert not (here / "ak" / "run" / "daemon.sock").exists(), "a daemon was started here"
 
 
 @pytest.fixture

@@ -15,19 +15,6 @@ from e2e.conftest import DEADLINE_S, AgentKernel
 from remote_world import Wire, certificates, serving
 
 
-@pytest.fixture
-def remote(behind_daemon: AgentKernel, wire: Wire, token: str, tmp_path: Path) -> Iterator[AgentKernel]:
-    """The command line on a machine without a daemon, and without a home in common with the one that has it."""
-    here = tmp_path / "here"
-    (here / "home").mkdir(parents=True)
-    environment = {
-        name: behind_daemon.environment[name] for name in ("PATH", "PYTHONPATH", "LANG", "AGENTKERNEL_GUEST", "AGENTKERNEL_RUNSC")
-    }
-    environment |= {"HOME": str(here / "home"), "AGENTKERNEL_HOME": str(here / "ak")}
-    yield AgentKernel(here, environment | {"AGENTKERNEL_HOST": wire.url, "AGENTKERNEL_TOKEN": token})
-    assert not (here / "ak" / "run" / "daemon.sock").exists(), "a daemon was started here"
-
-
 def _text(done: subprocess.CompletedProcess[bytes]) -> str:
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode().strip()

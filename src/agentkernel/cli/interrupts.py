@@ -1,6 +1,7 @@
 """Signals that end a run. The first asks: before the command runs it cancels the work, then it is passed to the command's whole
 tree. A second signal, or 2 s of waiting, kills. What the command's last output is written to may be stuck for ever (a paused
-pager), so 1 s later the work is cancelled. Everything is removed before the process exits with 128 + the first signal."""
+pager), so 1 s later the work is cancelled. Everything is removed before the process exits with 128 + the first signal; a further
+signal does not wait for that, where a daemon does it."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 class _Phase(Enum):
     BEFORE = "before the command"
     COMMAND = "the command runs"
-    AFTER = "the sandbox is being removed, which nothing interrupts"
+    AFTER = "the sandbox is being removed"
 
 
 class Interrupts:
@@ -62,18 +63,32 @@ class Interrupts:
 
     async def _pass_on(self, process: Process) -> None:
         await self._first.wait()
+        told = asyncio.create_task(self._tell(process))
+        second = asyncio.create_task(self._second.wait())
         try:
-            await process.signal(self.number or signal.SIGINT, tree=True)
-            async with asyncio.timeout(GRACE_S):
-                await self._second.wait()
-        except (TimeoutError, AgentKernelError):  # it ignores the signal, or it just ended
-            pass
+            await asyncio.wait((told, second), timeout=GRACE_S, return_when=asyncio.FIRST_COMPLETED)
+            if told.done() and told.result():
+                await asyncio.wait((second,), timeout=GRACE_S)
+        finally:
+            for task in (told, second):
+                task.cancel()
+            await asyncio.gather(told, second, return_exceptions=True)
         await process.kill()
         await asyncio.sleep(DRAIN_S)
         self._cancel()
 
+    async def _tell(self, process: Process) -> bool:
+        """Whether it can have heard; a daemon elsewhere may be away, and is waited for."""
+        try:
+            await process.signal(self.number or signal.SIGINT, tree=True)
+        except AgentKernelError:  # it has just ended
+            return False
+        return True
+
     def _arrived(self, number: int) -> None:
         if self._phase is _Phase.AFTER:
+            if self.number is not None:
+                self._cancel()
             return
         if self.number is not None:
             self._second.set()

@@ -28,7 +28,7 @@ from agentkernel.model.network import EgressChange, EgressRules, PortRule, Publi
 from agentkernel.model.operation import OPERATIONS
 from agentkernel.model.record import CreateOptions, Event, EventFilter, KernelStatus, Labels, LogEntry, SandboxFilter, SandboxInfo
 from agentkernel.model.request import Grant, Notice, SandboxRequest
-from agentkernel.model.spec import SandboxSpec
+from agentkernel.model.spec import SandboxSpec, WorkspaceMode
 from agentkernel.model.status import Status
 
 PAGE: Final = 100  # sandboxes whose description mostly fits one frame; with many labels fewer do
@@ -68,6 +68,8 @@ class RemoteKernel:
 
     async def aftermath(self, caller: Caller, grant: Grant) -> Sequence[Notice]:
         """See `abc.Kernel`."""
+        if grant.spec.workspace.mode is not WorkspaceMode.WRITABLE:
+            return ()  # nothing of the host could be changed, and a daemon elsewhere may be away
         notices: tuple[Notice, ...] = await self._call("aftermath", grant=grant)
         return notices
 
