@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from remote_world import DEADLINE_S, Server, Wire, serving, wired
+from remote_world import DEADLINE_S, Server, Wire, answering, serving, wired
 
 from agentkernel import AsyncClient, Client
-from agentkernel.errors import Conflict, NotFound, Refused, Unauthorized, Unsupported
+from agentkernel.errors import AgentKernelError, Conflict, DoorMissing, NotFound, Refused, Unauthorized, Unsupported
 
 
 async def _until(true: Callable[[], Awaitable[bool]]) -> None:
@@ -183,6 +183,40 @@ async def test_a_command_outlives_the_server_that_it_was_started_through(there: 
                 await block.files.write("/tmp/go", b"")
                 done = await running
                 assert (done.text, done.exit_code) == ("before\nafter\n", 4)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "says"),
+    [
+        (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n", Unauthorized, "does not take this token"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>", DoorMissing, "it answered 200"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", DoorMissing, "speaks no HTTP"),
+    ],
+)
+async def test_what_stands_in_the_place_of_the_server_now_is_not_waited_for(
+    server: Server, token: str, answer: bytes, kind: type[AgentKernelError], says: str
+) -> None:
+    """What is under way fails with what it is; and once the server is there again, the same client goes on with it."""
+    with answering(answer) as other:
+        port = server.port
+        with wired(lambda: port) as wire:
+            direct, client = AsyncClient(url=server.url, token=token), AsyncClient(url=wire.url, token=token)
+            async with direct, client, await direct.create(name="stays") as box, await client.get("stays") as mine:
+                running = asyncio.create_task(mine.exec("sh", "-c", "sleep 1000; true"))
+
+                async def runs() -> bool:
+                    return any(record.running for record in await box.processes())
+
+                await _until(runs)
+                port = other
+                wire.cut()
+                with pytest.raises(kind, match=says):
+                    await running
+                with pytest.raises(kind, match=says):
+                    await client.status()
+                port = server.port
+                assert [each.name for each in await client.list()] == ["stays"]
+                await box.remove(force=True)
 
 
 async def test_a_program_that_is_killed_leaves_its_background_commands_alone(server: Server, token: str, there: dict[str, str]) -> None:
