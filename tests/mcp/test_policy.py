@@ -221,7 +221,7 @@ async def test_a_sandbox_that_is_shared_is_used_and_not_managed_unless_the_opera
 async def test_a_model_that_may_allow_hosts_opens_none_of_the_hosts_own_networks(behind_daemon: Any) -> None:
     async with behind_daemon.stdio("--may", "allow-hosts") as model:
         await model("sandbox_create", name="net")
-        for host in ("127.0.0.1:22", "10.0.0.0/8", "169.254.169.254", "[::1]:80", "192.168.1.1"):
+        for host in ("8.8.8.8", "0.0.0.0/0", "127.0.0.1:22", "10.0.0.0/8", "169.254.169.254", "[::1]:80", "192.168.1.1"):
             refused = await model("sandbox_network", name="net", allow=["b.example", host])
             assert refused.error == "refused" and "own networks" in refused.text, host
         assert (await model("sandbox_network", name="net", allow=["a.example:8443"]))["allow"] == ["a.example:8443"]

@@ -174,7 +174,7 @@ class NetworkArguments(Named):
 
     deny: Annotated[tuple[str, ...], Field(description="Hosts to forbid from now on, such as *.example.com", max_length=256)] = ()
     allow: Annotated[
-        tuple[str, ...], Field(description="Hosts to allow beyond the profile; only where the operator permits that", max_length=256)
+        tuple[str, ...], Field(description="Names to allow beyond the profile; only where the operator permits that", max_length=256)
     ] = ()
 
 

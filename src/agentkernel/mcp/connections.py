@@ -11,7 +11,6 @@ from agentkernel.mcp.answer import Answer, said
 from agentkernel.mcp.arguments import Named, NetworkArguments, PublishArguments, UnpublishArguments
 from agentkernel.mcp.desk import ALLOW_HOSTS, PUBLISH, Desk, Tell
 from agentkernel.model.network import Rule
-from agentkernel.policy.addresses import opened_range
 
 
 async def network(desk: Desk, arguments: NetworkArguments, tell: Tell) -> Answer:
@@ -19,7 +18,7 @@ async def network(desk: Desk, arguments: NetworkArguments, tell: Tell) -> Answer
     change = change_of(allow=arguments.allow, deny=arguments.deny)
     if arguments.allow:
         desk.require(ALLOW_HOSTS, "let sandboxes talk to more hosts than the setting security.domains.allow has")
-        _check_reach(change.allow)
+        _check_names(change.allow)
     if arguments.allow or arguments.deny:
         info = await desk.manageable(arguments.name)
         if arguments.allow:
@@ -55,12 +54,12 @@ async def unpublish(desk: Desk, arguments: UnpublishArguments, tell: Tell) -> An
     return await _published(desk, info.name, info.sandbox_id)
 
 
-def _check_reach(rules: Iterable[Rule]) -> None:
-    """Raises Refused for a rule that opens what only this host and its neighbours reach: their services, and a cloud's credentials."""
+def _check_names(rules: Iterable[Rule]) -> None:
+    """Raises Refused for an address: a rule for one opens also what only this host and its neighbours reach. Names lead to none of that."""
     for rule in rules:
-        if opened := opened_range(rule):
-            hint = "names and public addresses can be allowed; the operator can set the others as security.domains.allow"
-            raise Refused(f"a model may not open the host's own networks: {opened}", hint=hint)
+        if "/" in rule.host:
+            hint = "allow a name; the operator can set addresses as security.domains.allow"
+            raise Refused(f"a model may not open addresses, such as those of the host's own networks: {rule}", hint=hint)
 
 
 async def _published(desk: Desk, name: str, sandbox_id: str) -> Answer:
