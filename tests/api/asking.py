@@ -83,7 +83,7 @@ def every_route() -> list[tuple[str, str]]:
 async def ask(app: Any, method: str, path: str, headers: Iterable[Header] = (), body: Sequence[bytes] = (b"",), send: Any = None) -> Said:
     """Puts one request, and for the method WEBSOCKET a handshake, to the application; `body` is what comes, piece by piece.
 
-    With `send` that gets what is answered.
+    With `send` that is given what is answered too, and waited for.
     """
     is_socket = method == "WEBSOCKET"
     pieces = list(body)
@@ -98,6 +98,8 @@ async def ask(app: Any, method: str, path: str, headers: Iterable[Header] = (), 
 
     async def note(message: dict[str, Any]) -> None:
         sent.append(message)
+        if send is not None:
+            await send(message)
 
     scope: dict[str, Any] = {
         "type": "websocket" if is_socket else "http",
@@ -117,7 +119,7 @@ async def ask(app: Any, method: str, path: str, headers: Iterable[Header] = (), 
     }
     if not is_socket:
         scope["method"] = method
-    await app(scope, receive, send or note)
+    await app(scope, receive, note)
     start = next(message for message in sent if message["type"].endswith("response.start"))
     content = b"".join(message.get("body", b"") for message in sent if message["type"].endswith("response.body"))
     return Said(status=start["status"], headers={name.decode(): value.decode() for name, value in start["headers"]}, body=content)

@@ -13,7 +13,7 @@ from api.asking import HOST, JSON, ask, parts_with
 from agentkernel.abc import Caller
 from agentkernel.api.app import build
 from agentkernel.api.examples import EXAMPLES
-from agentkernel.api.routes.batch import ALL_BYTES, OUTPUT_BYTES, share
+from agentkernel.api.routes.batch import ALL_BYTES, OUTPUT_BYTES, share_of
 from agentkernel.api.shapes_commands import BatchItem
 from agentkernel.errors import Refused
 from agentkernel.model.command import Command
@@ -49,7 +49,7 @@ async def test_many_commands_share_what_is_kept(count: int, kept: int) -> None:
 
 
 def test_no_batch_keeps_more_than_its_bound() -> None:
-    assert all(count * share(count) <= ALL_BYTES for count in range(1, 257))
+    assert all(count * share_of(count) <= ALL_BYTES for count in range(1, 257))
 
 
 def test_what_is_left_out_is_told() -> None:

@@ -8,7 +8,18 @@ from typing import Any
 import pytest
 
 from agentkernel.abc import Caller
-from agentkernel.api.shapes import BatchBody, CreateBody, DetachBody, ExecBody, ExtendBody, FilesBody, RunBody, SandboxBody, SocketBody
+from agentkernel.api.shapes import (
+    OUTPUT_BYTES,
+    BatchBody,
+    CreateBody,
+    DetachBody,
+    ExecBody,
+    ExtendBody,
+    FilesBody,
+    RunBody,
+    SandboxBody,
+    SocketBody,
+)
 from agentkernel.api.wishes import batch_of, create_of, detached_of, exec_of, opened_of, request_key_of, run_of, sandbox_of
 from agentkernel.errors import InvalidInput, Refused, UnknownKey
 from agentkernel.model.command import Command, TerminalSize
@@ -173,11 +184,12 @@ def test_a_run_is_a_sandbox_a_command_and_its_input(environment: dict[str, str])
     body = RunBody.model_validate({"command": ["a", "b"], "env": {"A": "é"}, "workdir": "/x", "timeout_s": 2, "stdin": "in", "fast": False})
     request, command, data = run_of(body, environment, HERE)
     assert (request.argv, request.environment, data) == ((b"a", b"b"), {}, b"in")
-    assert command == Command(argv=(b"a", b"b"), environment={b"A": "é".encode()}, cwd="/x", timeout_s=2.0, stdin=True)
+    surroundings: dict[str, Any] = {"environment": {b"A": "é".encode()}, "cwd": "/x", "timeout_s": 2.0, "stdin": True}
+    assert command == Command(argv=(b"a", b"b"), output_limit_bytes=OUTPUT_BYTES, **surroundings)
 
 
 def test_commands_of_every_kind() -> None:
-    assert exec_of(ExecBody(command=["x"], sudo=True))[0] == Command(argv=(b"x",), user=(0, 0))
+    assert exec_of(ExecBody(command=["x"], sudo=True))[0] == Command(argv=(b"x",), user=(0, 0), output_limit_bytes=OUTPUT_BYTES)
     assert exec_of(ExecBody(command=["\udcff"], user="5:6", output_limit_bytes=1))[0] == Command(
         argv=(b"\xff",), user=(5, 6), output_limit_bytes=1
     )

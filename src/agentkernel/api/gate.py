@@ -10,8 +10,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from agentkernel.api import guards
+from agentkernel.api import budget, guards
 from agentkernel.api.auth import OPEN_PATHS, Authority
+from agentkernel.api.budget import Budget, Share
 from agentkernel.api.doors import STATE, Doors
 from agentkernel.api.envelope import closing, fault, refusal
 from agentkernel.api.limits import Rates, body_limit, bounded, check_length
@@ -37,6 +38,7 @@ class Gate:
         self._running = running
         self._metrics = metrics
         self._rates = Rates(parts.limits, time.monotonic)
+        self._budget = Budget(parts.limits.held_bytes, parts.limits.token_held_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request or WebSocket, or the application's life."""
@@ -75,16 +77,27 @@ class Gate:
         caller = self._authority.caller(headers)
         passage.via = caller.via
         self._rates.enter(caller.via)
+        share = scope[budget.STATE] = self._budget.share(caller.via)
         try:
             if scope["type"] == "http":
-                limit = body_limit(scope["method"], scope["path"], self._parts.limits)
-                if limit is not None and not check_length(headers, limit):
-                    receive = bounded(receive, limit)
+                receive = self._measured(scope, headers, receive, share)
             scope[STATE] = self._doors.of(caller)
             with self._running.entered(caller):
                 await self._app(scope, receive, passage)
         finally:
+            share.close()
             self._rates.leave(caller.via)
+
+    def _measured(self, scope: Scope, headers: guards.Headers, receive: Receive, share: Share) -> Receive:
+        """Where the body is going to be held, a `receive` that gives no more of it than it may have; raises BodyTooLarge and Busy."""
+        limit = body_limit(scope["method"], scope["path"], self._parts.limits)
+        if limit is None:
+            return receive
+        length = check_length(headers, limit)
+        if length is None:
+            return bounded(receive, limit, share.claim)
+        share.claim(length)
+        return receive
 
 
 class _Passage:

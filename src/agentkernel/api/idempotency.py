@@ -14,6 +14,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from agentkernel.abc import Caller
+from agentkernel.api.lengthy import Lengthy
 from agentkernel.errors import Busy, Conflict, InvalidInput, SandboxLost
 
 HEADER: Final = "idempotency-key"
@@ -45,7 +46,7 @@ class _Answers:
     def ended(self, key: str, kept: _Kept, at: float) -> None:
         """The request of a key was answered, or may have been done."""
         kept.ended_at = at
-        kept.size_bytes = 0 if kept.task.exception() is not None else len(kept.task.result().body)
+        kept.size_bytes = 0 if kept.task.exception() is not None else _size(kept.task.result())
         self.bytes += kept.size_bytes
 
     def forget(self, key: str) -> None:
@@ -169,7 +170,13 @@ async def _done(do: Callable[[], Awaitable[Response]]) -> Response:
     return await do()
 
 
+def _size(answer: Response) -> int:
+    return answer.size_bytes if isinstance(answer, Lengthy) else len(answer.body)
+
+
 def _again(answer: Response) -> Response:
+    if isinstance(answer, Lengthy):
+        return answer.again({REPLAYED: "true"})
     headers = {name: value for name, value in answer.headers.items() if name != "content-length"}
     return Response(answer.body, status_code=answer.status_code, headers={**headers, REPLAYED: "true"})
 

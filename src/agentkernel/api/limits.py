@@ -31,6 +31,8 @@ class Limits:
     connections: int = 4096
     daemon_connections: int = 640  # to the daemon, which takes 1024, and of these 768 that servers pass on
     message_bytes: int = 1 << 20  # of one WebSocket message
+    held_bytes: int = 256 << 20  # of bodies and output, of all requests under way
+    token_held_bytes: int = 128 << 20  # of one token's
     requests_at_once: int = 1024  # of all tokens
     token_requests_at_once: int = 512  # of one
     rate: float = 1000.0  # requests of one token a second, sustained
@@ -51,29 +53,34 @@ def body_limit(method: str, path: str, limits: Limits) -> int | None:
     return limits.body_bytes
 
 
-def check_length(headers: Headers, limit: int) -> bool:
-    """Raises BodyTooLarge when the body says that it is longer than `limit` bytes. Returns whether it says how long it is."""
+def check_length(headers: Headers, limit: int) -> int | None:
+    """How long the body says it is, None when it does not say; raises BodyTooLarge when that is longer than `limit` bytes."""
     said = one(headers, b"content-length")
     if said is None:
-        return b"transfer-encoding" not in headers
+        return None if b"transfer-encoding" in headers else 0
     if not said.isdigit():
         raise InvalidInput("Content-Length is no number")
     if int(said) > limit:
         raise _too_large(limit)
-    return True
+    return int(said)
 
 
-def bounded(receive: Receive, limit: int) -> Receive:
-    """A `receive` that raises BodyTooLarge when a body that did not say its length turns out to be longer than `limit` bytes."""
+def bounded(receive: Receive, limit: int, claim: Callable[[int], None]) -> Receive:
+    """A `receive` that raises BodyTooLarge when a body that did not say its length turns out to be longer than `limit` bytes.
+
+    `claim` is told of every piece, and may refuse it.
+    """
     left = limit
 
     async def receive_within() -> Message:
         nonlocal left
         message: Any = await receive()
         if message["type"] == "http.request":
-            left -= len(message.get("body", b""))
+            piece = len(message.get("body", b""))
+            left -= piece
             if left < 0:
                 raise _too_large(limit)
+            claim(piece)
         return message  # type: ignore[no-any-return]
 
     return receive_within

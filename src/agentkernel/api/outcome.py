@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from agentkernel.abc import Sandbox
+from agentkernel.api.kept import Kept
+from agentkernel.api.lengthy import in_base64, is_text, text
 from agentkernel.api.streams.course import ended, not_started
-from agentkernel.channel.gather import collect
 from agentkernel.errors import CommandNotStarted
-from agentkernel.model.command import Command, ExecResult
 from agentkernel.model.isolation import IsolationLevel
 from agentkernel.model.request import Notice
 from agentkernel.text.records import notice_record
 
+SHORT: Final = Notice(
+    code="output_short",
+    message="the server had no memory for more of the output, which ends where it did",
+    hint="ask again later, or for a stream of it, which is never cut (POST .../stream)",
+)
 NOWHERE: Final[dict[str, Any]] = {"backend": None, "isolation": None, "notices": []}  # a sandbox that went before anything ran in it
 
 
@@ -38,27 +41,19 @@ class Watch:
         return {name: round(value * 1000, 3) for name, value in times.items()}
 
 
-async def executed(sandbox: Sandbox, command: Command, data: bytes) -> dict[str, Any]:
-    """Runs a command to its end; its output is told also when its time was up."""
-    if command.timeout_s is None:
-        return finished(await sandbox.exec(command, stdin=data))
-    return finished(await collect(await sandbox.start(command), data or None, command))
-
-
-def finished(result: ExecResult) -> dict[str, Any]:
+def finished(result: Kept) -> dict[str, Any]:
     """A command that ended. Bytes that are no UTF-8 are U+FFFD in the text, and then there is base64 beside it."""
-    stdout, stderr = _text(result.stdout), _text(result.stderr)
     said: dict[str, Any] = {
-        "output": stdout + stderr,
-        "stdout": stdout,
-        "stderr": stderr,
+        "output": text(result.stdout, result.stderr),
+        "stdout": text(result.stdout),
+        "stderr": text(result.stderr),
         "stdout_truncated": result.stdout_truncated,
         "stderr_truncated": result.stderr_truncated,
         **ended(result.status),
     }
-    for name, text, data in (("stdout", stdout, result.stdout), ("stderr", stderr, result.stderr)):
-        if "\ufffd" in text and text.encode() != data:
-            said[f"{name}_base64"] = base64.b64encode(data).decode()
+    for name, data in (("stdout", result.stdout), ("stderr", result.stderr)):
+        if not is_text(data):
+            said[f"{name}_base64"] = in_base64(data)
     return said
 
 
@@ -73,5 +68,6 @@ def placed(backend: str, isolation: IsolationLevel, notices: Sequence[Notice] = 
     return {"backend": backend, "isolation": isolation.label, "notices": [notice_record(notice) for notice in notices]}
 
 
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "replace")
+def noted(result: Kept) -> tuple[Notice, ...]:
+    """What its client should know of an answer that could not hold what it might have."""
+    return (SHORT,) if result.was_short else ()

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agentkernel.api import idempotency
+from agentkernel.api import budget, idempotency
 from agentkernel.api.doors import STATE, Door
 from agentkernel.api.envelope import JSON
 from agentkernel.api.idempotency import Replays
@@ -53,7 +53,7 @@ class Quick:
         self._run = _Plain(
             _route(run_routes.router, run_routes.run),
             RunBody,
-            lambda body, request, door: run_routes.run(body, request, door, parts, replays),
+            lambda body, request, door: run_routes.run(body, request, door, parts, replays, request.scope[budget.STATE]),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,7 +82,11 @@ class Quick:
         if named is None:
             return None
         name = named[1]
-        return _Plain(self._exec, ExecBody, lambda body, request, door: exec_routes.exec_command(name, body, request, door))
+
+        def answered(body: Any, request: Request, door: Door) -> Awaitable[Response]:
+            return exec_routes.exec_command(name, body, request, door, request.scope[budget.STATE])
+
+        return _Plain(self._exec, ExecBody, answered)
 
 
 def _is_plain(headers: Iterable[tuple[bytes, bytes]]) -> bool:

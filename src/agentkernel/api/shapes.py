@@ -15,6 +15,7 @@ from agentkernel.model.names import suggest
 from agentkernel.units import MAX_DURATION_S
 
 MAX_WORDS = 4096
+OUTPUT_BYTES = 2 << 20  # of each stream, that an answer tells where its request does not say
 SHOWN = 64
 
 Seconds = Annotated[float, Field(ge=0, le=MAX_DURATION_S, allow_inf_nan=False)]
@@ -101,7 +102,7 @@ class InputBody(CommandBody):
     stdin: str | None = Field(None, description="Its input, as text.")
     stdin_base64: str | None = Field(None, description="Its input, as bytes.")
     output_limit_bytes: Annotated[int, Field(ge=0, le=DEFAULT_OUTPUT_LIMIT_BYTES)] = Field(
-        DEFAULT_OUTPUT_LIMIT_BYTES, description="Of each stream; what is beyond it is dropped, and the answer says so."
+        OUTPUT_BYTES, description="Of each stream; what is beyond it is dropped, and the answer says so."
     )
 
     @model_validator(mode="after")

@@ -9,8 +9,10 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
+from agentkernel.api.budget import Shared
 from agentkernel.api.doors import Asked, Door
 from agentkernel.api.envelope import answer
+from agentkernel.api.lengthy import text, told
 from agentkernel.api.shapes import DetachBody
 from agentkernel.api.shapes_answers import said
 from agentkernel.api.shapes_commands import Recorded, Started
@@ -71,12 +73,14 @@ async def exec_detached_logs(
     name: str,
     exec_id: str,
     door: Asked,
+    share: Shared,
     stream: Annotated[Literal["stdout", "stderr"] | None, Query(description="Only this one.")] = None,
     tail_bytes: Annotated[int, Query(ge=1, le=16 * LOG_BYTES, description="The newest of each stream.")] = LOG_BYTES,
 ) -> Response:
     """What it has printed so far, as far back as it is recorded, as UTF-8 with U+FFFD for what is none."""
     kept = {each: bytearray() for each in ("stdout", "stderr") if stream in (None, each)}
     truncated = False
+    share.claim(len(kept) * tail_bytes)
     entries = door.kernel.logs(door.caller, name, exec_id=parse_exec(exec_id))
     async with closing(entries) as found:
         async for entry in found:
@@ -85,7 +89,7 @@ async def exec_detached_logs(
                 data += entry.data
                 truncated = truncated or entry.missing > 0 or len(data) > tail_bytes
                 del data[: max(0, len(data) - tail_bytes)]
-    return answer({each: data.decode("utf-8", "replace") for each, data in kept.items()} | {"truncated": truncated})
+    return told({each: text(bytes(data)) for each, data in kept.items()} | {"truncated": truncated}, sum(map(len, kept.values())))
 
 
 @router.delete("/detached/{exec_id}", operation_id="exec_detached_kill", responses=said(str))

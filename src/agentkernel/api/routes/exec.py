@@ -10,9 +10,11 @@ from starlette.responses import Response
 
 from agentkernel.abc import Sandbox
 from agentkernel.api.attended import attended
+from agentkernel.api.budget import Share, Shared
 from agentkernel.api.doors import Asked, Door
-from agentkernel.api.envelope import answer
-from agentkernel.api.outcome import Watch, executed, placed, unstarted
+from agentkernel.api.kept import kept, reserved
+from agentkernel.api.lengthy import told
+from agentkernel.api.outcome import Watch, finished, noted, placed, unstarted
 from agentkernel.api.shapes import ExecBody
 from agentkernel.api.shapes_answers import said
 from agentkernel.api.shapes_commands import Outcome
@@ -25,22 +27,23 @@ router = APIRouter(prefix="/sandboxes/{name}", tags=["exec"])
 
 
 @router.post("/exec", operation_id="exec", responses=said(Outcome))
-async def exec_command(name: str, body: ExecBody, request: Request, door: Asked) -> Response:
+async def exec_command(name: str, body: ExecBody, request: Request, door: Asked, share: Shared) -> Response:
     """Runs one command in a running sandbox to its end, and ends it when the client goes. One that fails is an answer, not an error."""
     command, data = exec_of(body)
-    return await attended(request, _done(door, name, command, data))
+    return await attended(request, _done(door, name, command, data, share))
 
 
-async def _done(door: Door, name: str, command: Command, data: bytes) -> Response:
+async def _done(door: Door, name: str, command: Command, data: bytes, share: Share) -> Response:
     watch = Watch()
+    reserved(share, command)
 
-    async def work(info: SandboxInfo, sandbox: Sandbox) -> dict[str, Any]:
+    async def work(info: SandboxInfo, sandbox: Sandbox) -> tuple[dict[str, Any], int]:
         watch.created()
         try:
-            found = await executed(sandbox, command, data)
+            result = await kept(await sandbox.start(command), data, command, share)
         except CommandNotStarted as error:
-            found = unstarted(error)
-        return found | placed(info.backend, info.isolation)
+            return unstarted(error) | placed(info.backend, info.isolation), 0
+        return finished(result) | placed(info.backend, info.isolation, noted(result)), result.size_bytes
 
-    found = await door.handles.start(name, work)
-    return answer(found | {"durations": watch.durations(found.get("wall_s", 0.0))})
+    found, size_bytes = await door.handles.start(name, work)
+    return told(found | {"durations": watch.durations(found.get("wall_s", 0.0))}, size_bytes)

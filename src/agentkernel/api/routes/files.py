@@ -5,15 +5,17 @@ Every operation is done inside, as the sandbox's user: a path can name no more t
 
 from __future__ import annotations
 
-import base64
 import posixpath
+from collections.abc import Awaitable
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
+from agentkernel.api.budget import Shared
 from agentkernel.api.doors import Asked
 from agentkernel.api.envelope import answer
+from agentkernel.api.lengthy import SMALL, in_base64, is_text, text, told
 from agentkernel.api.shapes import FileBody, FilesBody, MakeDirectoryBody, MoveBody
 from agentkernel.api.shapes_answers import said
 from agentkernel.api.shapes_sandboxes import Entry, File, Written
@@ -33,15 +35,22 @@ async def file_read(
     name: str,
     path: Inside,
     door: Asked,
+    share: Shared,
     offset: Offset = 0,
     length: Annotated[int | None, Query(ge=0, le=MOST_BYTES)] = None,
 ) -> Response:
     """A regular file's content: text where it is UTF-8, else base64."""
-    data = await door.handles.start(name, lambda _, sandbox: sandbox.files.read(path, offset=offset, length=length, limit_bytes=MOST_BYTES))
-    try:
-        return answer({"content": data.decode(), "encoding": "utf8", "size": len(data)})
-    except UnicodeDecodeError:
-        return answer({"content": base64.b64encode(data).decode(), "encoding": "base64", "size": len(data)})
+
+    def read(most: int | None) -> Awaitable[bytes]:
+        return door.handles.start(name, lambda _, sandbox: sandbox.files.read(path, offset=offset, length=most, limit_bytes=MOST_BYTES))
+
+    most = MOST_BYTES if length is None else length
+    data = await read(min(most, SMALL))
+    if len(data) == SMALL < most:  # there may be more of it, and that must have room
+        share.claim(most)
+        data = await read(length)
+    content = {"content": text(data), "encoding": "utf8"} if is_text(data) else {"content": in_base64(data), "encoding": "base64"}
+    return told(content | {"size": len(data)}, len(data))
 
 
 @router.put("/files/{path:rest}", operation_id="file_write", responses=said(str))
