@@ -1,85 +1,25 @@
-"""What every way to the kernel must do alike, those that are no Python too: the HTTP API, the command line, MCP.
-
-A scenario names the operations that it goes through (`operations.OPERATIONS`); where one of them has no such way, the front is left out, for
-the reason that the row gives. What else a front cannot show stands beside the scenario, with its reason. The surface is `AsyncClient`'s.
-"""
+"""What every front does alike: the engine in process, the daemon's socket and the door of a server elsewhere through the client's classes,
+the HTTP API, the command line and MCP."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import signal
-from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from parity.network_scenarios import THROUGH_PROXY, ask, written
-from parity.operations import OPERATIONS, No
-from parity.scenarios import LISTENER, Scenario, fails, lasting
+from parity.listed import fails, lasting, printed, run, runs, scenario, until
+from parity.network_scenarios import LISTENER, THROUGH_PROXY, ask, written
+from parity.operations import No
 
 from agentkernel.model.network import Base, Verdict
 
-WAYS: Final = {"http": "routes", "cli": "verbs", "mcp": "tools"}  # which column of the list a front is about; the others are the client
 _NAMES: Final = ("-rf", "quote'\"`$(id);&| $HOME", "new\nline\ttab \x1b[31m...", "per%2Fcent%00?#&=+ colon:and\\back grün 𝄞")
 _TEXTS: Final = No("a model is given text: bytes that are none are shown as U+FFFD")
 
 
-class Common(NamedTuple):
-    """A scenario, what it goes through, and who cannot."""
-
-    play: Scenario
-    operations: tuple[str, ...]
-    but: Mapping[str, No]
-
-    def reason_against(self, front: str) -> str:
-        """Why it is not for this front; empty where it is."""
-        column = WAYS.get(front, "client")
-        missing = [ways.why for name in self.operations if isinstance(ways := getattr(OPERATIONS[name], column), No)]
-        return missing[0] if missing else self.but[front].why if front in self.but else ""
-
-
-COMMON: list[Common] = []
-
-
-def common(*operations: str, **but: No) -> Callable[[Scenario], Scenario]:
-    """One more."""
-
-    def add(play: Scenario) -> Scenario:
-        COMMON.append(Common(play, operations, but))
-        return play
-
-    return add
-
-
-async def until(true: Callable[[], Awaitable[bool]]) -> None:
-    """Waits for something that is sure to come."""
-    async with asyncio.timeout(60):
-        while not await true():
-            await asyncio.sleep(0.02)
-
-
-async def run(client: Any, *argv: str, **options: Any) -> Any:
-    """One command in a sandbox of its own."""
-    if hasattr(client, "run"):
-        return await client.run(*argv, **options)
-    async with client.sandbox() as box:
-        return await box.exec(*argv, **options)
-
-
-async def printed(box: Any, exec_id: int) -> dict[int, bytes]:
-    """What a background command has printed so far, by stream."""
-    found: dict[int, bytes] = {}
-    async for entry in box.logs(exec_id=exec_id):
-        found[entry.stream] = found.get(entry.stream, b"") + entry.data
-    return found
-
-
-async def runs(box: Any, process: Any) -> bool:
-    """Whether a background command still runs."""
-    return any(record.exec_id == process.exec_id and record.running for record in await box.processes())
-
-
-@common("run")
+@scenario("run")
 async def a_command_has_a_sandbox_of_its_own(client: Any, directory: Path) -> None:
     script = 'cat; echo "$WORD"; echo failed >&2; exit 3'
     result = await run(client, "sh", "-c", script, stdin="grün\n", environment={"WORD": "a  b'c"})
@@ -90,7 +30,7 @@ async def a_command_has_a_sandbox_of_its_own(client: Any, directory: Path) -> No
     assert await client.list() == []
 
 
-@common("run")
+@scenario("run")
 async def a_run_that_cannot_be_says_why(client: Any, directory: Path) -> None:
     for code, argv, options in (
         ("command_not_found", ("no-such-program",), {}),
@@ -104,7 +44,7 @@ async def a_run_that_cannot_be_says_why(client: Any, directory: Path) -> None:
     assert await client.list() == []
 
 
-@common("create", "list", "info", "start", "stop", "exec", "remove")
+@scenario("create", "list", "info", "start", "stop", "exec", "remove")
 async def a_sandbox_lives_until_it_is_removed(client: Any, directory: Path) -> None:
     async with lasting(client, name="keeper") as box:
         assert (await client.get("keeper")).id == box.id == (await client.get(box.id)).id
@@ -124,7 +64,7 @@ async def a_sandbox_lives_until_it_is_removed(client: Any, directory: Path) -> N
     assert await client.list() == []
 
 
-@common("create", "remove", "list", mcp=No("what it removes goes, running or not: there is nobody to ask twice"))
+@scenario("create", "remove", "list", mcp=No("what it removes goes, running or not: there is nobody to ask twice"))
 async def a_sandbox_that_runs_is_removed_only_by_force(client: Any, directory: Path) -> None:
     async with lasting(client, name="busy") as box:
         with fails("conflict"):
@@ -133,7 +73,7 @@ async def a_sandbox_that_runs_is_removed_only_by_force(client: Any, directory: P
     assert await client.list() == []
 
 
-@common("create", "list", "info", "extend")
+@scenario("create", "list", "info", "extend")
 async def labels_and_the_time_to_live_are_kept(client: Any, directory: Path) -> None:
     async with lasting(client, name="labelled", labels={"job": "7", "of": "a b=c"}, ttl=3600) as box:
         info = await box.info()
@@ -149,7 +89,7 @@ async def labels_and_the_time_to_live_are_kept(client: Any, directory: Path) -> 
         assert [each.name for each in await client.list()] == ["labelled"]
 
 
-@common("create", "rename", "info")
+@scenario("create", "rename", "info")
 async def a_sandbox_has_another_name(client: Any, directory: Path) -> None:
     async with lasting(client, name="old", start=False) as one, lasting(client, name="taken", start=False):
         with fails("conflict"):
@@ -159,7 +99,7 @@ async def a_sandbox_has_another_name(client: Any, directory: Path) -> None:
             await client.get("old")
 
 
-@common("create", "relabel", "list")
+@scenario("create", "relabel", "list")
 async def a_sandbox_has_other_labels(client: Any, directory: Path) -> None:
     async with lasting(client, name="one", labels={"a": "1"}, start=False) as one:
         assert (await one.relabel({"z": "9"})).labels == (("z", "9"),)
@@ -167,7 +107,7 @@ async def a_sandbox_has_other_labels(client: Any, directory: Path) -> None:
         assert await client.list(labels={"a": "1"}) == []
 
 
-@common("create", "exec")
+@scenario("create", "exec")
 async def commands_end_as_they_end(client: Any, directory: Path) -> None:
     async with lasting(client, name="codes") as box:
         for code in (0, 126, 127, 255):
@@ -188,7 +128,7 @@ async def commands_end_as_they_end(client: Any, directory: Path) -> None:
             await box.exec("true", environment={"": "x"})
 
 
-@common("create", "exec", mcp=_TEXTS)
+@scenario("create", "exec", mcp=_TEXTS)
 async def what_goes_in_and_out_is_bytes(client: Any, directory: Path) -> None:
     data = bytes(range(256)) * 1000
     async with lasting(client, name="bytes") as box:
@@ -198,14 +138,14 @@ async def what_goes_in_and_out_is_bytes(client: Any, directory: Path) -> None:
         assert (result.text, result.error_text) == ("out\0�", "err�")
 
 
-@common("create", "exec")
+@scenario("create", "exec")
 async def what_is_no_text_is_shown_so(client: Any, directory: Path) -> None:
     async with lasting(client, name="texts") as box:
         result = await box.exec("sh", "-c", r"printf 'é\377é'; printf 'err\200' >&2")
         assert (result.text, result.error_text) == ("é�é", "err�")
 
 
-@common("create", "detach", "logs", "processes", "kill")
+@scenario("create", "detach", "logs", "processes", "kill")
 async def a_background_command_is_watched_and_killed(client: Any, directory: Path) -> None:
     async with lasting(client, name="behind") as box:
         process = await box.spawn("sh", "-c", "echo out; echo err >&2; sleep 1000")
@@ -226,7 +166,7 @@ async def a_background_command_is_watched_and_killed(client: Any, directory: Pat
             await box.spawn("no-such-program")
 
 
-@common("create", "detach", "logs", "processes", "signal")
+@scenario("create", "detach", "logs", "processes", "signal")
 async def a_background_command_is_signalled(client: Any, directory: Path) -> None:
     async with lasting(client, name="gentle") as box:
         process = await box.spawn("sh", "-c", "trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.05; done")
@@ -243,7 +183,7 @@ async def a_background_command_is_signalled(client: Any, directory: Path) -> Non
         await until(has_said_bye)
 
 
-@common("create", "detach", "processes", "kill_all")
+@scenario("create", "detach", "processes", "kill_all")
 async def all_commands_are_killed_at_once(client: Any, directory: Path) -> None:
     async with lasting(client, name="many") as box:
         processes = [await box.spawn("sleep", "1000") for _ in range(2)]
@@ -255,7 +195,7 @@ async def all_commands_are_killed_at_once(client: Any, directory: Path) -> None:
         await until(all_ended)
 
 
-@common("create", "file_read", "file_write", "exec")
+@scenario("create", "file_read", "file_write", "exec")
 async def files_have_any_name_and_hold_any_bytes(client: Any, directory: Path) -> None:
     async with lasting(client, name="files") as box:
         await box.exec("mkdir", "/tmp/names")
@@ -274,7 +214,7 @@ async def files_have_any_name_and_hold_any_bytes(client: Any, directory: Path) -
         assert await box.files.read("/tmp/data") == b""
 
 
-@common("create", "file_read", "file_write", "exec")
+@scenario("create", "file_read", "file_write", "exec")
 async def paths_are_the_sandboxs_own(client: Any, directory: Path) -> None:
     (directory / "secret").write_text("of the host")
     async with lasting(client, name="paths") as box:
@@ -291,7 +231,7 @@ async def paths_are_the_sandboxs_own(client: Any, directory: Path) -> None:
             await (await client.get("nowhere")).files.read("/tmp/through")
 
 
-@common("create", "file_write", "file_read", "file_stat", "file_list", "file_mkdir", "file_move", "file_remove")
+@scenario("create", "file_write", "file_read", "file_stat", "file_list", "file_mkdir", "file_move", "file_remove")
 async def files_are_listed_moved_and_removed(client: Any, directory: Path) -> None:
     async with lasting(client, name="tree") as box:
         files = box.files
@@ -311,7 +251,7 @@ async def files_are_listed_moved_and_removed(client: Any, directory: Path) -> No
             await files.move("/tmp/x", "/tmp/y")
 
 
-@common("create", "network", "network_allow", "network_deny", "exec")
+@scenario("create", "network", "network_allow", "network_deny", "exec")
 async def rules_are_shown_changed_and_kept_to(client: Any, directory: Path) -> None:
     async with lasting(client, name="rules") as box:
         assert written(await box.network()) == (Base.PUBLIC, [], [])
@@ -326,7 +266,7 @@ async def rules_are_shown_changed_and_kept_to(client: Any, directory: Path) -> N
         assert written(await box.network()) == after
 
 
-@common("create", "network_deny", "network_forget", "network_log", "exec")
+@scenario("create", "network_deny", "network_forget", "network_log", "exec")
 async def rules_are_dropped_and_attempts_told(client: Any, directory: Path) -> None:
     async with lasting(client, name="attempts") as box:
         await box.deny("example.com", "other.example")
@@ -336,7 +276,7 @@ async def rules_are_dropped_and_attempts_told(client: Any, directory: Path) -> N
         assert written(await box.forget("other.example", "unknown.example")) == (Base.PUBLIC, [], ["example.com"])
 
 
-@common("create", "network", "network_deny")
+@scenario("create", "network", "network_deny")
 async def without_network_there_are_no_rules(client: Any, directory: Path) -> None:
     async with lasting(client, name="alone", network=False) as box:
         for call in (box.network, lambda: box.deny("example.com")):
@@ -344,7 +284,7 @@ async def without_network_there_are_no_rules(client: Any, directory: Path) -> No
                 await call()
 
 
-@common("create", "ports", "publish", "unpublish", "detach", "logs")
+@scenario("create", "ports", "publish", "unpublish", "detach", "logs")
 async def a_port_is_published_and_unpublished(client: Any, directory: Path) -> None:
     async with lasting(client, name="web", network=False) as box:
         server = await box.spawn("python3", "-c", LISTENER)
@@ -356,7 +296,8 @@ async def a_port_is_published_and_unpublished(client: Any, directory: Path) -> N
         assert list(await box.ports()) == []
         published = await box.publish(8000)
         assert (published.port, published.host_address, published.host_port > 0) == (8000, "127.0.0.1", True)
-        assert await ask(published) == b"TEXT"
+        texts = [str(number).encode() * 100_000 for number in range(8)]
+        assert await asyncio.gather(ask(published), *(ask(published, text) for text in texts)) == [b"TEXT", *texts]
         assert [(each.port, each.host_port) for each in await box.ports()] == [(8000, published.host_port)]
         async with lasting(client, name="web2", network=False) as other:
             with fails("conflict"):
@@ -369,7 +310,7 @@ async def a_port_is_published_and_unpublished(client: Any, directory: Path) -> N
             await box.publish(8000)
 
 
-@common("create", "list")
+@scenario("create", "list")
 async def what_cannot_be_had_is_refused_before_anything_is_done(client: Any, directory: Path) -> None:
     for code, options in (
         ("unsupported", {"min_isolation": "vm"}),
@@ -383,7 +324,7 @@ async def what_cannot_be_had_is_refused_before_anything_is_done(client: Any, dir
     assert await client.list() == []
 
 
-@common("create", "stop", "remove", "exec", "audit")
+@scenario("create", "stop", "remove", "exec", "audit")
 async def what_happens_is_in_the_trail(client: Any, directory: Path) -> None:
     async with lasting(client, name="seen") as box:
         await box.exec("true")
@@ -397,7 +338,7 @@ async def what_happens_is_in_the_trail(client: Any, directory: Path) -> None:
     ]
 
 
-@common("create", "status", "backends", "gc")
+@scenario("create", "status", "backends", "gc")
 async def the_kernel_tells_about_itself(client: Any, directory: Path) -> None:
     assert {found.backend: found.ready for found in await client.fingerprints()}["namespaces"]
     before = await client.status()

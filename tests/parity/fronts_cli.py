@@ -7,10 +7,12 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
+from parity import fronts_cli_streams as streams
 from parity import told
 
 from agentkernel.errors import AgentKernelError
@@ -22,7 +24,8 @@ class CliClient:
     """Runs verbs in a directory."""
 
     def __init__(self, environment: Mapping[str, str], directory: Path) -> None:
-        self._environment, self.directory = dict(environment), directory
+        self.environment, self.directory = dict(environment), directory
+        self.images = CliImages(self)
 
     async def __aenter__(self) -> CliClient:
         return self
@@ -37,7 +40,7 @@ class CliClient:
             [sys.executable, "-m", "agentkernel", *words],
             input=stdin,
             capture_output=True,
-            env=self._environment,
+            env=self.environment,
             cwd=self.directory,
             timeout=DEADLINE_S,
         )
@@ -69,6 +72,9 @@ class CliClient:
 
     async def run(self, *argv: str, **options: Any) -> told.Ran:
         return await self.command(("run", "--"), argv, options)
+
+    def run_stream(self, *argv: str, **options: Any) -> CliStream:
+        return CliStream(self, ("run", *_options(options), "--", *argv), options.get("stdin", "").encode())
 
     async def create(self, *, name: str | None = None, ttl: float | None = None, start: bool = True, **options: Any) -> CliSandbox:
         words = [] if name is None else [name]
@@ -114,6 +120,19 @@ class CliSandbox:
     async def spawn(self, *argv: str, **options: Any) -> CliProcess:
         done = await self._client.json("exec", "--detach", *_options(options), self.id, *argv)
         return CliProcess(self._client, self.id, done["exec_id"])
+
+    def stream(self, *argv: str, **options: Any) -> CliStream:
+        words = ("exec", *_options(options), self.id, *argv)
+        return CliStream(self._client, words, options.get("stdin", "").encode())
+
+    def talk(self, *argv: str, tty: tuple[int, int] | None) -> AbstractAsyncContextManager[Any]:
+        there = (self._client.environment, self._client.directory)
+        if tty is None:
+            return streams.piped(("exec", self.id, *argv), *there)
+        return streams.on_terminal(("exec", "--tty", self.id, *argv), *there, tty)
+
+    async def process(self, exec_id: int) -> CliProcess:
+        return CliProcess(self._client, self.id, f"{exec_id:016x}")
 
     async def processes(self) -> list[SimpleNamespace]:
         return [told.process(each) for each in await self._client.json("ps", "--all", self.id)]
@@ -175,11 +194,59 @@ class CliProcess:
     def __init__(self, client: CliClient, sandbox: str, ident: str) -> None:
         self._client, self._sandbox, self._ident, self.exec_id = client, sandbox, ident, int(ident, 16)
 
+    def output(self) -> CliStream:
+        return CliStream(self._client, ("attach", "--no-stdin", self._sandbox, self._ident), b"")
+
     async def kill(self) -> None:
         await self.signal(9)
 
     async def signal(self, number: int) -> None:
         await self._client.said("kill", "--signal", str(int(number)), self._sandbox, self._ident)
+
+
+class CliStream:
+    """What a verb passes on while its command runs; a verb that is left is killed."""
+
+    def __init__(self, client: CliClient, words: Sequence[str], stdin: bytes) -> None:
+        self._client, self._words, self._stdin = client, words, stdin
+        self.exit_code: int | None = None
+
+    async def __aiter__(self) -> AsyncIterator[SimpleNamespace]:
+        said = b""
+        async with streams.piped(self._words, self._client.environment, self._client.directory) as process:
+            await process.write(self._stdin)
+            await process.close_input()
+            async for piece in process.output():
+                said += piece.data
+                if not said.startswith(b"error: "):
+                    yield piece
+            self.exit_code = (await process.wait()).exit_code
+        if said.startswith(b"error: "):  # of verbs that talk: in words, as to people
+            code = next(code for words, code in _SAID.items() if words in said)
+            assert self.exit_code == told.error_of(code, "").exit_status
+            raise told.error_of(code, said.decode())
+
+
+_SAID: Final = {b"no such command in the sandbox": "command_not_found", b"no command": "not_found"}
+
+
+class CliImages:
+    """Images."""
+
+    def __init__(self, client: CliClient) -> None:
+        self._client = client
+
+    async def pull(self, name: str) -> SimpleNamespace:
+        return SimpleNamespace(**await self._client.json("image", "pull", name))
+
+    async def list(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(**each) for each in await self._client.json("image", "list")]
+
+    async def remove(self, name: str) -> None:
+        await self._client.said("image", "remove", name)
+
+    async def prune(self, *, unused: float) -> list[str]:
+        return list(await self._client.json("image", "prune", "--unused", f"{unused}s"))
 
 
 class CliFiles:
@@ -193,6 +260,15 @@ class CliFiles:
         self._copy.unlink(missing_ok=True)
         await self._client.said("cp", f"{self._sandbox}:{path}", str(self._copy))
         return self._copy.read_bytes()
+
+    async def read_stream(self, path: str) -> AsyncIterator[bytes]:
+        yield await self.read(path)
+
+    async def upload(self, source: Path, target: str) -> SimpleNamespace:
+        return SimpleNamespace(**await self._client.json("cp", str(source), f"{self._sandbox}:{target}"))
+
+    async def download(self, source: str, target: Path) -> SimpleNamespace:
+        return SimpleNamespace(**await self._client.json("cp", f"{self._sandbox}:{source}", str(target)))
 
     async def write(self, path: str, data: bytes) -> None:
         self._copy.write_bytes(data)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
 import httpx
+from parity import fronts_http_streams as streams
 from parity import told
 
 DEADLINE_S = 60.0
@@ -19,17 +22,21 @@ class HttpClient:
 
     def __init__(self, url: str, token: str) -> None:
         headers = {"Authorization": f"Bearer {token}"}
-        self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=DEADLINE_S, trust_env=False)
+        self.http = httpx.AsyncClient(base_url=url, headers=headers, timeout=DEADLINE_S, trust_env=False)
+
+    @property
+    def images(self) -> HttpImages:
+        return HttpImages(self.ask)
 
     async def __aenter__(self) -> HttpClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._http.aclose()
+        await self.http.aclose()
 
     async def ask(self, method: str, path: str, body: object = None, **query: Any) -> Any:
         """The data of the answer; raises the error that it tells."""
-        answer = await self._http.request(method, path, json=body, params=query or None)
+        answer = await self.http.request(method, path, json=body, params=query or None)
         said = answer.json()
         if not said["success"]:
             assert answer.status_code >= 400 and said.keys() <= {"success", "error", "code", "hint"}
@@ -39,6 +46,13 @@ class HttpClient:
 
     async def run(self, *argv: str, **options: Any) -> told.Ran:
         return told.ran(await self.ask("POST", "/run", _command(argv, options)))
+
+    def run_stream(self, *argv: str, **options: Any) -> streams.HttpStream:
+        return streams.HttpStream(self.http, "POST", "/run/stream", _command(argv, options))
+
+    async def batch(self, commands: Sequence[Sequence[str]]) -> list[tuple[str, int] | str]:
+        found = await self.ask("POST", "/batch/run", {"commands": [{"command": argv} for argv in commands]})
+        return [each["code"] or (each["output"], each["exit_code"]) for each in found["results"]]
 
     async def create(self, *, ttl: float | None = None, **options: Any) -> HttpSandbox:
         body = options | ({} if ttl is None else {"ttl_s": ttl})
@@ -72,7 +86,8 @@ class HttpSandbox:
 
     def __init__(self, client: HttpClient, info: SimpleNamespace) -> None:
         self._client, self.id, self.name = client, info.id, info.name
-        self.files = HttpFiles(self.ask)
+        self._streams: dict[str, streams.HttpStream] = {}
+        self.files = HttpFiles(self.ask, client.http, f"/sandboxes/{info.id}")
 
     async def ask(self, method: str, path: str, body: object = None, **query: Any) -> Any:
         return await self._client.ask(method, f"/sandboxes/{self.id}{path}", body, **query)
@@ -80,8 +95,25 @@ class HttpSandbox:
     async def exec(self, *argv: str, **options: Any) -> told.Ran:
         return told.ran(await self.ask("POST", "/exec", _command(argv, options)))
 
+    def stream(self, *argv: str, **options: Any) -> streams.HttpStream:
+        return streams.HttpStream(self._client.http, "POST", f"/sandboxes/{self.id}/exec/stream", _command(argv, options))
+
+    def talk(self, *argv: str, tty: tuple[int, int] | None) -> AbstractAsyncContextManager[streams.HttpTalk]:
+        return streams.talk(self._client.http, f"/sandboxes/{self.id}", argv, tty)
+
     async def spawn(self, *argv: str, **options: Any) -> HttpProcess:
-        return HttpProcess(self.ask, (await self.ask("POST", "/exec/detach", _command(argv, options)))["id"])
+        return self._process((await self.ask("POST", "/exec/detach", _command(argv, options)))["id"])
+
+    async def process(self, exec_id: int) -> HttpProcess:
+        return self._process(f"{exec_id:016x}")
+
+    def _process(self, ident: str) -> HttpProcess:
+        """With what has been heard of it: the next one who listens goes on there."""
+        path = f"/sandboxes/{self.id}/exec/{ident}/stream"
+        return HttpProcess(self.ask, ident, self._streams.setdefault(ident, streams.HttpStream(self._client.http, "GET", path)))
+
+    async def statistics(self) -> SimpleNamespace:
+        return SimpleNamespace(**await self.ask("GET", "/statistics"))
 
     async def processes(self) -> list[SimpleNamespace]:
         return [told.process(each) for each in await self.ask("GET", "/processes", ended=True)]
@@ -143,8 +175,11 @@ class HttpSandbox:
 class HttpProcess:
     """A background command."""
 
-    def __init__(self, ask: Any, ident: str) -> None:
-        self._ask, self._ident, self.exec_id = ask, ident, int(ident, 16)
+    def __init__(self, ask: Any, ident: str, stream: streams.HttpStream) -> None:
+        self._ask, self._ident, self.exec_id, self._stream = ask, ident, int(ident, 16), stream
+
+    def output(self) -> streams.HttpStream:
+        return self._stream
 
     async def kill(self) -> None:
         await self._ask("DELETE", f"/exec/detached/{self._ident}")
@@ -156,8 +191,29 @@ class HttpProcess:
 class HttpFiles:
     """Files as JSON."""
 
-    def __init__(self, ask: Any) -> None:
-        self._ask = ask
+    def __init__(self, ask: Any, http: httpx.AsyncClient, sandbox: str) -> None:
+        self._ask, self._http, self._sandbox = ask, http, sandbox
+
+    async def read_stream(self, path: str) -> AsyncIterator[bytes]:
+        async with self._http.stream("GET", f"{self._sandbox}/download{_inside(path)}") as answer:
+            if answer.status_code != 200:
+                raise streams.refused(await answer.aread())
+            async for piece in answer.aiter_bytes():
+                yield piece
+
+    async def write_stream(self, path: str, data: bytes) -> None:
+        async def pieces() -> AsyncIterator[bytes]:
+            for at in range(0, len(data), 100_000):
+                yield data[at : at + 100_000]
+
+        answer = await self._http.put(f"{self._sandbox}/upload{_inside(path)}", content=pieces())
+        assert answer.status_code == 200, answer.content
+
+    async def upload(self, source: Path, target: str) -> SimpleNamespace:
+        return await streams.upload(self._http, self._sandbox, source, target)
+
+    async def download(self, source: str, target: Path) -> SimpleNamespace:
+        return await streams.download(self._http, self._sandbox, source, target)
 
     async def read(self, path: str) -> bytes:
         found = await self._ask("GET", f"/files{_inside(path)}")
@@ -180,6 +236,28 @@ class HttpFiles:
 
     async def remove(self, path: str, *, recursive: bool = False) -> None:
         await self._ask("DELETE", f"/files{_inside(path)}", recursive=recursive)
+
+
+class HttpImages:
+    """Images."""
+
+    def __init__(self, ask: Any) -> None:
+        self._ask = ask
+
+    async def pull(self, name: str) -> SimpleNamespace:
+        job = await self._ask("POST", "/images/pull", {"image": name})
+        if job["code"]:
+            raise told.error_of(job["code"], job["error"])
+        return SimpleNamespace(**job["image"])
+
+    async def list(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(**each) for each in await self._ask("GET", "/images")]
+
+    async def remove(self, name: str) -> None:
+        await self._ask("DELETE", f"/images/{quote(name)}")
+
+    async def prune(self, *, unused: float) -> list[str]:
+        return list(await self._ask("POST", "/images/prune", {"unused_for_s": unused}))
 
 
 def _inside(path: str) -> str:

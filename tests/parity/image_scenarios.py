@@ -1,4 +1,4 @@
-"""What every front must do alike with images; in the list of `scenarios.SCENARIOS`."""
+"""What fronts do alike with images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from parity.scenarios import fails, lasting, scenario
+from parity.listed import fails, lasting, of_the_client, scenario
+from parity.operations import No
 from registry_world import RunningRegistry, make_image, running_registry, tar_of
 
 PASSWD = b"root:x:0:0:root:/root:/bin/sh\nservice:x:1234:1234::/srv:/bin/sh\n"
@@ -52,22 +53,19 @@ CONFIG = {
 }
 
 
-@scenario
+@scenario("image_pull", "image_list", "image_remove", "create", "exec")
 async def an_image_is_pulled_run_listed_and_removed(client: Any, directory: Path) -> None:
     with registry(directory) as running:
         running.push("tests/app", "1", make_image(root_files(), config=CONFIG))
         name = f"{running.address}/tests/app:1"
         with fails("not_found"):
-            async with client.sandbox(image=name, pull="never"):
-                pass
-        steps: list[Any] = []
-        record = await client.images.pull(name, progress=steps.append)
+            await client.create(image=name, pull="never", backend="namespaces")
+        record = await client.images.pull(name)
         assert (record.reference, record.backend, record.digest.startswith("sha256:")) == (name, "", True)
-        assert {step.stage for step in steps} >= {"resolving", "downloading", "unpacking", "done"}
-        assert record in await client.images.list()
-        async with client.sandbox(image=name, pull="never", backend="namespaces") as box:
+        assert (name, record.digest) in [(each.reference, each.digest) for each in await client.images.list()]
+        async with lasting(client, name="imaged", image=name, pull="never", backend="namespaces") as box:
             # exec never starts what the image says
-            said = (await box.exec("sh", "-c", "id -u; id -g; pwd; echo $HOME $GREETING $PATH", check=True)).text.splitlines()
+            said = (await box.exec("sh", "-c", "id -u; id -g; pwd; echo $HOME $GREETING $PATH")).text.splitlines()
             assert said[:3] == ["1234", "1234", "/srv/app"]
             assert said[3].startswith("/home/user hello /opt/bin:/bin:")
             with fails("conflict"):
@@ -75,12 +73,24 @@ async def an_image_is_pulled_run_listed_and_removed(client: Any, directory: Path
         with fails("not_found"):
             await client.images.pull(f"{running.address}/tests/absent:1")
         await client.images.remove(name)
-        assert record.reference not in [each.reference for each in await client.images.list()]
+        assert name not in [each.reference for each in await client.images.list()]
         with fails("not_found"):
             await client.images.remove(name)
 
 
-@scenario
+@of_the_client("image_pull", why="`progress` is called with each step")
+async def what_is_done_for_an_image_is_told(client: Any, directory: Path) -> None:
+    with registry(directory) as running:
+        running.push("tests/told", "1", make_image(root_files(), config={}))
+        name = f"{running.address}/tests/told:1"
+        steps: list[Any] = []
+        record = await client.images.pull(name, progress=steps.append)
+        assert {step.stage for step in steps} >= {"resolving", "downloading", "unpacking", "done"}
+        assert record in await client.images.list()
+        await client.images.remove(name)
+
+
+@of_the_client("create", "image_pull", why="when the registry is asked, of blocks of `sandbox`")
 async def an_image_that_is_not_here_comes_with_the_sandbox(client: Any, directory: Path) -> None:
     with registry(directory) as running:
         running.push("tests/app", "2", make_image(root_files(), config={"User": "77:88"}))
@@ -98,7 +108,12 @@ async def an_image_that_is_not_here_comes_with_the_sandbox(client: Any, director
                 assert (await box.exec("id", "-u", check=True)).text == user
 
 
-@scenario
+@of_the_client(
+    "image_import",
+    "image_prune",
+    why="a block of `sandbox` that uses it",
+    elsewhere=No("an archive of this machine is none of the server's"),
+)
 async def an_archive_is_imported_and_pruned(client: Any, directory: Path) -> None:
     archive = directory / "rootfs.tar"
     archive.write_bytes(root_files())

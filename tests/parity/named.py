@@ -28,8 +28,9 @@ _HEAD: Final = """\
 
 One list says what agentkernel does and how each front end has it done, or why not. It is `tests/parity/operations.py`; tests hold it
 against the routes, the methods of the client (`Client` has those of `AsyncClient`, and so on), the verbs and the tools themselves, in both
-directions, and run the same scenarios through the engine in process, the daemon's socket, the door of a server elsewhere, the HTTP API, the
-command line and MCP (`tests/parity/common_scenarios.py`). This page is made of the list:
+directions, and run the same scenarios through the engine in process, the daemon's socket, the door of a server elsewhere (each by the
+classes of the SDK, async and for threads), the HTTP API, the command line and MCP (`tests/parity/listed.py`, `tests/parity/*_scenarios.py`).
+What a front is left out of, it is left out of for a reason that is written. This page is made of the list:
 `PYTHONPATH=src:tests python3 -m parity.named > docs/parity.md`.
 
 A command that fails is a result on every one of them, and an error has the same code on all: the HTTP API has it as `code`, MCP as `code` in

@@ -1,4 +1,4 @@
-"""What every front must do alike with a sandbox's network and its ports; in the list of `scenarios.SCENARIOS`."""
+"""What the classes of the SDK do alike with a sandbox's network and its ports, beyond what every front does; and what both are tried with."""
 
 from __future__ import annotations
 
@@ -9,10 +9,22 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from parity.scenarios import LISTENER, fails, lasting, scenario
+from parity.listed import fails, lasting, of_the_client
 
 from agentkernel.model.network import Base, Verdict
 
+LISTENER = """
+import socket
+server = socket.create_server(("127.0.0.1", 8000))
+print("ready", flush=True)
+while True:
+    connection, _ = server.accept()
+    with connection:
+        data = b""
+        while piece := connection.recv(65536):
+            data += piece
+        connection.sendall(data.upper())
+"""
 # CONNECT through the proxy inside, to HOST:PORT of argv[1]; prints the status, and what the server says.
 THROUGH_PROXY = """
 import socket, sys
@@ -80,7 +92,9 @@ def written(rules: Any) -> tuple[Base, list[str], list[str]]:
     return rules.base, [str(rule) for rule in rules.allow], [str(rule) for rule in rules.deny]
 
 
-@scenario
+@of_the_client(
+    "network", "network_allow", "network_deny", "network_forget", why="rules of a block's sandbox, and of the host's networks", host=True
+)
 async def rules_are_shown_and_changed_while_it_runs(client: Any, directory: Path) -> None:
     async with client.sandbox(allow_hosts=["Example.com", "10.0.0.0/8:22"], deny_hosts=["*.bad.example"]) as box:
         assert written(await box.network()) == (Base.PUBLIC, ["example.com", "10.0.0.0/8:22"], ["*.bad.example"])
@@ -93,7 +107,15 @@ async def rules_are_shown_and_changed_while_it_runs(client: Any, directory: Path
                 await change("http://example.com/")
 
 
-@scenario
+@of_the_client(
+    "create",
+    "network",
+    "network_allow",
+    "network_deny",
+    "start",
+    "stop",
+    why="a sandbox that has nothing but its rules, as options say them",
+)
 async def rules_stay_with_a_sandbox_that_lasts(client: Any, directory: Path) -> None:
     async with lasting(client, only_hosts=True, allow_hosts=["a.example"], start=False) as box:
         assert written(await box.network()) == (Base.NONE, ["a.example"], [])
@@ -105,8 +127,8 @@ async def rules_stay_with_a_sandbox_that_lasts(client: Any, directory: Path) -> 
         assert written(await box.network()) == (Base.NONE, ["a.example", "example.com"], ["other.example"])
 
 
-@scenario
-async def without_network_there_are_no_rules(client: Any, directory: Path) -> None:
+@of_the_client("create", "network", why="options in kinds that JSON and words do not have")
+async def without_a_filtered_network_there_are_no_rules(client: Any, directory: Path) -> None:
     for options in ({"network": False}, {"only_hosts": True}):
         async with client.sandbox(**options) as box:
             for call in (box.network, lambda: box.allow("example.com"), lambda: box.deny("example.com")):
@@ -119,7 +141,7 @@ async def without_network_there_are_no_rules(client: Any, directory: Path) -> No
         await client.create(ports=["0.0.0.0:80:80"])
 
 
-@scenario
+@of_the_client("network_allow", "network_deny", "network_log", why="following is the iterator's; the host's networks", host=True)
 async def attempts_go_by_the_rules_and_are_told(client: Any, directory: Path) -> None:
     with greeter() as port:
         here = f"127.0.0.1:{port}"
@@ -139,29 +161,7 @@ async def attempts_go_by_the_rules_and_are_told(client: Any, directory: Path) ->
             assert [(each.rule, bool(each.reason)) async for each in box.network_log()][2] == (f"deny 127.0.0.1/32:{port}", True)
 
 
-@scenario
-async def a_port_is_published_and_unpublished(client: Any, directory: Path) -> None:
-    async with client.sandbox(network=False) as box, listening(box):
-        assert list(await box.ports()) == []
-        published = await box.publish(8000)
-        assert (published.port, published.host_address, published.host_port > 0) == (8000, "127.0.0.1", True)
-        assert await ask(published) == b"TEXT"
-        assert await asyncio.gather(*(ask(published, str(number).encode() * 100_000) for number in range(8))) == [
-            str(number).encode() * 100_000 for number in range(8)
-        ]
-        assert list(await box.ports()) == [published]
-        await box.unpublish(8000)
-        await box.unpublish(8000)
-        assert list(await box.ports()) == []
-        try:
-            await ask(published)
-        except ConnectionRefusedError:
-            pass
-        else:
-            raise AssertionError("it still listens")
-
-
-@scenario
+@of_the_client("publish", "ports", why="ports in kinds that JSON and words do not have")
 async def a_port_that_cannot_be_published_says_why(client: Any, directory: Path) -> None:
     with greeter() as taken:
         async with lasting(client) as box:
@@ -178,7 +178,7 @@ async def a_port_that_cannot_be_published_says_why(client: Any, directory: Path)
             assert list(await box.ports()) == []
 
 
-@scenario
+@of_the_client("create", "ports", "start", "stop", why="a background command that is read")
 async def ports_of_a_sandbox_are_published_whenever_it_runs(client: Any, directory: Path) -> None:
     async with lasting(client, ports=[8000]) as box:
         for _ in range(2):

@@ -11,8 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from parity.network_scenarios import THROUGH_PROXY
-from parity.scenarios import LISTENER
+from parity.network_scenarios import LISTENER, THROUGH_PROXY
 
 ONLY = ("--only-hosts", "--allow-host", "a.example")
 REFUSED = THROUGH_PROXY + "\nsys.exit(3)\n"

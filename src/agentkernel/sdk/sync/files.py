@@ -56,7 +56,7 @@ class Files:
         Raises:
             InvalidInput: of what is no bytes no file can be made: text is for `write_text`.
         """
-        given = data if isinstance(data, bytes | bytearray | memoryview) or not isinstance(data, Iterable) else pieces(data)
+        given = pieces(data) if isinstance(data, Iterable) and not isinstance(data, bytes | bytearray | memoryview | str) else data
         self._portal.call(lambda: self._async.write(path, given, mode=mode, parents=parents, exclusive=exclusive, append=append))
 
     def write_text(self, path: Path, text: str, *, encoding: str = "utf-8", mode: int = 0o644, parents: bool = False) -> None:

@@ -1,77 +1,24 @@
-"""What every front must do alike. A scenario takes a client and says in assertions what it must see; error codes are part of it."""
+"""What the classes of the SDK do alike beyond what every front does: each says what of it the other fronts do not have."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import signal
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from agentkernel import AgentKernelError, Chunk, CommandFailed
-from agentkernel.errors import FileOperationFailed
+from parity.listed import fails, lasting, of_the_client
+from parity.network_scenarios import LISTENER
+from parity.operations import No
+
+from agentkernel import Chunk, CommandFailed
 from agentkernel.model.command import Cause
 
-Scenario = Callable[[Any, Path], Awaitable[None]]
-SCENARIOS: list[Scenario] = []
-LISTENER = """
-import socket
-server = socket.create_server(("127.0.0.1", 8000))
-print("ready", flush=True)
-while True:
-    connection, _ = server.accept()
-    with connection:
-        data = b""
-        while piece := connection.recv(65536):
-            data += piece
-        connection.sendall(data.upper())
-"""
 
-
-def scenario(function: Scenario) -> Scenario:
-    """One more."""
-    SCENARIOS.append(function)
-    return function
-
-
-@contextmanager
-def fails(code: str, number: int | None = None) -> Iterator[None]:
-    """The block must end with an error of that code (and errno)."""
-    try:
-        yield
-    except AgentKernelError as error:
-        assert error.code == code, repr(error)
-        if number is not None:
-            assert isinstance(error, FileOperationFailed)
-            assert error.errno == number
-    else:
-        raise AssertionError(f"no error, in place of {code}")
-
-
-@asynccontextmanager
-async def lasting(client: Any, **options: Any) -> AsyncIterator[Any]:
-    """A sandbox that lasts, removed after the block."""
-    box = await client.create(**options)
-    try:
-        yield box
-    finally:
-        await box.remove(force=True)
-
-
-@scenario
-async def streams_are_kept_apart_and_are_bytes(client: Any, directory: Path) -> None:
-    async with client.sandbox() as box:
-        result = await box.exec("sh", "-c", r"printf 'out\0\377'; echo err >&2; exit 3")
-        assert (result.stdout, result.stderr, result.exit_code, result.ok) == (b"out\0\xff", b"err\n", 3, False)
-        assert (result.text, result.error_text) == ("out\0�", "err\n")
-        assert result.status.cause is Cause.ITSELF
-
-
-@scenario
+@of_the_client("run", "exec", why="`check` and `Result` are the SDK's")
 async def a_failing_command_is_a_result_until_an_error_is_asked_for(client: Any, directory: Path) -> None:
     async with client.sandbox() as box:
         with fails("command_failed"):
@@ -84,7 +31,7 @@ async def a_failing_command_is_a_result_until_an_error_is_asked_for(client: Any,
         assert (await box.exec("true", check=True)).check().ok
 
 
-@scenario
+@of_the_client("exec", why="input in pieces, as an iterable gives them")
 async def input_is_text_bytes_or_pieces(client: Any, directory: Path) -> None:
     async with client.sandbox() as box:
         assert (await box.exec("cat", stdin="é")).text == "é"
@@ -94,7 +41,7 @@ async def input_is_text_bytes_or_pieces(client: Any, directory: Path) -> None:
         assert (await box.exec("cat")).stdout == b""
 
 
-@scenario
+@of_the_client("exec", "processes", why="an exception of the caller's own input")
 async def input_that_fails_ends_the_command_and_is_raised(client: Any, directory: Path) -> None:
     def broken() -> Iterator[bytes]:
         yield b"x"
@@ -110,25 +57,7 @@ async def input_that_fails_ends_the_command_and_is_raised(client: Any, directory
         assert [each for each in await box.processes() if each.running] == []
 
 
-@scenario
-async def commands_that_do_not_start_say_why(client: Any, directory: Path) -> None:
-    async with client.sandbox() as box:
-        for start in (box.exec, box.spawn):
-            with fails("command_not_found"):
-                await start("no-such-program")
-            with fails("command_not_executable"):
-                await start("/etc/passwd")
-            with fails("command_not_started"):
-                await start("true", cwd="/no/such/directory")
-        with fails("invalid_input"):
-            await box.exec()
-        with fails("unknown_key"):
-            await box.exec("true", timout=3)
-        with fails("invalid_input"):
-            await box.exec("true", cwd="relative")
-
-
-@scenario
+@of_the_client("exec", "file_write", "file_read", "processes", why="values of a kind that JSON and words do not have")
 async def a_call_that_cannot_be_right_is_invalid_input_everywhere(client: Any, directory: Path) -> None:
     async with client.sandbox() as box:
         files = box.files
@@ -139,6 +68,11 @@ async def a_call_that_cannot_be_right_is_invalid_input_everywhere(client: Any, d
         assert await files.read(b"/tmp/data") == b"view"
         process = await box.spawn("cat", stdin=True)
         for wrong in (
+            lambda: box.exec(),
+            lambda: box.exec("true", cwd="relative"),
+            lambda: files.read("relative"),
+            lambda: box.connect(0),
+            lambda: process.signal(65),
             lambda: box.exec("echo", 5),
             lambda: box.exec("cat", stdin=5),
             lambda: box.exec("true", environment={"A": 1}),
@@ -164,11 +98,13 @@ async def a_call_that_cannot_be_right_is_invalid_input_everywhere(client: Any, d
             with fails("invalid_input"):
                 async for _ in iterator:
                     pass
+        with fails("unknown_key"):
+            await box.exec("true", timout=3)
         assert await files.read("/tmp/data") == b"view"
         await process.kill()
 
 
-@scenario
+@of_the_client("exec", "detach", "process_info", why="`wait` tells a timeout, with `ExitStatus`")
 async def a_timeout_ends_the_tree_and_leaves_the_sandbox(client: Any, directory: Path) -> None:
     async with client.sandbox() as box:
         with fails("timed_out"):
@@ -180,7 +116,7 @@ async def a_timeout_ends_the_tree_and_leaves_the_sandbox(client: Any, directory:
         assert "sleep" not in (await box.exec("ps", "-e")).text.replace("ps -e", "")
 
 
-@scenario
+@of_the_client("exec", why="a terminal whose output is wanted whole")
 async def a_command_has_its_own_surroundings(client: Any, directory: Path) -> None:
     async with client.sandbox(environment={"BASE": "1", "BOTH": "sandbox"}) as box:
         script = "echo $BASE $BOTH $OWN; pwd; id -u"
@@ -189,7 +125,7 @@ async def a_command_has_its_own_surroundings(client: Any, directory: Path) -> No
         assert (await box.exec("sh", "-c", "tty >&2; stty size", tty=(33, 77))).text.split()[-2:] == ["33", "77"]
 
 
-@scenario
+@of_the_client("exec", why="the limit is the caller's; the other fronts have bounds of their own, with tests of their own")
 async def output_is_bounded_and_says_so(client: Any, directory: Path) -> None:
     async with client.sandbox() as box:
         for given in ({}, {"stdin": (b"x" for _ in range(1))}):
@@ -197,7 +133,7 @@ async def output_is_bounded_and_says_so(client: Any, directory: Path) -> None:
             assert (len(result.stdout), result.stdout_truncated, result.stderr, result.stderr_truncated) == (1000, True, b"e\n", False)
 
 
-@scenario
+@of_the_client("exec_streamed", why="`Chunk`, and errors that an iterator raises")
 async def output_is_read_while_the_command_runs(client: Any, directory: Path) -> None:
     async with client.sandbox() as box:
         chunks = []
@@ -215,7 +151,7 @@ async def output_is_read_while_the_command_runs(client: Any, directory: Path) ->
                 pass
 
 
-@scenario
+@of_the_client("exec_streamed", "processes", why="a reader that leaves within its own process")
 async def a_stream_that_is_left_ends_its_command(client: Any, directory: Path) -> None:
     async with client.sandbox() as box:
         async with box.stream("sh", "-c", "yes; true") as stream:
@@ -225,7 +161,7 @@ async def a_stream_that_is_left_ends_its_command(client: Any, directory: Path) -
         assert [each for each in await box.processes() if each.running] == []
 
 
-@scenario
+@of_the_client("detach", "exec_interactive", "process_info", why="two `Process` objects of one command")
 async def a_background_command_is_talked_to_and_taken_up_again(client: Any, directory: Path) -> None:
     async with client.sandbox() as box:
         process = await box.spawn("sh", "-c", "while read line; do echo got $line; done; exit 4", stdin=True)
@@ -242,7 +178,7 @@ async def a_background_command_is_talked_to_and_taken_up_again(client: Any, dire
             await box.process(12345)
 
 
-@scenario
+@of_the_client("detach", "signal", "kill", "kill_all", "process_info", why="`wait` tells the end, with `ExitStatus`")
 async def background_commands_are_signalled_and_killed(client: Any, directory: Path) -> None:
     async with client.sandbox() as box:
         gentle = await box.spawn("sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done")
@@ -261,7 +197,7 @@ async def background_commands_are_signalled_and_killed(client: Any, directory: P
             await third.signal(65)
 
 
-@scenario
+@of_the_client("file_read", "file_download", "file_write", "file_stat", "file_list", why="offsets, appending and owners in one call")
 async def files_are_written_and_read(client: Any, directory: Path) -> None:
     async with client.sandbox() as box:
         files = box.files
@@ -280,7 +216,7 @@ async def files_are_written_and_read(client: Any, directory: Path) -> None:
             await files.read("/tmp/a/b/data", limit_bytes=10)
 
 
-@scenario
+@of_the_client("file_symlink", "file_mode", "file_stat", "file_write", why="of symlinks and modes the other fronts have none")
 async def files_are_moved_linked_and_removed(client: Any, directory: Path) -> None:
     async with client.sandbox() as box:
         files = box.files
@@ -306,7 +242,7 @@ async def files_are_moved_linked_and_removed(client: Any, directory: Path) -> No
             await files.read("relative")
 
 
-@scenario
+@of_the_client("file_watch", why="an iterator of `WatchEvent`")
 async def changes_of_files_are_watched(client: Any, directory: Path) -> None:
     async with client.sandbox() as box:
         seen = []
@@ -319,27 +255,7 @@ async def changes_of_files_are_watched(client: Any, directory: Path) -> None:
         assert seen == [b"new"]
 
 
-@scenario
-async def trees_go_in_and_come_back(client: Any, directory: Path) -> None:
-    source = directory / "source"
-    (source / "deep").mkdir(parents=True)
-    (source / "deep" / "data").write_bytes(os.urandom(400_000))
-    (source / "run").write_text("#!/bin/sh\necho ran\n")
-    (source / "run").chmod(0o755)
-    (source / "link").symlink_to("deep/data")
-    async with client.sandbox() as box:
-        up = await box.files.upload(source, "/tmp/into/copy")
-        assert (await box.exec("/tmp/into/copy/run")).text == "ran\n"
-        down = await box.files.download("/tmp/into/copy", directory / "back")
-        assert (up.files, up.symlinks, up.bytes) == (down.files, down.symlinks, down.bytes) == (2, 1, 400_019)
-        with fails("file_operation", errno.ENOENT):
-            await box.files.download("/tmp/none", directory / "none")
-    assert (directory / "back" / "deep" / "data").read_bytes() == (source / "deep" / "data").read_bytes()
-    assert stat.S_IMODE((directory / "back" / "run").stat().st_mode) == 0o755
-    assert os.readlink(directory / "back" / "link") == "deep/data"
-
-
-@scenario
+@of_the_client("connect", "detach", why="the operation is the client's alone")
 async def ports_inside_are_connected_to(client: Any, directory: Path) -> None:
     async with client.sandbox() as box:
         server = await box.spawn("python3", "-c", LISTENER)
@@ -360,14 +276,14 @@ async def ports_inside_are_connected_to(client: Any, directory: Path) -> None:
         await server.kill()
 
 
-@scenario
+@of_the_client("statistics", why="`SandboxStatistics`")
 async def numbers_come_from_inside(client: Any, directory: Path) -> None:
     async with client.sandbox(memory="256MiB", cpus=0.5) as box:
         numbers = await box.statistics()
         assert numbers.uptime_ms >= 0 and numbers.processes == 0
 
 
-@scenario
+@of_the_client("run", "release", why="a block of the program")
 async def a_block_is_the_life_of_its_sandbox(client: Any, directory: Path) -> None:
     async with client.sandbox(memory="256MiB") as box:
         assert (await box.exec("true")).ok
@@ -379,29 +295,7 @@ async def a_block_is_the_life_of_its_sandbox(client: Any, directory: Path) -> No
         await box.exec("true")
 
 
-@scenario
-async def a_sandbox_that_lasts_keeps_its_files_over_a_stop(client: Any, directory: Path) -> None:
-    async with lasting(client, name="keeper", labels={"kind": "test"}) as box:
-        await box.files.write("/home/user/kept", b"here")
-        assert (await box.stop()).status == "stopped"
-        with fails("conflict"):
-            await box.exec("true")
-        assert (await box.stop()).status == "stopped"
-        assert (await box.start()).status == "running"
-        assert await box.files.read("/home/user/kept") == b"here"
-        found = await client.get("keeper")
-        assert found.id == box.id
-        assert await found.files.read("/home/user/kept") == b"here"
-        with fails("conflict"):
-            await found.remove()
-    for operation in (box.info, box.start, box.stop, box.remove):
-        with fails("not_found"):
-            await operation()
-    with fails("not_found"):
-        await client.get("keeper")
-
-
-@scenario
+@of_the_client("list", "create", "rename", "relabel", "extend", why="filters by status, and a time that is taken back")
 async def sandboxes_are_listed_named_and_labelled(client: Any, directory: Path) -> None:
     async with (
         lasting(client, name="one", labels={"a": "1", "b": "2"}, start=False) as one,
@@ -428,8 +322,12 @@ async def sandboxes_are_listed_named_and_labelled(client: Any, directory: Path) 
             await client.remove("one")
 
 
-@scenario
-async def what_cannot_be_had_is_refused_before_anything_is_done(client: Any, directory: Path) -> None:
+@of_the_client(
+    "create",
+    why="a block of `sandbox`, and what is of this machine",
+    elsewhere=No("a mount of this machine is `unsupported` there, before any policy is asked"),
+)
+async def a_block_that_cannot_be_had_is_refused_before_anything_is_done(client: Any, directory: Path) -> None:
     refusals = {
         "unknown_key": {"profile": "lenient"},
         "invalid_input": {"memory": "much"},
@@ -448,48 +346,7 @@ async def what_cannot_be_had_is_refused_before_anything_is_done(client: Any, dir
     assert await client.list() == []
 
 
-@scenario
-async def what_happens_is_in_the_trail(client: Any, directory: Path) -> None:
-    async with lasting(client, name="seen") as box:
-        await box.exec("true")
-        await box.exec("false")
-        await box.stop()
-    kinds = [event.kind async for event in client.events(sandbox=box.id)]
-    assert kinds[0] == "sandbox.created" and kinds[-1] == "sandbox.removed"
-    assert kinds.count("exec.ended") == 2 and "sandbox.stopped" in kinds
-    assert [event.kind async for event in client.events(sandbox=box.id, kinds=["exec."])] == [
-        kind for kind in kinds if kind.startswith("exec.")
-    ]
-    assert [event async for event in client.events(kinds=["no.such"])] == []
-
-
-@scenario
-async def background_output_is_recorded(client: Any, directory: Path) -> None:
-    async with lasting(client, name="logged") as box:
-        process = await box.spawn("sh", "-c", "echo out; echo err >&2")
-        await process.wait()
-        found: dict[int, bytes] = {}
-        while b"".join(found.values()).count(b"\n") < 2:
-            found = {}
-            async for entry in box.logs(exec_id=process.exec_id):
-                found[entry.stream] = found.get(entry.stream, b"") + entry.data
-            await asyncio.sleep(0.01)
-        assert found == {1: b"out\n", 2: b"err\n"}
-        assert [entry async for entry in box.logs(exec_id=1)] == []
-
-
-@scenario
-async def the_kernel_tells_about_itself(client: Any, directory: Path) -> None:
-    fingerprints = {found.backend: found for found in await client.fingerprints()}
-    assert fingerprints["namespaces"].ready
-    before = await client.status()
-    async with lasting(client):
-        during = await client.status()
-        assert (during.sandboxes, during.running) == (before.sandboxes + 1, before.running + 1)
-    assert list(await client.collect_garbage(dry_run=True)) == []
-
-
-@scenario
+@of_the_client("exec", why="calls side by side within one client")
 async def many_commands_at_once_do_not_wait_for_each_other(client: Any, directory: Path) -> None:
     async with client.sandbox() as box:
         await box.exec("mkfifo", "/tmp/go", check=True)
