@@ -41,13 +41,13 @@ SPEC = SandboxSpec(
         symlinks=(("/link", HERE),),
         files=(RootFile(path="/etc/passwd", content=HERE.encode()),),
         path_directories=(f"{HERE}/bin",),
-        environment=(("PYENV_ROOT", HERE),),
+        environment=(("PYENV_ROOT", "/opt/pyenv"),),
     ),
     workspace=Workspace(mode=WorkspaceMode.WRITABLE, source=HERE, protected=(".git/hooks",)),
     mounts=(Bind(source=f"{HERE}/data", target="/data", writable=True),),
     home_source=HERE,
     trust=f"{HERE}/certificates.pem",
-    environment=(("KEY", "value"), ("PATH", "/usr/bin")),
+    environment=(("KEY", "value"), ("PATH", "/usr/bin"), ("PYENV_ROOT", "/opt/pyenv")),
 )
 RECORD = SandboxRecord(
     sandbox_id="00" * 8,
@@ -95,7 +95,8 @@ def test_who_has_this_host_s_files_is_told_where_they_are(caller: Caller) -> Non
     ("caller", "environment"), [(FAR, SPEC.environment), (ITS_OWN, SPEC.environment), (FAR_LOOKING, ()), (LOOKING, ())]
 )
 def test_variables_are_for_those_who_may_run_commands_with_them(caller: Caller, environment: Any) -> None:
-    assert shown(caller, RECORD, SPEC).environment == environment
+    seen = shown(caller, RECORD, SPEC)
+    assert (seen.environment, seen.root.environment) == (environment, SPEC.root.environment if environment else ())
 
 
 async def test_the_door_tells_no_more_of_a_sandbox_that_was_made_here(world: World, tmp_path: Path) -> None:

@@ -86,7 +86,8 @@ def shown(caller: Caller, record: SandboxRecord, spec: SandboxSpec) -> SandboxSp
     Elsewhere it says what is there inside, and not where that lies on this host. Variables, which may be secrets, are for those who may
     run commands with them.
     """
-    spec = spec if may(caller, "open", record) else replace(spec, environment=())
+    if not may(caller, "open", record):
+        spec = replace(spec, environment=(), root=replace(spec.root, environment=()))
     return _without_places(spec) if is_elsewhere(caller) else replace(spec, root=replace(spec.root, binds=(), files=(), symlinks=()))
 
 
@@ -109,6 +110,7 @@ def _without_places(spec: SandboxSpec) -> SandboxSpec:
         command=root.command,
         working_directory=root.working_directory,
         label=root.label,
+        environment=root.environment,  # which the sandbox's own has, too
     )
     return replace(
         spec,
