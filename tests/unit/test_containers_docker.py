@@ -8,9 +8,7 @@ import shutil
 import socket
 import stat
 import tarfile
-import tempfile
-import traceback
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -306,6 +304,18 @@ async def test_with_gvisor_the_agent_is_apart_from_root_inside_too(elsewhere: Do
         assert await said(sandbox, "echo alive") == "alive\n"
 
 
+async def test_gvisor_hides_of_a_home_what_it_masks_for_no_engine(elsewhere: DockerHost, state: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / ".aws").mkdir(parents=True)
+    for secret in (home / ".aws" / "credentials", home / ".netrc"):
+        secret.write_text("secret")
+    (home / "notes").write_text("shown")
+    unlimited = Resources(memory_bytes=None, cpus=None, pids=None)
+    wanted = spec(runtime="runsc", home_source=str(home), home_denied=(".aws", ".netrc"), resources=unlimited)
+    async with running(DockerBackend(state, elsewhere.environment), wanted) as sandbox:
+        assert await said(sandbox, "cd; cat notes; cat .netrc .aws/credentials 2>/dev/null; true") == "shown"
+
+
 async def test_an_engine_elsewhere_has_the_same_sandboxes_over_its_own_stream(elsewhere: DockerHost, state: Path, tmp_path: Path) -> None:
     backend = DockerBackend(state, over_tcp(elsewhere))
     found = await backend.probe()
@@ -352,91 +362,6 @@ async def test_a_container_that_is_killed_from_outside_is_lost_at_once(elsewhere
         with pytest.raises(SandboxFailed):
             await asyncio.wait_for(waiting, 20)
         await sandbox.destroy()
-
-
-# --- a plain user of the group that may use the host's engine
-
-PLAIN, GROUP = 61234, 61235
-
-
-def as_plain_user(work: Callable[[], Coroutine[Any, Any, str]]) -> str:
-    """What `work` says in a process of that user; modules are loaded before, for the interpreter may be out of its reach."""
-    ours, theirs = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.close(ours)
-            os.setgroups([GROUP])
-            os.setresgid(PLAIN, PLAIN, PLAIN)
-            os.setresuid(PLAIN, PLAIN, PLAIN)
-            said = asyncio.run(work())
-        except BaseException:
-            said = traceback.format_exc()
-        os.write(theirs, said.encode()[-60_000:])
-        os._exit(0)
-    os.close(theirs)
-    with os.fdopen(ours, "rb") as answer:
-        said = answer.read().decode()
-    os.waitpid(child, 0)
-    return said
-
-
-@pytest.fixture
-def plain(dockerd: DockerHost) -> Iterator[Path]:
-    """A directory of the plain user's, who may use the engine."""
-    dockerd.socket.parent.chmod(0o711)
-    os.chown(dockerd.socket, 0, GROUP)
-    dockerd.socket.chmod(0o660)
-    guest = Path(tempfile.mkdtemp(prefix="ak-plain-", dir="/var/tmp"))
-    shutil.copy(os.environ["AGENTKERNEL_GUEST"], guest / "agentkernel-guest")
-    for path in (guest, guest / "agentkernel-guest"):
-        path.chmod(0o755)
-        os.chown(path, PLAIN, PLAIN)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AGENTKERNEL_GUEST", str(guest / "agentkernel-guest"))
-        yield guest
-    shutil.rmtree(guest)
-
-
-def test_a_plain_users_sandboxes_are_that_users_on_its_files(dockerd: DockerHost, plain: Path, state: Path) -> None:
-    asyncio.run(_once(DockerBackend(state, dockerd.environment)))  # loads what is loaded late
-
-    async def work() -> str:
-        project = plain / "project"
-        (project / ".git").mkdir(parents=True)
-        (project / "file").write_text("mine\n")
-        (project / ".git" / "config").write_text("mine\n")
-        (plain / "s").mkdir(mode=0o700)
-        backend = DockerBackend(plain / "s", dockerd.environment)
-        found = await backend.probe()
-        lines = [f"{found.ready} {found.support(Feature.MOUNTS)} {found.support(Feature.WORKSPACE_COPY_ON_WRITE)} {found.reason}"]
-        shared = Workspace(mode=WorkspaceMode.WRITABLE, source=str(project), protected=(".git/config",))
-        async with running(backend, spec(workspace=shared)) as sandbox:
-            lines.append(await said(sandbox, "id -u; cat file; echo new > new; echo x > .git/config || mv .git gone || echo protected"))
-        lines.append(f"{(project / 'new').stat().st_uid} {(project / '.git' / 'config').read_text()}")
-        private = Workspace(mode=WorkspaceMode.COPY_ON_WRITE, source=str(project))
-        sandbox = await backend.boot("f" * 16, spec(workspace=private, storage=StorageKind.DISK), OWNER)
-        lines.append(await said(sandbox, "echo changed > file; cat file new; stat -c %u file"))
-        await sandbox.close()
-        again = await backend.recover("f" * 16, spec(workspace=private, storage=StorageKind.DISK), OWNER)
-        assert again is not None
-        lines.append(await said(again, "cat file"))
-        await again.destroy()
-        lines.append((project / "file").read_text())
-        return "".join(line.rstrip("\n") + "\n" for line in lines)
-
-    answer = as_plain_user(work)
-    assert answer.startswith(f"True emulated emulated \n{PLAIN}\nmine\n"), answer
-    assert "protected\n" in answer
-    assert answer.endswith(f"{PLAIN} mine\nchanged\nnew\n{PLAIN}\nchanged\nmine\n"), answer
-    assert dockerd.run("ps", "--all", "--quiet") == ""
-
-
-async def _once(backend: DockerBackend) -> None:
-    assert (await backend.probe()).ready
-    async with running(backend, spec()) as sandbox:
-        await said(sandbox, "true")
-        await sandbox.files.stat("/")
 
 
 # --- engines that are not there, or do not answer

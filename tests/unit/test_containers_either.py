@@ -190,6 +190,28 @@ async def test_an_image_with_something_in_the_way_is_refused_in_one_line_and_not
     assert containers(engine) == [] and list((tmp_path / "s" / backend.name / "sandboxes").iterdir()) == []
 
 
+async def test_what_must_not_be_seen_of_a_home_is_found_out_at_each_start(
+    engine: Engine, backend: ContainersBackend, tmp_path: Path, busybox: str
+) -> None:
+    imported(engine, tmp_path, busybox, "localhost/ak-places:home", {})
+    home = tmp_path / "home"
+    (home / ".aws").mkdir(parents=True)
+    (home / ".aws" / "credentials").write_text("secret")
+    (home / "notes").write_text("shown\n")
+    wanted = spec("localhost/ak-places:home", home_source=str(home), home_denied=(".aws", ".netrc", ".ssh"), storage=StorageKind.DISK)
+    look = "cd; cat notes; cat .netrc .aws/* .ssh/* 2>/dev/null; ls .aws"
+    sandbox = await backend.boot("b" * 16, wanted, OWNER)
+    assert await said(sandbox, look) == "shown\n"
+    await sandbox.stop()
+    (home / ".ssh").mkdir()
+    for secret in (home / ".netrc", home / ".ssh" / "id"):
+        secret.write_text("secret")
+    sandbox = await backend.boot("b" * 16, wanted, OWNER)
+    assert "secret" not in (shown := await said(sandbox, f"{look}; ls -A")) and shown.endswith(".aws\n.netrc\n.ssh\nnotes\n"), shown
+    await sandbox.destroy()
+    assert [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f"{tmp_path}/s" in line] == []
+
+
 # --- what a killed process leaves
 
 

@@ -10,6 +10,7 @@ of
     {"do": "overlay", "lower", "upper", "work", "target", "owner", "own_xattrs"}    a private view, whose new files are in `upper`: of the
                                                                               owner (uid, gid); `own_xattrs`: for a user namespace
     {"do": "pin" or "seal", "target", "path"}                                 beneath a mount: not to be renamed; nor written to
+    {"do": "hide", "target", "path"}                                          beneath a mount: nothing is to be seen of it
     {"do": "memory", "target", "size"}                                        an empty file system in memory
 
 A runtime that is given `target` has a copy of the mount as soon as its container runs; then it is unmounted here, so that nothing is left
@@ -165,7 +166,27 @@ def _fix(step: dict[str, Any]) -> None:
     _attach(tree, place, step["path"])
 
 
-_STEPS = {"bind": _bind, "overlay": _overlay, "memory": _memory, "pin": _fix, "seal": _fix}
+def _hide(step: dict[str, Any]) -> None:
+    """Puts an empty directory or file over a path, which then is there and has nothing in it."""
+    root = _open_beneath(_AT_FDCWD, step["target"], 0)
+    try:
+        place = _open_beneath(root, step["path"], _RESOLVE_NO_SYMLINKS | _RESOLVE_BENEATH)
+    except FileNotFoundError:
+        return
+    nothing = f"{step['target']}-nothing"
+    if not os.path.ismount(nothing):
+        _make_target(nothing, directory=True)
+        _mount("tmpfs", nothing, "size=4096,nr_inodes=3,mode=555")
+        for name, make in (("directory", os.mkdir), ("file", os.mknod)):
+            make(f"{nothing}/{name}")
+            os.chmod(f"{nothing}/{name}", 0o555)  # noqa: S103 - they are empty, and mounted read-only
+    kind = "directory" if stat.S_ISDIR(os.fstat(place).st_mode) else "file"
+    tree = _clone(_open_beneath(_AT_FDCWD, f"{nothing}/{kind}", 0), recursive=False, what=nothing)
+    _set_attributes(tree, _RDONLY | _NOSUID | _NODEV | _NOEXEC, recursive=False, what=nothing)
+    _attach(tree, place, step["path"])
+
+
+_STEPS = {"bind": _bind, "overlay": _overlay, "memory": _memory, "pin": _fix, "seal": _fix, "hide": _hide}
 
 
 def _unmount(path: str) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from agentkernel import __version__
 from agentkernel.backends._configuration import Configuration
 from agentkernel.backends._linux.watch import LimitWatch, SampledLimits
-from agentkernel.backends._sources import hidden_in_home
 from agentkernel.backends.containers import guest_volume, mounting
 from agentkernel.backends.containers.affinity import set_affinity
 from agentkernel.backends.containers.api import EngineRefused
@@ -78,6 +77,11 @@ async def build(host: Host, spec: SandboxSpec, holdings: Holdings, existing: Con
             f"sandbox {holdings.sandbox_id} was made with other settings",
             hint="copy its files out with `agentkernel cp` and create it again",
         )
+    if existing is not None and (fresh := [path for path in building.shown.masked if path not in existing.masked]):
+        raise LaunchFailed(
+            f"{fresh[0]} must not be seen in the sandbox, and was not there when it was made",
+            hint="copy its files out with `agentkernel cp` and create it again",
+        )
     if holdings.owner and holdings.state is not None:
         holdings.state.record("configuration", building.configuration.encode())
     failpoint("containers.boot.configuration")
@@ -120,8 +124,8 @@ def _decided(host: Host, spec: SandboxSpec, holdings: Holdings) -> Building:
         open_socket=facts.open_socket,
         fingerprint=fingerprint_of(spec),
     )
-    plan = plan_of(replace(spec, home_denied=hidden_in_home(spec, host.own_directories)), naming)
-    plan = replace(plan, files=(*plan.files, *shown.files))
+    plan = plan_of(spec, naming)
+    plan = replace(plan, files=(*plan.files, *shown.files), masked=(*plan.masked, *shown.masked))
     if not facts.local and spec.read_only_root:  # git has a variable for the same
         plan = replace(plan, files=tuple(file for file in plan.files if file.path != SSH_DROP_IN))
     if plan.files and not facts.local and spec.read_only_root:

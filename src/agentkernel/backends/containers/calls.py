@@ -48,6 +48,7 @@ class Container:
     started: bool = True  # at least once
     layer: Path | None = None  # the directory of its own layer, where this process can look into it
     volumes: tuple[Path, ...] = ()  # likewise of the volumes that its image has it write to
+    masked: frozenset[str] = frozenset()  # the paths that its engine hides, where it tells them
     said: str = ""  # why it ended
 
 
@@ -172,6 +173,7 @@ def _container(found: dict[str, Any]) -> Container:
         started=state.get("Status") not in ("created", "configured"),
         layer=_layer(found),
         volumes=tuple(_volumes(found)),
+        masked=frozenset(map(str, (found.get("HostConfig") or {}).get("MaskedPaths") or ())),
         said=_end_of(state),
     )
 

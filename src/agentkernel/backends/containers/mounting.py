@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import posixpath
 import re
 import stat
 from collections.abc import Iterator, Mapping
@@ -18,12 +19,13 @@ from typing import Any, Final
 
 from agentkernel.backends import _hostmounts
 from agentkernel.backends._linux.disk import remove_trees
-from agentkernel.backends._sources import owners, protected_in_workspace, resolved_sources
+from agentkernel.backends._sources import hidden_in_home, owners, protected_in_workspace, resolved_sources
 from agentkernel.backends.containers.archive import tar_of_directory
 from agentkernel.backends.containers.dialect import EngineBind, EngineFacts
 from agentkernel.backends.containers.host import Host
 from agentkernel.backends.containers.shown import Mount, Showing, parents_of, shown
 from agentkernel.errors import LaunchFailed, SandboxFailed, Unsupported
+from agentkernel.model.isolation import IsolationLevel
 from agentkernel.model.spec import RootFile, SandboxSpec, StorageKind, WorkspaceMode
 
 MOUNTS: Final = "mounts"
@@ -42,6 +44,7 @@ class Shown:
     steps: tuple[dict[str, Any], ...] = ()  # mounts of ours, in order
     copies: tuple[Mount, ...] = ()  # put in before the first start
     files: tuple[RootFile, ...] = ()  # likewise: small files of this host, for an engine elsewhere
+    masked: tuple[str, ...] = ()  # what of HOME the engine has to hide, in the sandbox; none where our mounts do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,19 +82,23 @@ def arrange(spec: SandboxSpec, host: Host, facts: EngineFacts, whose: Whose) -> 
     for mount in mounts:
         if not os.path.lexists(mount.source):
             raise LaunchFailed(f"{mount.source} is not there to be shown", hint="name a directory or a file that there is")
+    hidden = hidden_in_home(spec, host.own_directories)
     by_place = {places.get(source, source): uid for source, uid in owned.items()}
     if host.dialect.mounter(facts) is not None:
         exchanges = host.dialect.exchanges_owners(facts)
-        arranged = _Arrangement(spec=spec, facts=facts, host=host, whose=whose, owners=by_place if exchanges else {})
+        arranged = _Arrangement(spec=spec, facts=facts, host=host, whose=whose, owners=by_place if exchanges else {}, hidden=hidden)
         binds = tuple(arranged.bind(number, mount) for number, mount in enumerate(mounts))
         return Shown(binds=binds, steps=tuple(arranged.steps))
+    if spec.home_source and spec.level is IsolationLevel.USER_KERNEL:
+        raise Unsupported("gVisor masks nothing for engines, so a home directory cannot be shown here", hint="leave --mount-home out")
     copies = tuple(mount for mount in mounts if mount.showing is Showing.PRIVATE)
     if copies and spec.read_only_root:
         raise Unsupported("a private copy cannot be put into a read-only root here", hint="leave --read-only out")
     direct = tuple(mount for mount in mounts if mount.showing is Showing.DIRECT)
     if not facts.local:
         return Shown(copies=copies, files=tuple(map(_copied, direct)))
-    return Shown(binds=tuple(map(_plain, direct)), copies=copies)
+    masked = tuple(posixpath.join(spec.user.home, path) for path in hidden) if spec.home_source else ()
+    return Shown(binds=tuple(map(_plain, direct)), copies=copies, masked=masked)
 
 
 def _copied(mount: Mount) -> RootFile:
@@ -125,6 +132,7 @@ class _Arrangement:
     host: Host
     whose: Whose
     owners: Mapping[str, int]
+    hidden: tuple[str, ...] = ()  # of HOME
     steps: list[dict[str, Any]] = field(default_factory=list)
 
     def bind(self, number: int, mount: Mount) -> EngineBind:
@@ -136,6 +144,8 @@ class _Arrangement:
             self._show(mount, target, writable=mount.writable)
             for path in parents_of(mount.protected):
                 self.steps.append({"do": "pin", "target": target, "path": path})
+            for path in self.hidden if mount.is_home else ():
+                self.steps.append({"do": "hide", "target": target, "path": path})
             for path in mount.protected:
                 self.steps.append({"do": "seal", "target": target, "path": path})
         return EngineBind(source=target, target=mount.target, writable=mount.writable, executable=mount.executable, has_flags=True)

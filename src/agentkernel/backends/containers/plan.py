@@ -6,7 +6,6 @@ supervisor; the workload has another user and none.
 
 from __future__ import annotations
 
-import posixpath
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -159,7 +158,7 @@ def plan_of(spec: SandboxSpec, naming: Naming) -> ContainerPlan:
         entries=_entries(spec),
         files=_files(spec),
         capabilities=_capabilities(spec, naming),
-        masked=(*(f"/proc/{name}" for name in PROC_MASKED), *(f"/sys/{name}" for name in SYS_MASKED), *_hidden(spec)),
+        masked=(*(f"/proc/{name}" for name in PROC_MASKED), *(f"/sys/{name}" for name in SYS_MASKED)),
         read_only=tuple(f"/proc/{name}" for name in PROC_READ_ONLY),
         read_only_root=spec.read_only_root,
         memory_bytes=limits.memory_bytes,
@@ -176,10 +175,6 @@ def plan_of(spec: SandboxSpec, naming: Naming) -> ContainerPlan:
 def _capabilities(spec: SandboxSpec, naming: Naming) -> tuple[str, ...]:
     more = ("NET_BIND_SERVICE",) if spec.network is NetworkMode.FILTERED else ()  # the resolver's port
     return (*_CAPABILITIES, *more, *(("DAC_OVERRIDE",) if naming.apart or naming.open_socket else ()))
-
-
-def _hidden(spec: SandboxSpec) -> tuple[str, ...]:
-    return tuple(posixpath.join(spec.user.home, path) for path in spec.home_denied) if spec.home_source else ()
 
 
 def _shm_bytes(spec: SandboxSpec) -> int:

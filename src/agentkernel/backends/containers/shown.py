@@ -26,6 +26,7 @@ class Mount:
     writable: bool = False
     executable: bool = True
     protected: tuple[str, ...] = ()  # relative paths that stay as they are; their parents cannot be renamed
+    is_home: bool = False  # what of it must not be seen is hidden
 
 
 def shown(spec: SandboxSpec) -> tuple[Mount, ...]:
@@ -35,7 +36,7 @@ def shown(spec: SandboxSpec) -> tuple[Mount, ...]:
 
 
 def _home(spec: SandboxSpec) -> tuple[Mount, ...]:
-    return (Mount(source=spec.home_source, target=spec.user.home),) if spec.home_source else ()
+    return (Mount(source=spec.home_source, target=spec.user.home, is_home=True),) if spec.home_source else ()
 
 
 def _bind(spec: SandboxSpec) -> tuple[Mount, ...]:
