@@ -5,6 +5,7 @@ As JSON a byte may take six, and it is told twice (`output`, `stdout`): whole an
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import codecs
 from collections.abc import Iterator, Mapping
@@ -77,6 +78,7 @@ class Lengthy(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         for piece in _joined(self._pieces()):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await asyncio.sleep(0)  # others have their turns, also while the client takes it as fast as it is written
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _pieces(self) -> Iterator[bytes]:
