@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
+import random
 import tarfile
 from collections.abc import AsyncIterator
 
 import pytest
 
+from agentkernel import tarformat
 from agentkernel.api.streams import tarread
 from agentkernel.api.streams.tarread import Intake, members
 from agentkernel.errors import InvalidInput
@@ -49,12 +52,32 @@ async def test_headers_without_a_member_are_not_taken_for_ever(kind: bytes, is_c
 
 async def test_headers_without_anything_in_them_are_not_either() -> None:
     with pytest.raises(InvalidInput, match="before one member"):
-        await names(header(b"x") * (tarread.MAX_EXTENSION_BYTES // tarread.BLOCK + 1) + END)
+        await names(header(b"x") * (tarformat.MAX_EXTENSION_BYTES // tarformat.BLOCK + 1) + END)
 
 
 async def test_each_member_may_have_its_own() -> None:
     one = header(b"x", record(b"comment", b"x" * 400_000)) + header(b"x", record(b"path", b"long")) + header(b"5")
     assert await names(one * 4 + END) == [b"long"] * 4
+
+
+async def test_a_million_streams_of_nothing_end_at_once() -> None:
+    with pytest.raises(InvalidInput, match=f"more than {tarformat.STREAMS_FREE} gzip streams"):
+        await names(gzip.compress(b"") * 1_000_000)
+
+
+@pytest.mark.parametrize("piece_bytes", [700, 5000, 1 << 20])
+async def test_streams_one_after_the_other_are_one_archive(piece_bytes: int) -> None:
+    chance = random.Random(4)
+    content = b"".join(header(b"0", chance.randbytes(chance.choice([0, 3, 40_000])), f"file-{number}") for number in range(60)) + END
+    cuts = sorted({0, len(content), *(chance.randrange(len(content)) for _ in range(30))})
+    data = b"".join(gzip.compress(content[start:end]) for start, end in itertools.pairwise(cuts))
+    intake = Intake(pieces(*(data[start : start + piece_bytes] for start in range(0, len(data), piece_bytes))))
+    found = []
+    async for member in members(intake):
+        await intake.skip(member.size)
+        found.append(member.name)
+    await intake.finish()
+    assert found == [b"file-%d" % number for number in range(60)]
 
 
 async def test_others_have_their_turn_while_little_becomes_much() -> None:

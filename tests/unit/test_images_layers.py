@@ -22,9 +22,10 @@ from unit.test_unpack import archive, member, outside
 
 from agentkernel.images import decompress, unpacker, zstd
 from agentkernel.images.copying import Copier
-from agentkernel.images.decompress import BadArchiveError, Source
+from agentkernel.images.decompress import Source
 from agentkernel.images.layers import LayerUnpacker
 from agentkernel.images.unpack import COPY, main
+from agentkernel.tarformat import BadArchiveError
 
 LINK, HARD, DIRECTORY = tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE
 needs_zstd = pytest.mark.skipif(zstd.decompressor() is None or shutil.which("zstd") is None, reason="needs libzstd and zstd(1)")

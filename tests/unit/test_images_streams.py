@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 from registry_world import tar_of
 
+from agentkernel import tarformat
 from agentkernel.images import decompress, zstd
-from agentkernel.images.decompress import STREAMS_FREE, BadArchiveError, Source
+from agentkernel.images.decompress import Source
 from agentkernel.images.layers import LayerUnpacker
+from agentkernel.tarformat import FIRST_FEED_BYTES, STREAMS_FREE, BadArchiveError
 
 EMPTY_FRAME = bytes.fromhex("28b52ffd2000010000")
 SKIPPED_FRAME = bytes.fromhex("502a4d1800000000")
@@ -70,7 +72,7 @@ def test_a_million_streams_of_nothing_end_at_once(kind: str, empty: bytes) -> No
 
 
 def test_no_archive_is_more_streams_than_any_tool_makes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decompress, "MAX_STREAMS", 10)
+    monkeypatch.setattr(tarformat, "MAX_STREAMS", 10)
     with pytest.raises(BadArchiveError, match="more than 10 gzip streams"):
         Source(io.BytesIO(gzip.compress(b"x" * 1000) * 11)).drain()
 
@@ -88,7 +90,7 @@ def test_what_follows_a_stream_is_not_copied_for_each() -> None:
     source._fresh = Noted  # type: ignore[method-assign,assignment]
     source.skip(2_000_000 + 100_000)
     assert fed
-    assert max(fed[-900:]) <= decompress.FIRST_FEED_BYTES
+    assert max(fed[-900:]) <= FIRST_FEED_BYTES
 
 
 @pytest.mark.parametrize("stream_bytes", [512, 65_280], ids=["estargz", "bgzip"])

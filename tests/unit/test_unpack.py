@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from agentkernel import tarformat
 from agentkernel.images import tarstream
-from agentkernel.images.decompress import BadArchiveError, Source
+from agentkernel.images.decompress import Source
 from agentkernel.images.unpack import arguments
 from agentkernel.images.unpacker import Tally, Unpacker
+from agentkernel.tarformat import BadArchiveError
 
 
 def member(name, kind=tarfile.REGTYPE, *, link="", mode=0o644, size=0):
@@ -320,7 +322,7 @@ def test_a_giant_extended_header_is_not_read_into_memory(destination: Path) -> N
 @pytest.mark.parametrize("record", [b"999 path=x\n", b"5 a=b\n", b"0 path=x\n", b"path=x\n", b"10 path=xyz", b"-5 path=x\n"])
 def test_a_pax_record_whose_length_is_untrue_is_refused(record: bytes) -> None:
     with pytest.raises(BadArchiveError):
-        tarstream._parse_pax(record)
+        tarformat.parse_pax(record)
 
 
 def test_a_pax_header_of_very_many_records_is_read_in_linear_time(destination: Path) -> None:

@@ -11,8 +11,9 @@ import stat
 from dataclasses import dataclass, field
 
 from agentkernel.images.beneath import DIRECTORY
-from agentkernel.images.decompress import CHUNK_BYTES, BadArchiveError
+from agentkernel.images.decompress import CHUNK_BYTES
 from agentkernel.images.unpacker import DEFAULT_LIMIT_BYTES, MAX_DEPTH, MAX_ENTRIES, Tally
+from agentkernel.tarformat import BadArchiveError
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

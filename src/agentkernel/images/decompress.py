@@ -9,26 +9,15 @@ from collections.abc import Callable
 from typing import BinaryIO, Protocol
 
 from agentkernel.images import zstd
+from agentkernel.tarformat import FIRST_FEED_BYTES, BadArchiveError, Streams
 
 CHUNK_BYTES = 256 * 1024
 MAX_RATIO = 250  # archives of file systems reach 10; 42.zip and its like reach a million
 RATIO_FREE_BYTES = 64 * 1024 * 1024  # below this a high ratio does no harm
 LZMA_MEMORY_BYTES = 256 * 1024 * 1024
-MAX_STREAMS = 5_000_000  # one after the other; eStargz and its like have two for a file, bgzip one for 64 KiB
-STREAMS_FREE = 10_000  # below this they may be empty
-STREAM_LEAST_BYTES = 64  # that each holds on an average
-FIRST_FEED_BYTES = 4 * 1024  # of what may be a short stream: what is left of it is copied
 MAX_TRAILING_BYTES = 64 * 1024 * 1024  # zeros after a tar archive's end: tar(1) fills up a record of 10 KiB, tapes had larger ones
 
 ZSTD_MAGIC, ZSTD_SKIPPED, ZIP_MAGIC = b"\x28\xb5\x2f\xfd", b"\x2a\x4d\x18", b"PK\x03\x04"  # (RFC 8878: a skipped frame's first byte varies)
-
-
-class BadArchiveError(Exception):
-    """The archive is damaged, hostile, or of a kind that is not read; `hint` says what to do."""
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
 
 
 class _Decompressor(Protocol):
@@ -81,7 +70,7 @@ class Source:
         self._decompressor: _Decompressor | None = None
         self._decompressor = self._fresh()
         self._feed_bytes = FIRST_FEED_BYTES
-        self._streams = 1
+        self._streams = Streams(self._kind)
 
     def read(self, size: int) -> bytes:
         """Exactly `size` bytes; raises BadArchiveError when the archive ends before."""
@@ -165,11 +154,7 @@ class Source:
         data = self._fed().lstrip(b"\0")
         if not data:
             return b""
-        self._streams += 1
-        if self._streams > MAX_STREAMS or (self._streams > STREAMS_FREE and self._given < STREAM_LEAST_BYTES * self._streams):
-            raise BadArchiveError(
-                f"the archive is more than {self._streams - 1} {self._kind} streams that hold hardly anything: it is a bomb"
-            )
+        self._streams.another(self._given)
         fresh = self._decompressor = self._fresh()
         return self._decompressed(fresh, data) if fresh is not None else b""
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from agentkernel.images.beneath import DIRECTORY, Parts
-from agentkernel.images.decompress import BadArchiveError, Source
+from agentkernel.images.decompress import Source
 from agentkernel.images.tarstream import Entry
 from agentkernel.images.unpacker import Tally, Unpacker, mode_at, shown
+from agentkernel.tarformat import BadArchiveError
 
 WHITEOUT, OPAQUE = b".wh.", b".wh..wh..opq"
 _METADATA = b".wh..wh."  # of AUFS: `.wh..wh.plnk` and the like describe no file of the image

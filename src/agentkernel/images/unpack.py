@@ -23,9 +23,10 @@ from collections.abc import Sequence
 
 from agentkernel.images.beneath import DIRECTORY
 from agentkernel.images.copying import Copier
-from agentkernel.images.decompress import BadArchiveError, Source
+from agentkernel.images.decompress import Source
 from agentkernel.images.layers import LayerUnpacker
 from agentkernel.images.unpacker import DEFAULT_LIMIT_BYTES, Tally, Unpacker
+from agentkernel.tarformat import BadArchiveError
 
 LAYERS, ANY_KIND, COPY, DIFF_ID = "--layers", "--any-kind", "--copy", "--diff-id"
 

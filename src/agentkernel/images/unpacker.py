@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from agentkernel.images.beneath import Parts, Walk
-from agentkernel.images.decompress import CHUNK_BYTES, BadArchiveError, Source
-from agentkernel.images.tarstream import Entry, Kind, entries
+from agentkernel.images.decompress import CHUNK_BYTES, Source
+from agentkernel.images.tarstream import Entry, entries
+from agentkernel.tarformat import BadArchiveError, Kind
 
 DEFAULT_LIMIT_BYTES = 16 * 1024**3
 MAX_ENTRIES = 2_000_000

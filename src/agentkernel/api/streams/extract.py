@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from agentkernel.abc import Files
-from agentkernel.api.streams.tarread import Intake, Kind, Member, members
+from agentkernel.api.streams.tarread import Intake, Member, members
 from agentkernel.errors import AgentKernelError, FileOperationFailed, InvalidInput
+from agentkernel.tarformat import Kind
 
 MAX_MEMBERS: Final = 1_000_000
 MAX_DEPTH: Final = 200
@@ -99,7 +100,7 @@ class Extraction:
             await self._directory(relative, member.mode & 0o777)
         elif not relative:
             raise InvalidInput("a member of the archive is called like the directory itself")
-        elif member.kind is Kind.SPECIAL:
+        elif member.kind in (Kind.DEVICE, Kind.FIFO):
             _note(self.done.skipped, relative)
         else:
             await self._parents(relative)
