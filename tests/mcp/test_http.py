@@ -16,9 +16,16 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from agentkernel.config.tokens import TokenStore
+from agentkernel.mcp.desks import MAX_SESSIONS
 
 DEADLINE_S = 60.0
 ACCEPT = {"Accept": "application/json, text/event-stream"}
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 0,
+    "method": "initialize",
+    "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}},
+}
 PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 
 
@@ -160,15 +167,9 @@ async def test_what_a_removed_token_has_under_way_ends_and_what_others_have_does
 
 async def test_a_session_ends_with_its_token_and_so_does_its_stream(at: str, tokens: TokenStore) -> None:
     secret = tokens.create("streams", ["full"])
-    initialize = {
-        "jsonrpc": "2.0",
-        "id": 0,
-        "method": "initialize",
-        "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}},
-    }
     said = ACCEPT | {"MCP-Protocol-Version": "2025-06-18", "Authorization": f"Bearer {secret}"}
     async with httpx2.AsyncClient(timeout=DEADLINE_S) as http:
-        begun = await http.post(at, json=initialize, headers=said)
+        begun = await http.post(at, json=INITIALIZE, headers=said)
         said["Mcp-Session-Id"] = begun.headers["mcp-session-id"]
         assert (await http.post(at, json=PING, headers=said)).status_code == 200
         async with http.stream("GET", at, headers=said) as stream:
@@ -183,6 +184,24 @@ async def test_a_session_ends_with_its_token_and_so_does_its_stream(at: str, tok
             assert taken.status_code == 404  # another token of the same name is no way to what the first has left
         finally:
             tokens.remove("streams")
+
+
+async def test_sessions_of_one_token_are_bounded_and_take_no_other_tokens_place(at: str, tokens: TokenStore) -> None:
+    secret = tokens.create("greedy", ["read-only"])
+    said = ACCEPT | {"MCP-Protocol-Version": "2025-06-18"}
+    greedy = said | {"Authorization": f"Bearer {secret}"}
+    try:
+        async with httpx2.AsyncClient(timeout=DEADLINE_S) as http:
+            for _ in range(MAX_SESSIONS):
+                assert (await http.post(at, json=INITIALIZE, headers=greedy)).status_code == 200
+            assert (await http.post(at, json=INITIALIZE, headers=greedy)).status_code == 503
+            other = said | {"Authorization": f"Bearer {tokens.default()[0]}"}
+            begun = await http.post(at, json=INITIALIZE, headers=other)
+            assert begun.status_code == 200
+            over = await http.delete(at, headers=other | {"Mcp-Session-Id": begun.headers["mcp-session-id"]})
+            assert over.status_code == 200
+    finally:
+        tokens.remove("greedy")
 
 
 async def test_who_is_not_let_in(at: str, tokens: TokenStore, behind_daemon: Any) -> None:

@@ -198,7 +198,12 @@ async def test_a_signal_to_a_background_command_goes_to_all_that_it_started(mode
 
 async def test_a_command_whose_time_is_up_is_a_result(model: Any) -> None:
     ran = await model("sandbox_run", command=["sleep", "1000"], timeout_s=0.2)
-    assert ran["timed_out"]
+    assert (ran["timed_out"], ran["exit_code"]) == (True, 124)
+    await model("sandbox_create", name="box10")
+    started = await model("sandbox_exec_detach", name="box10", command=["sleep", "1000"], timeout_s=0.2)
+    while (ended := await model("sandbox_exec_status", name="box10", id=started["id"]))["exit_code"] is None:
+        await asyncio.sleep(0.02)
+    assert (ended["running"], ended["exit_code"], ended["cause"]) == (False, 124, "timeout")
     assert "its time was up" in ran.text
 
 

@@ -12,9 +12,11 @@ from agentkernel.mcp.clip import Clip
 from agentkernel.mcp.desk import Desk, Tell
 from agentkernel.mcp.running import command_for
 from agentkernel.mcp.shapes import BackgroundCommand, BackgroundCommands, Done, Logs, Started, background_of
+from agentkernel.model.command import Cause
 from agentkernel.model.inspection import ProcessRecord
 from agentkernel.model.record import Event, EventFilter
 from agentkernel.model.status import Status
+from agentkernel.text.outcome import EXIT_TIMEOUT
 from agentkernel.text.records import exec_text, parse_exec
 
 _STREAMS: Final = {"stdout": (1,), "stderr": (2,), "all": (1, 2)}
@@ -103,8 +105,10 @@ async def _ends(desk: Desk, sandbox_id: str, records: list[ProcessRecord]) -> di
 
 def _end(event: Event) -> tuple[int, str] | None:
     details = dict(event.details)
-    code = details.get("exit_code", "")
-    return (int(code), details.get("cause", "")) if code.isascii() and code.isdecimal() else None
+    code, cause = details.get("exit_code", ""), details.get("cause", "")
+    if not (code.isascii() and code.isdecimal()):
+        return None
+    return (EXIT_TIMEOUT if cause == Cause.TIMEOUT.value else int(code)), cause
 
 
 def _line(command: BackgroundCommand) -> str:

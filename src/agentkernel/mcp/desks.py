@@ -17,7 +17,8 @@ from agentkernel.mcp.desk import Desk, Operator
 from agentkernel.mcp.server import build
 
 MAX_BODY: Final = 32 * 1024 * 1024
-MAX_SESSIONS: Final = 256  # of one token
+MAX_SESSIONS: Final = 64  # of one token
+SESSION_IDLE_S: Final = 600.0  # without a request or a stream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,11 @@ class Place:
         caller = Caller(principal=lending.principal, scopes=token.scopes, via=token.name)
         self.desk = Desk(kernel=lending.doors(caller), caller=caller, operator=lending.operator)
         self.sessions = StreamableHTTPSessionManager(
-            build(lambda: self.desk), security_settings=lending.security, max_request_body_size=MAX_BODY, max_sessions=MAX_SESSIONS
+            build(lambda: self.desk),
+            security_settings=lending.security,
+            session_idle_timeout=SESSION_IDLE_S,
+            max_request_body_size=MAX_BODY,
+            max_sessions=MAX_SESSIONS,
         )
         self._ready, self._over = asyncio.Event(), asyncio.Event()
         self._serving = asyncio.create_task(self._serve(), name="sessions of a token")

@@ -19,6 +19,7 @@ from agentkernel.mcp.shapes import Finished, timed_out
 from agentkernel.model.command import Command, ExitStatus
 from agentkernel.model.names import validate_inside_path
 from agentkernel.model.request import Notice
+from agentkernel.text.outcome import exit_status
 
 DEFAULT_TIMEOUT_S: Final = 120.0  # where neither the model nor the operator says
 TELL_EVERY_S: Final = 0.25
@@ -111,7 +112,7 @@ def _shape(status: ExitStatus, clips: tuple[Clip, Clip], place: _Place) -> Finis
     return Finished(
         stdout=stdout.text(),
         stderr=stderr.text(),
-        exit_code=status.exit_code,
+        exit_code=exit_status(status),
         signal=status.signal,
         timed_out=timed_out(status),
         truncated=bool(stdout.missing or stderr.missing),
@@ -131,8 +132,8 @@ def _ending_words(status: ExitStatus) -> str:
     if timed_out(status):
         words.append("its time was up, and it was killed with all that it had started")
     words += [f"it met its limit of {limit.value}" for limit in status.limits_hit]
-    if status.exit_code:
-        words.append(f"exit code {status.exit_code}")
+    if exit_status(status):
+        words.append(f"exit code {exit_status(status)}")
     return f"\n[{'; '.join(words)}]" if words else ""
 
 
