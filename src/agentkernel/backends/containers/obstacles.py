@@ -46,7 +46,7 @@ def _names(said: str, path: str) -> bool:
 
 def wanted_of(plan: ContainerPlan) -> Iterator[tuple[str, Kind]]:
     """What the container's mounts need, outer ones first."""
-    directories = {*_ENGINES_OWN, *plan.guest_directories, *(each.target for each in plan.tmpfs)}
+    directories = {*_ENGINES_OWN, *plan.guest_directories, *(each.target for each in plan.tmpfs), *(each.path for each in plan.entries)}
     directories |= {mount.target for mount in plan.mounts if os.path.isdir(mount.source)}
     files = {file.path for file in plan.files}
     for path in (*directories, *files, *(mount.target for mount in plan.mounts)):
