@@ -14,6 +14,7 @@ from agentkernel.abc_files import Files as Files
 from agentkernel.abc_store import Store as Store
 
 if TYPE_CHECKING:
+    from agentkernel.errors import AgentKernelError
     from agentkernel.model.command import Command, ExecResult, ExitStatus, TerminalSize
     from agentkernel.model.image import ImageProgress, ImageRecord, ImageWork
     from agentkernel.model.inspection import ProcessRecord, SandboxStatistics
@@ -191,6 +192,17 @@ class Assignable(Protocol):
 
 
 @runtime_checkable
+class Mortal(Protocol):
+    """Optional power of a sandbox: it tells when it has died by itself. Of others it is found out by asking them."""
+
+    def when_lost(self, tell: Callable[[AgentKernelError], None]) -> None:
+        """Calls `tell` once, with the reason, when it has died or its agent cannot be spoken to any more, soon if that is so already.
+
+        Never from within this call, and not when this process has closed, stopped or destroyed it."""
+        ...
+
+
+@runtime_checkable
 class Recordable(Protocol):
     """Optional power of a sandbox: what a command prints can be read beside whoever reads it. Without it nothing is recorded."""
 
@@ -245,6 +257,15 @@ class Backend(Protocol):
 
     async def sweep_owned(self, owner: str, keep: Collection[str]) -> int:
         """Removes every booted sandbox of that owner whose id is not to be kept; returns how many."""
+        ...
+
+
+@runtime_checkable
+class Keeping(Protocol):
+    """Optional power of a backend: it knows whether somebody else has removed the files of a sandbox that is stopped."""
+
+    async def has_files(self, sandbox_id: str, owner: str) -> bool:
+        """Whether there is anything kept of a sandbox that ran before, with storage on disk. Raises what `recover` raises."""
         ...
 
 

@@ -52,8 +52,9 @@ async def pools(namespaces: Backend, state_directory: Path) -> AsyncIterator[Poo
 
 
 async def ready(pools: Pools, spec: SandboxSpec, backend: str = "namespaces") -> None:
-    """Asks twice, and waits until the pool is full."""
+    """Asks, makes one, asks again, and waits until the pool is full."""
     assert pools.take(backend, spec) is None
+    pools.worked(backend, spec)
     assert pools.take(backend, spec) is None
     async with asyncio.timeout(30):
         while not any(state.ready == SETTINGS.maximum for state in pools.states()):

@@ -48,6 +48,20 @@ def test_the_daemon_may_be_killed_between_any_two_steps(behind_daemon: AgentKern
     assert behind_daemon("info", "box").returncode == 125
 
 
+def test_one_whose_first_process_is_killed_is_stopped_and_starts_again_with_its_files(behind_daemon: AgentKernel) -> None:
+    _ok(behind_daemon("create", "-q", "--start", "box"), b"box\n")
+    _ok(behind_daemon("exec", "box", "sh", "-c", "echo kept > ~/file; sync"))
+    sandbox_id = _info(behind_daemon, "box")["id"]
+    (record,) = (Path(behind_daemon.environment["AGENTKERNEL_HOME"]) / "run").rglob(f"lasting/{sandbox_id}/pid")
+    os.kill(int(record.read_text().split()[0]), signal.SIGKILL)
+    wait_until(lambda: _info(behind_daemon, "box")["status"] == "stopped")
+    assert "first process was killed by signal 9" in _info(behind_daemon, "box")["reason"]
+    refused = behind_daemon("exec", "box", "true")
+    assert refused.returncode == 125 and b"agentkernel start box" in refused.stderr, refused
+    _ok(behind_daemon("start", "box"), b"box\n")
+    _ok(behind_daemon("exec", "box", "sh", "-c", "cat ~/file"), b"kept\n")
+
+
 def test_the_output_of_a_command_is_complete_though_the_daemon_is_killed_under_it(behind_daemon: AgentKernel) -> None:
     _ok(behind_daemon("create", "-q", "--start", "box"), b"box\n")
     script = "i=0; while [ $i -lt 300 ]; do echo line $i; echo error $i >&2; i=$((i+1)); sleep 0.01; done; exit 7"

@@ -13,7 +13,7 @@ from agentkernel.abc_network import Tunnel, TunnelPeer
 from agentkernel.engine.admission import Limits
 from agentkernel.engine.host import HostEngine
 from agentkernel.engine.parts import ImageParts, Parts
-from agentkernel.errors import BackendUnavailable, LaunchFailed, SandboxLost, UnknownKey
+from agentkernel.errors import AgentKernelError, BackendUnavailable, LaunchFailed, SandboxLost, UnknownKey
 from agentkernel.model.command import Command, ExecResult, ExitStatus
 from agentkernel.model.inspection import ProcessRecord, SandboxStatistics
 from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Presence, Provision, Support
@@ -48,10 +48,18 @@ class Machine:
     finished: asyncio.Event = field(default_factory=asyncio.Event)
     peer: TunnelPeer | None = None  # who is given what its agent begins
     sent: list[tuple[int, int, int, bytes]] = field(default_factory=list)  # and what that sent
+    mourners: list[tuple[ScriptedSandbox, Callable[[AgentKernelError], None]]] = field(default_factory=list)
+
+    def die(self) -> None:
+        """Its first process ends, which whoever is attached to it is told."""
+        self.running = False
+        for sandbox, tell in self.mourners:
+            if not sandbox.closed:
+                tell(SandboxLost("the sandbox died: killed by the test"))
 
 
 class ScriptedSandbox:
-    """Implements `abc.Sandbox`, `abc.Recordable`, `abc.Assignable` and `abc.Tunnelled`, as far as engines use them, over a machine."""
+    """Implements `abc.Sandbox`, `abc.Recordable`, `abc.Mortal`, `abc.Assignable` and `abc.Tunnelled`, as far as engines use them, over a machine."""
 
     backend = "scripted"
 
@@ -99,6 +107,9 @@ class ScriptedSandbox:
     async def open_tunnel(self, port: int) -> Tunnel:
         self._check()
         return await self.world.connect(port)
+
+    def when_lost(self, tell: Callable[[AgentKernelError], None]) -> None:
+        self.machine.mourners.append((self, tell))
 
     async def close(self) -> None:
         self.closed = True
@@ -157,6 +168,10 @@ class ScriptedBackend:
         await self.world.pass_gate("recover", sandbox_id)
         machine = self.world.machines.get(sandbox_id)
         return ScriptedSandbox(self.world, sandbox_id, machine) if machine is not None and machine.running else None
+
+    async def has_files(self, sandbox_id: str, owner: str) -> bool:
+        await self.world.pass_gate("has_files", sandbox_id)
+        return sandbox_id in self.world.machines
 
     async def discard(self, sandbox_id: str, owner: str) -> None:
         await self.world.pass_gate("discard", sandbox_id)

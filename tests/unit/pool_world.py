@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from agentkernel.engine.pool import Pools
 from agentkernel.engine.reserve import PoolSettings
-from agentkernel.errors import LaunchFailed, SandboxLost
+from agentkernel.errors import AgentKernelError, LaunchFailed, SandboxLost
 from agentkernel.model.spec import Resources, RootFilesystem, RootKind, SandboxSpec
 
 ENVIRONMENT = (("HOME", "/home/user"), ("PATH", "/usr/bin"))
@@ -33,6 +34,16 @@ class Made:
     alive: bool = True
     destroyed: bool = False
     taken: bool = False
+    mourners: list[Callable[[AgentKernelError], None]] = field(default_factory=list)
+
+    def die(self) -> None:
+        """It dies, and says so."""
+        self.alive = False
+        for tell in self.mourners:
+            tell(SandboxLost("it has died"))
+
+    def when_lost(self, tell: Callable[[AgentKernelError], None]) -> None:
+        self.mourners.append(tell)
 
     def assign(self, spec: SandboxSpec) -> None:
         if not self.alive:
@@ -106,9 +117,11 @@ class World:
             self.under_way -= 1
 
     def take(self, spec: SandboxSpec, backend: str = "one") -> Made | None:
-        """Takes and checks what every taken sandbox must be."""
+        """Takes and checks what every taken sandbox must be; who gets none makes one, which works unless the host is full."""
         found: Any = self.pools.take(backend, spec)
         if found is None:
+            if not self.fails:
+                self.pools.worked(backend, spec)
             return None
         assert isinstance(found, Made)
         assert found.alive and not found.destroyed and not found.taken

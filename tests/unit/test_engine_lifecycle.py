@@ -408,6 +408,69 @@ async def test_a_sandbox_that_dies_is_stopped_with_a_reason(world: World) -> Non
     assert "sandbox.lost" in [event.kind for event in await _events(engine)]
 
 
+async def test_a_sandbox_that_dies_unused_is_stopped_at_once_and_a_start_boots_it_with_its_files(world: World) -> None:
+    engine = world.engine()
+    made = await _make(engine, world, start=True)
+    (await engine.open(ANN, "one")).files["kept"] = b"yes"
+    world.machines[made.sandbox_id].die()
+    await engine._core.operations.drain()
+    (info,) = await engine.sandboxes(ANN, EVERY)
+    assert (info.status, info.reason) == (Status.STOPPED, "the sandbox died: killed by the test")
+    assert (await engine.start(ANN, "one")).status is Status.RUNNING
+    assert (await engine.open(ANN, "one")).files == {"kept": b"yes"}
+    assert (await engine.info(ANN, "one")).reason == "" and world.boots == 2
+    world.machines[made.sandbox_id].die()  # and again
+    await engine._core.operations.drain()
+    assert (await engine.info(ANN, "one")).status is Status.STOPPED
+    kinds = [event.kind for event in await _events(engine)]
+    assert kinds == ["sandbox.created", "sandbox.lost", "sandbox.started", "sandbox.lost"]
+
+
+async def test_a_start_boots_one_that_has_died_unnoticed(world: World) -> None:
+    engine = world.engine()
+    made = await _make(engine, world, start=True)
+    world.machines[made.sandbox_id].running = False
+    info = await engine.start(ANN, "one")
+    assert (info.status, world.boots, world.machines[made.sandbox_id].running) == (Status.RUNNING, 2, True)
+    assert [event.kind for event in await _events(engine)] == ["sandbox.created", "sandbox.lost", "sandbox.started"]
+
+
+async def test_one_that_died_unnoticed_is_visited_as_a_stopped_one(world: World) -> None:
+    engine = world.engine()
+    made = await _make(engine, world, start=True)
+    world.machines[made.sandbox_id].running = False
+    async with engine.visit(ANN, "one") as visit:
+        assert visit.is_started and world.boots == 2
+    assert (await engine.info(ANN, "one")).status is Status.STOPPED
+
+
+async def test_what_is_left_of_a_dead_one_and_cannot_be_ended_now_is_so_later(world: World) -> None:
+    engine = world.engine()
+    made = await _make(engine, world, start=True)
+    world.failing_gate("stop", BackendUnavailable("no engine answers"))
+    world.machines[made.sandbox_id].die()
+    await engine._core.operations.drain()
+    row = world.store.get(made.sandbox_id)
+    assert row is not None and row.status is Status.STOPPING
+    world.gates.clear()
+    info = await engine.start(ANN, "one")
+    assert (info.status, world.boots) == (Status.RUNNING, 2)
+
+
+async def test_one_whose_files_somebody_else_removed_is_not_started_empty(world: World) -> None:
+    engine = world.engine()
+    made = await _make(engine, world, start=True)
+    await engine.stop(ANN, "one")
+    del world.machines[made.sandbox_id]  # `docker container prune`, say
+    for _ in range(2):
+        with pytest.raises(LaunchFailed, match="files of sandbox 'one' are gone") as caught:
+            await engine.start(ANN, "one")
+        assert "agentkernel remove one" in caught.value.hint
+    assert (await engine.info(ANN, "one")).status is Status.STOPPED and world.machines == {}
+    await engine.remove(ANN, "one")
+    await _make(engine, world, start=True)
+
+
 async def test_a_death_that_a_front_end_reports_is_examined(world: World) -> None:
     engine = world.engine()
     made = await _make(engine, world, start=True)

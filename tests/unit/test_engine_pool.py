@@ -11,7 +11,7 @@ import pytest
 from unit.pool_world import ENVIRONMENT, World, spec_of
 
 from agentkernel.engine.pool import MAX_NOTED, MAX_POOLS
-from agentkernel.engine.reserve import BACKOFF_MAX_S, PoolSettings
+from agentkernel.engine.reserve import BACKOFF_MAX_S, GIVEN_UP_AFTER, PoolSettings
 from agentkernel.engine.standing import is_poolable
 from agentkernel.model.isolation import IsolationLevel
 from agentkernel.model.spec import Bind, Workspace, WorkspaceMode
@@ -221,9 +221,55 @@ async def test_dead_ones_are_skipped_and_removed(world: World) -> None:
     assert all(made.destroyed for made in world.made[:3])
 
 
-async def test_failures_are_told_and_tried_again_ever_more_rarely(world: World) -> None:
-    world.fails = True
+async def test_one_that_dies_in_store_is_replaced_before_anybody_asks(world: World) -> None:
     await world.warm(SPEC)
+    dead = list(world.made)
+    for made in dead:
+        made.die()
+    assert world.pools.states()[0].ready == 0
+    await world.later()
+    assert all(made.destroyed for made in dead) and world.pools.states()[0].ready == 4
+    taken = world.take(SPEC)
+    assert taken is not None and taken.alive
+    taken.die()  # not the pool's any more
+    await world.later()
+    assert not taken.destroyed
+
+
+async def test_what_has_never_worked_for_anybody_has_no_pool(world: World) -> None:
+    for _ in range(5):
+        assert world.pools.take("one", SPEC) is None
+        await world.later(2)
+    assert world.attempts == 0 and world.pools.states() == ()
+    world.pools.worked("one", SPEC)
+    assert world.take(SPEC) is None
+    await world.later(1)
+    assert world.pools.states()[0].ready == 4
+
+
+async def test_a_pool_that_can_never_make_one_gives_up_and_says_why(world: World) -> None:
+    assert world.take(SPEC) is None
+    world.fails = True
+    for _ in range(49):  # asked for all the time
+        assert world.take(SPEC) is None
+        await world.later(1)
+    assert GIVEN_UP_AFTER <= world.attempts <= GIVEN_UP_AFTER * SETTINGS.at_once
+    assert world.pools.states()[0].reason == "given up: the host is full"
+    for _ in range(20):
+        world.take(SPEC)
+        await world.later(1)
+    assert world.pools.states() == () and world.attempts <= GIVEN_UP_AFTER * SETTINGS.at_once
+    world.fails = False
+    await world.warm(SPEC)  # it works again for somebody
+    assert world.pools.states()[0].ready == 4
+
+
+async def test_failures_are_told_and_tried_again_ever_more_rarely(world: World) -> None:
+    await world.warm(SPEC)
+    world.fails = True
+    while world.take(SPEC) is not None:
+        await world.later()
+    await world.later()
     assert world.pools.states()[0].reason == "the host is full"
     before = world.attempts
     for _ in range(3 * int(BACKOFF_MAX_S)):

@@ -64,9 +64,15 @@ class PoolMachine(RuleBasedStateMachine):
         self.world.removal_fails = broken
 
     @precondition(lambda self: self.world.stored)
-    @rule(data=st.data())
-    def one_dies(self, data: st.DataObject) -> None:
-        data.draw(st.sampled_from(self.world.stored)).alive = False
+    @rule(data=st.data(), says_so=st.booleans())
+    def one_dies(self, data: st.DataObject, says_so: bool) -> None:
+        async def dying() -> None:
+            dead = data.draw(st.sampled_from(self.world.stored))
+            dead.alive = False
+            if says_so:
+                dead.die()
+
+        self.loop.run_until_complete(dying())
 
     @invariant()
     def there_are_never_too_many(self) -> None:

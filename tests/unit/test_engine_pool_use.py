@@ -13,7 +13,7 @@ from unit.engine_world import ANN, BOB, World
 from agentkernel.abc import Caller
 from agentkernel.engine.engine import Engine
 from agentkernel.engine.reserve import PoolSettings
-from agentkernel.errors import Conflict, StoreFailed
+from agentkernel.errors import Conflict, LaunchFailed, StoreFailed
 from agentkernel.model.network import EgressLimits
 from agentkernel.model.record import CreateOptions
 from agentkernel.model.status import Status
@@ -146,6 +146,24 @@ async def test_the_sandbox_of_a_block_comes_from_a_pool_and_goes_with_it(world: 
     async with engine.sandbox(ANN, world.request(name="mine")) as (sandbox, _):
         assert sandbox.spec.name == "mine"
     assert (await engine.status(ANN)).pools[0].hits == 1
+
+
+async def test_what_could_never_be_made_for_anybody_is_not_made_beforehand(world: World) -> None:
+    engine = world.engine(pool=POOL)
+    world.failing_gate("boot")
+    for exec_id in (1, 2, 3):
+        with pytest.raises(LaunchFailed):
+            await engine.ephemeral(ANN, world.request(), exec_id)
+    assert (await engine.status(ANN)).pools == ()
+
+
+async def test_those_that_die_in_a_pool_are_replaced(world: World) -> None:
+    engine, kept = await with_a_pool_for_commands(world)
+    for sandbox_id in kept:
+        world.machines[sandbox_id].die()
+    assert (await engine.status(ANN)).pools[0].ready == 0
+    await ready(engine)
+    assert not kept & set(world.machines)
 
 
 async def test_an_engine_that_closes_empties_its_pools(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import shutil
@@ -17,14 +18,14 @@ import pytest
 from conformance.directories import own_temporary_directory
 from conformance.roots import ENVIRONMENT, host_root
 
-from agentkernel.abc import Sandbox
+from agentkernel.abc import Mortal, Sandbox
 from agentkernel.backends._configuration import Configuration
 from agentkernel.backends._linux import ranges
 from agentkernel.backends._linux.kept import make_kept, open_data_root
 from agentkernel.backends._linux.watch import DiskGauge
 from agentkernel.backends.namespaces.backend import NamespacesBackend
 from agentkernel.channel.messages import NetworkPorts
-from agentkernel.errors import LaunchFailed, Unsupported
+from agentkernel.errors import AgentKernelError, LaunchFailed, SandboxLost, Unsupported
 from agentkernel.model.command import Command
 from agentkernel.model.isolation import IsolationLevel
 from agentkernel.model.spec import RootFilesystem, RootKind, SandboxSpec, StorageKind, Workspace, WorkspaceMode
@@ -221,6 +222,21 @@ async def test_what_was_over_the_limit_before_is_no_news(tmp_path: Path) -> None
     fresh = DiskGauge(tmp_path, 1_000_000, resumed=False)
     assert await fresh.is_exceeded()
     assert fresh.is_far_over
+
+
+async def test_a_sandbox_that_is_ended_for_its_disk_limit_says_so(backend: NamespacesBackend, state: Path) -> None:
+    wanted = replace(SPEC, resources=replace(SPEC.resources, disk_bytes=2_000_000))
+    sandbox = await backend.boot(ID, wanted, OWNER)
+    death: asyncio.Future[AgentKernelError] = asyncio.get_running_loop().create_future()
+    assert isinstance(sandbox, Mortal)
+    sandbox.when_lost(death.set_result)
+    (files,) = state.rglob(f"{ID}/files")
+    (files / "much").write_bytes(os.urandom(8_000_000))  # as many short commands can between two samples
+    error = await asyncio.wait_for(death, 60)
+    assert "its own files went over their limit of 1.9MiB (--disk allows more)" in error.message
+    with pytest.raises(SandboxLost, match="--disk"):
+        await sandbox.exec(Command(argv=(b"true",)))
+    await sandbox.stop()
 
 
 async def test_no_other_id_walks_into_a_stopped_sandbox_s_files(tmp_path: Path) -> None:

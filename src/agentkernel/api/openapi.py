@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from agentkernel.api.examples import EXAMPLES
+from agentkernel.api.idempotency import KEYED
 from agentkernel.api.shapes_answers import Problem
 from agentkernel.api.status import INTERNAL
 
@@ -30,7 +31,7 @@ _PROBLEMS: Final[dict[int, dict[str, str]]] = {
     422: {"error": "backend 'namespaces' cannot provide gpus", "code": "unsupported", "hint": "run `agentkernel doctor`"},
     429: {"error": "too much at once", "code": "busy", "hint": "try again when some have ended"},
     500: {"error": "agentkernel itself failed (fault 9f86d081)", "code": "error", "hint": "the server's log says more about that fault"},
-    502: {"error": "the sandbox died", "code": "sandbox_lost", "hint": "create the sandbox again"},
+    502: {"error": "the sandbox died", "code": "sandbox_lost", "hint": "start it again"},
     503: {"error": "no daemon answers", "code": "daemon_unavailable", "hint": "see daemon.log"},
     507: {"error": "write '/workspace/big' in the sandbox: No space left on device", "code": "file_operation"},
 }
@@ -38,7 +39,6 @@ _HEADERS: Final[dict[int, dict[str, Any]]] = {
     401: {"WWW-Authenticate": {"description": "Bearer", "schema": {"type": "string"}}},
     429: {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}},
 }
-_KEYED: Final = frozenset({"run", "sandbox_create"})
 _KEY: Final[dict[str, Any]] = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -108,7 +108,7 @@ def _complete(path: str, operation: dict[str, Any]) -> None:
             declared["path", name] = {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
             parameters.append(declared["path", name])
         declared["path", name].setdefault("description", _PARAMETERS.get(name, ""))
-    if ident in _KEYED:
+    if ident in KEYED:
         parameters.append(_KEY)
     for response in responses.values():
         if EVENTS in response.get("content", {}):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +23,7 @@ from agentkernel.errors import AgentKernelError, ProtocolViolation, SandboxFaile
 
 HIGH_WATER_BYTES: Final = 256 * 1024  # above it whoever sends much waits
 BACKLOG_LIMIT_BYTES = 16 * 1024 * 1024  # above it the agent is not reading at all
-_LOST_HINT = "create the sandbox again"
+_LOST_HINT = "one that was created boots again with its files: `agentkernel start NAME`; what was a `run` is to be run again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +58,8 @@ class Channel:
         self._down_since = self._loop.time()
         self._short_attaches = 0
         self._attached_at = 0.0
+        self._is_closed = False
+        self._mourners: list[Callable[[AgentKernelError], None]] = []
 
     # -- for processes, files and the sandbox
 
@@ -122,6 +124,13 @@ class Channel:
             await self._configured.wait()
         self.check()
 
+    def when_lost(self, tell: Callable[[AgentKernelError], None]) -> None:
+        """See `abc.Mortal`."""
+        if self.error is None:
+            self._mourners.append(tell)
+        elif not self._is_closed:
+            self._loop.call_soon(tell, self.error)
+
     async def ping(self) -> None:
         """One round trip to the agent."""
         data = os.urandom(8)
@@ -152,6 +161,8 @@ class Channel:
         """Closes the connection; what still waits gets SandboxLost. Repeating it is fine."""
         if self._link is not None:
             self._link.flush()
+        self._is_closed = True
+        self._mourners.clear()
         self.fail(SandboxLost("the sandbox was closed", hint=_LOST_HINT))
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         if tasks:
@@ -171,6 +182,9 @@ class Channel:
         self._exchange.fail(error)
         self._drained.ring()
         self._configured.ring()
+        for tell in self._mourners:
+            self._loop.call_soon(tell, error)
+        self._mourners.clear()
         for task in self._tasks:
             if task is not _current_task():
                 task.cancel()
@@ -232,6 +246,7 @@ class Channel:
                 async with asyncio.timeout(limits.attach_s):
                     return await self._reachable.connect()
             except AgentKernelError as error:
+                error.hint = error.hint or (_LOST_HINT if isinstance(error, SandboxLost) else "")
                 self.fail(error)
                 raise
             except OSError as error:  # a TimeoutError is one

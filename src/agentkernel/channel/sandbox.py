@@ -19,7 +19,7 @@ from agentkernel.channel.messages import SIGNAL, Builtin, Failure, Start, StartF
 from agentkernel.channel.mux import Channel, Deadlines, configuration_of, open_channel
 from agentkernel.channel.process import GuestProcess, adopt, launch
 from agentkernel.channel.tunnel import HostTunnel
-from agentkernel.errors import InvalidInput, ProtocolViolation, SandboxFailed, TimedOut
+from agentkernel.errors import AgentKernelError, InvalidInput, ProtocolViolation, SandboxFailed, TimedOut
 from agentkernel.model.command import Cause, Command, ExecResult, ExitStatus
 from agentkernel.model.spec import SandboxSpec
 
@@ -75,6 +75,10 @@ class GuestSandbox:
         whose = replace(self._spec, name=spec.name, environment=environment, linger_s=spec.linger_s)
         self._spec = replace(whose, egress=spec.egress, egress_limits=spec.egress_limits, ports=spec.ports)
         self._environment = base_environment(self._spec)
+
+    def when_lost(self, tell: Callable[[AgentKernelError], None]) -> None:
+        """See `abc.Mortal`."""
+        self._channel.when_lost(tell)
 
     def launch(self, start: Start) -> GuestProcess:
         """Sends a START as it is, without waiting for the answer; raises InvalidInput, SandboxLost."""

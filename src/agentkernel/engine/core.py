@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from agentkernel import engine as late  # what only some engines need
-from agentkernel.abc import Backend, Caller, Sandbox, Store
-from agentkernel.engine.access import CONNECT, not_found, require
+from agentkernel.abc import Backend, Caller, Mortal, Sandbox, Store
+from agentkernel.engine.access import CONNECT, finds, not_found, require
 from agentkernel.engine.admission import Boots
 from agentkernel.engine.audit import Audit, Journal
 from agentkernel.engine.census import Census
@@ -23,7 +23,7 @@ from agentkernel.engine.locks import Locks, Operations
 from agentkernel.engine.network import Networks
 from agentkernel.engine.parts import Parts
 from agentkernel.engine.registry import Live, Registry
-from agentkernel.errors import LaunchFailed, SandboxFailed, StoreFailed
+from agentkernel.errors import AgentKernelError, LaunchFailed, SandboxFailed, StoreFailed
 from agentkernel.failpoints import failpoint
 from agentkernel.model.names import is_sandbox_id
 from agentkernel.model.record import Event, SandboxRecord
@@ -64,12 +64,13 @@ class Core:
         self.locks = Locks()
         self.operations = Operations()
         self.networks = Networks(self.audit, parts.egress, lambda spec: self.secrets.of(spec))
-        self.registry = Registry(self._begun, self._ended)
+        self.registry = Registry(self._begun_for_long, self._ended)
         self.blocks = Registry(self._begun, self._ended)  # running ones that have no row: they end with a block of their callers'
         self.knows_rows = not durable  # until then every sandbox of the store looks like one without a row
         self.unsettled: set[str] = set()  # ids whose rows may not be what is on the host
         self.adopted: Callable[[Live], None] = _nothing  # told of every sandbox that an earlier engine left running
         self.gone: Callable[[str], None] = _nothing  # told of every id whose row was deleted
+        self.lost: Callable[[Live, AgentKernelError], None] = _nothing_more  # told of every sandbox with a row that dies by itself
         self.leases = Leases(parts.data_directory)
         self.pools: Pools | None = None if parts.pool is None else late.Pools(self._make, parts.pool)
         self._store: Store | None = None
@@ -128,7 +129,7 @@ class Core:
         record = self.store.find(caller.principal, name)
         if record is None and is_sandbox_id(name):
             record = self.store.get(name)
-        if record is None or (at and ident != record.sandbox_id):
+        if record is None or (at and ident != record.sandbox_id) or not finds(caller, record, ident if at else name):
             raise not_found(name)
         require(caller, operation, record)
         return record
@@ -207,6 +208,11 @@ class Core:
         """A fresh sandbox of that spec from a pool, which protects it no longer; None: there is none."""
         return None if self.pools is None else self.pools.take(backend, spec)
 
+    def worked(self, backend: str, spec: SandboxSpec) -> None:
+        """Such a sandbox was made for somebody: a pool may make more of them."""
+        if self.pools is not None:
+            self.pools.worked(backend, spec)
+
     async def images_in_use(self) -> Collection[str]:
         """The directories and digests of images that sandboxes of this engine, and of the user's durable store, need; running or not."""
         specs = [record.spec for record in self.store.sandboxes()] if self.has_store or self.durable else []
@@ -258,6 +264,11 @@ class Core:
         if self._has_ports:
             self.ports.begin(live)
 
+    def _begun_for_long(self, live: Live) -> None:
+        self._begun(live)
+        if isinstance(live.sandbox, Mortal):
+            live.sandbox.when_lost(lambda error: self.lost(live, error))
+
     def _ended(self, live: Live) -> None:
         self.networks.end(live)
         if self._has_ports:
@@ -298,4 +309,8 @@ def _passing_logs(parts: Parts, identity: str) -> str:
 
 
 def _nothing(_: object) -> None:
+    """Nobody wants to know."""
+
+
+def _nothing_more(_: object, __: object) -> None:
     """Nobody wants to know."""

@@ -64,6 +64,7 @@ class Engine:
         self._reconciler = Reconciler(self._core)
         self._lifecycle = Lifecycle(self._core, self._reconciler)
         self._usage = Usage(self._core, self._lifecycle, lambda live, exec_id: self._logs.record(live, exec_id))
+        self._core.lost = self._usage.suspect
         self._garbage = Garbage(self._core, self._reconciler, self._lifecycle, lambda: self._logs)
 
     @cached_property
@@ -172,10 +173,12 @@ class Engine:
         self._core.boots.check()
         try:
             async with self._core.boots.slot():
-                return await granting.backend(grant.backend).create(await self._core.vouched(grant.spec))
+                sandbox = await granting.backend(grant.backend).create(await self._core.vouched(grant.spec))
         except BaseException as error:
             granting.doubt(error, grant.backend)
             raise
+        self._core.worked(grant.backend, grant.spec)
+        return sandbox
 
     # -- sandboxes that last
 

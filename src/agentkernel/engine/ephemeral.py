@@ -113,6 +113,7 @@ class Ephemerals:
         failpoint("engine.ephemeral.granted")
         async with core.locks.hold(record.sandbox_id):
             record, sandbox = await self._booted(record, grant.spec, event)
+            core.worked(grant.backend, grant.spec)
             return core.registry.add(Live(record=record, sandbox=sandbox, used_at=now, grant=grant))
 
     async def _granted_again(self, live: Live, request: SandboxRequest) -> Grant:

@@ -11,18 +11,20 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from agentkernel.abc import Caller, Sandbox
+from agentkernel.abc import Caller, Keeping, Sandbox
 from agentkernel.engine.admission import check_quota
 from agentkernel.engine.core import Core
+from agentkernel.engine.death import death_of
 from agentkernel.engine.ending import LINGER_S, let_go_unless
 from agentkernel.engine.hostfiles import found_again, without_files
 from agentkernel.engine.options import checked_labels, checked_seconds
 from agentkernel.engine.reconcile import Reconciler
 from agentkernel.engine.registry import Live
-from agentkernel.errors import AgentKernelError, BackendUnavailable, Conflict, NotFound, StoreFailed
+from agentkernel.errors import AgentKernelError, BackendUnavailable, Conflict, LaunchFailed, NotFound, StoreFailed
 from agentkernel.failpoints import failpoint
 from agentkernel.model.record import CreateOptions, SandboxRecord
 from agentkernel.model.request import Grant
+from agentkernel.model.spec import StorageKind
 from agentkernel.model.status import Status
 
 INTERMEDIATE = frozenset({Status.CREATING, Status.STARTING, Status.STOPPING, Status.REMOVING})
@@ -65,10 +67,14 @@ class Lifecycle:
             core.insert(record, None if options.start else core.audit.event("sandbox.created", caller, record))
             try:
                 failpoint("engine.create.stored")
-                return await self._boot(caller, record, "sandbox.created") if options.start else record
+                if not options.start:
+                    return record
+                record = await self._boot(caller, record, "sandbox.created")
             except BaseException:
                 await self._reconciler.give_up(record.sandbox_id)
                 raise
+        core.worked(grant.backend, grant.spec)
+        return record
 
     async def made_before(self, caller: Caller, options: CreateOptions) -> SandboxRecord | None:
         """What the same request made already; None: nothing, or what a crash has left unfinished of it, which is removed now."""
@@ -83,10 +89,12 @@ class Lifecycle:
     async def start(self, caller: Caller, record: SandboxRecord, *, visited: bool = False) -> SandboxRecord:
         """Boots it with its files; one that runs is fine. `visited`: for visitors, until somebody starts it for good."""
         core = self._core
+        record = await self.as_it_is(caller, record)
         if record.status is Status.RUNNING:
             return core.update(replace(record, visited=False)) if record.visited and not visited else record
         core.granting.own(record.backend)
         core.boots.check()
+        await self._require_files(record)
         with core.bound(record.spec.ports) as published:
             record = core.move(replace(record, published=published, visited=visited), Status.STARTING)
             try:
@@ -95,6 +103,13 @@ class Lifecycle:
             except BaseException as error:
                 await self._not_started(record, error)
                 raise
+
+    async def as_it_is(self, caller: Caller, record: SandboxRecord) -> SandboxRecord:
+        """The row; that of one that runs is made to say so if it turns out to have died. The caller holds its lock."""
+        live = self._core.live(record)
+        if record.status is not Status.RUNNING or live is None or not (reason := await death_of(live.sandbox)):
+            return record
+        return await self.end_boot(record, caller, "sandbox.lost", reason)
 
     async def stop(self, caller: Caller, record: SandboxRecord) -> SandboxRecord:
         """Ends everything in it and keeps its files; one that is stopped is fine."""
@@ -223,6 +238,21 @@ class Lifecycle:
             raise
         core.registry.add(Live(record=record, sandbox=sandbox, used_at=now))
         return record
+
+    async def _require_files(self, record: SandboxRecord) -> None:
+        """Raises LaunchFailed for one that has run and whose files somebody else has removed: it would be another one under its name."""
+        core = self._core
+        backend = core.granting.own(record.backend)
+        if record.started_at is None or record.spec.storage is not StorageKind.DISK or not isinstance(backend, Keeping):
+            return
+        with core.granting.asking(record.backend):
+            is_there = await backend.has_files(record.sandbox_id, core.store.identity)
+        if not is_there:
+            raise LaunchFailed(
+                f"the files of sandbox {record.name!r} are gone: something other than agentkernel has removed what backend "
+                f"{record.backend!r} kept of it",
+                hint=f"`agentkernel remove {record.name}`, and create it again",
+            )
 
     async def _built(self, record: SandboxRecord) -> Sandbox:
         core = self._core

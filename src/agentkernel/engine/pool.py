@@ -1,7 +1,8 @@
 """The warm pools: sandboxes that are made before anybody asks for them, of any backend. docs/pools.md says what users see of it.
 
 A pool holds fresh sandboxes only: what was taken never comes back, and nothing but the guest itself was ever run in one. A pool begins
-when the same thing is asked for a second time, is filled in the background, and ends when nobody has asked for a while.
+when the same thing is asked for again after it has worked once for somebody, is filled in the background, and ends when nobody has asked
+for a while.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any, Final
 
-from agentkernel.abc import Assignable, Sandbox
+from agentkernel.abc import Assignable, Mortal, Sandbox
 from agentkernel.engine.ending import LINGER_S, to_the_end
 from agentkernel.engine.reserve import Key, Member, PoolSettings, Reserve
 from agentkernel.engine.standing import Standing, is_poolable, standing_of
@@ -28,7 +29,7 @@ from agentkernel.model.spec import SandboxSpec
 Make = Callable[[str, str, SandboxSpec], Awaitable[Sandbox]]  # backend, sandbox id, spec
 
 MAX_POOLS: Final = 8
-MAX_NOTED: Final = 64  # asked for once
+MAX_NOTED: Final = 64  # made once
 MAKE_TIMEOUT_S: Final = 60.0
 _KEEPER, _REFILL, _REMOVAL = "pool keeper", "pool refill", "pool removal"
 
@@ -49,7 +50,7 @@ class Pools:
         self._clock = clock
         self._standing = standing
         self._pools: dict[Key, Reserve] = {}  # the one asked for last is last
-        self._noted: dict[Key, float] = {}  # asked for once, and when
+        self._noted: dict[Key, float] = {}  # made once, and when
         self._unfit: set[str] = set()  # backends whose sandboxes are not assignable
         self._held: set[str] = set()
         self._making = 0  # also for pools that have ended meanwhile
@@ -74,13 +75,25 @@ class Pools:
         pool = self._pool((backend, _template(spec)), standing, now)
         if pool is None:
             return None
-        pool.asked_at = now
+        if not pool.is_given_up:
+            pool.asked_at = now
         self._remove(pool, (*pool.leave(standing, now), *pool.expire(now)))
         member = self._assigned(pool, spec)
         pool.hits += member is not None
         pool.misses += member is None
         self._bell.set()
         return member.sandbox if member is not None else None
+
+    def worked(self, backend: str, spec: SandboxSpec) -> None:
+        """Somebody has got such a sandbox though none was ready: the next who asks for it begins a pool."""
+        if self._closed or not self._settings.enabled or backend in self._unfit or not is_poolable(spec):
+            return
+        key = (backend, _template(spec))
+        self._noted.pop(key, None)
+        if key not in self._pools:
+            self._noted[key] = self._clock()
+        if len(self._noted) > MAX_NOTED:
+            del self._noted[next(iter(self._noted))]
 
     def held(self) -> AbstractSet[str]:
         """The ids of the sandboxes that are in a pool, on their way into one or being removed; a live view."""
@@ -120,13 +133,10 @@ class Pools:
     # -- taking
 
     def _pool(self, key: Key, standing: Standing, now: float) -> Reserve | None:
-        """The key's pool; None when this is the first time in a while that it is asked for."""
+        """The key's pool; None when it was not made for anybody in a while."""
         pool = self._pools.pop(key, None)
         if pool is None:
             if now - self._noted.pop(key, -math.inf) > self._settings.idle_s:
-                self._noted[key] = now
-                while len(self._noted) > MAX_NOTED:
-                    del self._noted[next(iter(self._noted))]
                 return None
             not_before = now + self._settings.settle_s
             pool = Reserve(key=key, settings=self._settings, asked_at=now, standing=standing, not_before=not_before)
@@ -197,11 +207,20 @@ class Pools:
             self._bell.set()
 
     def _store(self, pool: Reserve, member: Member) -> None:
-        pool.failures, pool.reason = 0, ""
+        pool.failures, pool.reason, pool.has_made = 0, "", True
         if self._pools.get(pool.key) is pool and member.standing == pool.standing:
             pool.ready.append(member)
+            if isinstance(member.sandbox, Mortal):
+                member.sandbox.when_lost(lambda _: self._lost(pool, member))
         else:
             self._remove(pool, (member,))
+
+    def _lost(self, pool: Reserve, member: Member) -> None:
+        """It has died; if nobody has it, it goes and another one comes in its place."""
+        if member in pool.ready:
+            pool.ready.remove(member)
+            self._remove(pool, (member,))
+            self._bell.set()
 
     async def _made(self, pool: Reserve) -> Member | None:
         """A sandbox whose agent answers; None when it should not be made now. Whatever is raised, nothing is left of it."""

@@ -15,6 +15,7 @@ from agentkernel.model.spec import SandboxSpec
 
 BACKOFF_FIRST_S: Final = 1.0
 BACKOFF_MAX_S: Final = 60.0
+GIVEN_UP_AFTER: Final = 3  # failures in a row, of a pool that could never make any
 Key = tuple[str, SandboxSpec]  # the backend, and what a sandbox is made of before it is known whose it will be
 
 
@@ -55,6 +56,8 @@ class Reserve:
     making: int = 0
     filling: bool = True
     failures: int = 0  # in a row
+    has_made: bool = False  # ever
+    is_given_up: bool = False  # nothing is tried any more: it is shown with its reason until it ends, as if nobody asked
     reason: str = ""
     hits: int = 0
     misses: int = 0
@@ -91,20 +94,25 @@ class Reserve:
             self.filling = True
         elif self.count >= self.settings.maximum:
             self.filling = False
-        return self.filling and self.not_before <= now
+        return self.filling and self.not_before <= now and not self.is_given_up
 
     def failed(self, reason: str, now: float) -> None:
         """The next attempt waits, longer each time."""
+        if self.is_given_up:
+            return
         self.reason = reason
         if self.not_before > now:
             return  # one that was made beside it has failed, too
         self.not_before = now + min(BACKOFF_FIRST_S * 2.0 ** min(self.failures, 16), BACKOFF_MAX_S)
         self.failures += 1
+        self.is_given_up = not self.has_made and self.failures >= GIVEN_UP_AFTER
+        if self.is_given_up:
+            self.reason = f"given up: {reason}"
 
     def due_s(self, now: float) -> float:
         """After how many seconds something is to be done, if nothing else happens before."""
         moments = [self.asked_at + self.settings.idle_s, *(member.made_at + self.settings.age_s for member in self.ready)]
-        if self.filling and self.not_before > now:
+        if self.filling and self.not_before > now and not self.is_given_up:
             moments.append(self.not_before)
         return max(0.0, min(moments) - now)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -10,14 +9,13 @@ from agentkernel.abc import Caller
 from agentkernel.engine import audit
 from agentkernel.engine.access import require
 from agentkernel.engine.core import Core
+from agentkernel.engine.death import death_of
 from agentkernel.engine.lifecycle import Lifecycle
 from agentkernel.engine.locks import host_errors
 from agentkernel.engine.registry import Live
-from agentkernel.errors import AgentKernelError, SandboxFailed, SandboxLost
+from agentkernel.errors import AgentKernelError, SandboxFailed
 from agentkernel.model.command import Command, ExitStatus
 from agentkernel.model.record import SandboxRecord
-
-ALIVE_S = 5.0  # within which a living sandbox's agent answers
 
 
 class Usage:
@@ -72,16 +70,9 @@ class Usage:
 
     async def examine(self, live: Live) -> bool:
         """Whether a sandbox lives; the row of one that does not is made to say so."""
-        try:
-            async with asyncio.timeout(ALIVE_S):
-                await live.sandbox.processes()
+        reason = await death_of(live.sandbox)
+        if not reason:
             return True
-        except OSError:
-            return True  # it is slow, or the host is, or has no descriptor left: nobody is told that it died
-        except SandboxLost as error:
-            reason = error.message
-        except SandboxFailed as error:
-            reason = f"its agent cannot be spoken to: {error.message}"
         if self._core.live(live.record) is live and not live.record.ephemeral:
             with suppress(AgentKernelError):  # removed meanwhile; or it is still there, and the next examination finds it again
                 await self._lifecycle.lost(live, reason)

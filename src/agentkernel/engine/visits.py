@@ -63,8 +63,10 @@ class Visits:
         before: list[Status] = []
 
         async def act(caller: Caller, record: SandboxRecord) -> SandboxRecord:
+            record = await self._lifecycle.as_it_is(caller, record)
             before.append(record.status)
-            record = await self._lifecycle.start(caller, record, visited=record.status is Status.STOPPED or record.visited)
+            if record.status is not Status.RUNNING:
+                record = await self._lifecycle.start(caller, record, visited=True)
             live = self._core.live(record)
             if live is None:
                 raise SandboxLost(f"the sandbox {record.name!r} has ended")

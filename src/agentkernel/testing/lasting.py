@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from agentkernel.abc import Backend, Process, Sandbox
-from agentkernel.errors import AgentKernelError, Conflict, InvalidInput, NotFound, SandboxFailed, Unsupported
+from agentkernel.abc import Backend, Keeping, Mortal, Process, Sandbox
+from agentkernel.errors import AgentKernelError, Conflict, InvalidInput, NotFound, SandboxFailed, SandboxLost, Unsupported
 from agentkernel.model.command import Command
 from agentkernel.model.isolation import Fingerprint
 from agentkernel.model.spec import RootFilesystem, RootKind, SandboxSpec, StorageKind
@@ -67,6 +67,10 @@ class Engine:
     async def is_gone(self, sandbox_id: str) -> bool:
         """Whether nothing can be taken up."""
         return await self.backend.recover(sandbox_id, self.spec, self.owner) is None
+
+    async def keeps(self, sandbox_id: str) -> bool:
+        """Whether its files are there; of a backend that cannot tell, yes."""
+        return not isinstance(self.backend, Keeping) or await self.backend.has_files(sandbox_id, self.owner)
 
     async def discard(self, sandbox_id: str) -> None:
         """Removes every trace."""
@@ -211,11 +215,15 @@ class LastingConformance(ConformanceBase):
             pytest.skip(f"sandboxes of {engine.backend.name} are not processes below their engine")
         taken_up = await engine.recover(left.sandbox_id)
         await _said(await taken_up.attach(left.exec_id), b"done\n")
-        await taken_up.close()
+        assert isinstance(taken_up, Mortal)
+        death: asyncio.Future[AgentKernelError] = asyncio.get_running_loop().create_future()
+        taken_up.when_lost(death.set_result)
         for pid in left.processes:
             with contextlib.suppress(ProcessLookupError):  # one of them has taken it along
                 os.kill(pid, signal.SIGKILL)
         assert await eventually(left.has_ended)
+        assert isinstance(await asyncio.wait_for(death, 30), SandboxLost)  # told by nothing but its death
+        await taken_up.close()
         assert await engine.is_gone(left.sandbox_id)
         sandbox = await engine.boot(left.sandbox_id)
         assert (await sandbox.exec(Command(argv=shell("cat kept")))).stdout == b"kept\n"
@@ -246,6 +254,7 @@ class LastingConformance(ConformanceBase):
         with pytest.raises(SandboxFailed):
             await sandbox.exec(Command(argv=shell("true")))
         await sandbox.stop()
+        assert await engine.keeps(sandbox_id)
         again = await engine.boot(sandbox_id)
         after = await again.exec(Command(argv=shell(look)))
         assert after.stdout == before.stdout
@@ -269,6 +278,7 @@ class LastingConformance(ConformanceBase):
         await sandbox.stop()
         for sandbox_id in (running.sandbox_id, stopped, running.sandbox_id):
             await engine.discard(sandbox_id)
+            assert not isinstance(engine.backend, Keeping) or not await engine.keeps(sandbox_id)
         assert await self._nothing_is_left(untouched)
 
     async def test_a_sweep_removes_what_is_not_kept_and_nothing_of_others(self, engine: Engine, untouched: HostSnapshot) -> None:

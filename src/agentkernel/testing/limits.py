@@ -88,8 +88,9 @@ class LimitsConformance(ConformanceBase):
                 for number in range(40):
                     try:
                         result = await probe.run("fill", here(probe.sandbox, f"part{number}"), "4")
-                    except SandboxFailed:
-                        return  # ended as a whole
+                    except SandboxFailed as ended:  # as a whole
+                        assert "--disk" in ended.message, ended
+                        return
                     if result.exit_code != 0 or f"written {4 * MIB}".encode() not in result.stdout:
                         return
                     await asyncio.sleep(0.25)

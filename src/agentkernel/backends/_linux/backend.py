@@ -54,6 +54,10 @@ class LinuxBackend:
         """Takes up a booted sandbox; see `abc.Backend.recover`. Raises Conflict as `boot` does."""
         return await lasting.recover(self._maker, sandbox_id, spec, owner)
 
+    async def has_files(self, sandbox_id: str, owner: str) -> bool:
+        """Whether there is its directory yet; see `abc.Keeping`. Raises Conflict as `boot` does."""
+        return lasting.has_files(self._maker, sandbox_id, owner)
+
     async def discard(self, sandbox_id: str, owner: str) -> None:
         """Removes every trace of a booted sandbox; see `abc.Backend.discard`. Raises Conflict as `boot` does."""
         await lasting.discard(self._maker, sandbox_id, owner)

@@ -42,7 +42,8 @@ class LinuxBoundary(Held[Holdings]):
 
     async def wait_dead(self) -> str:
         """Waits until the first process ends, and says how; of one that an earlier engine started, only that."""
-        launched = self._holdings.launched if self._holdings else None
+        holdings = self._holdings
+        launched = holdings.launched if holdings else None
         if launched is None:
             return f"it was {self._end}"
         watched = os.dup(launched.pidfd)  # the original is closed by destroy
@@ -50,6 +51,8 @@ class LinuxBoundary(Held[Holdings]):
             await readable(watched)
             if self._end:
                 return f"it was {self._end}"
+            if holdings is not None and holdings.watch is not None and holdings.watch.reason:
+                return holdings.watch.reason
             with contextlib.suppress(ChildProcessError, AttributeError):
                 result = os.waitid(os.P_PIDFD, watched, os.WEXITED | os.WNOWAIT | os.WNOHANG)
                 if result is not None:

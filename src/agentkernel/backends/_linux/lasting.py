@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from agentkernel.abc import Sandbox
 from agentkernel.backends._linux.holdings import Holdings, recorded_holdings
-from agentkernel.backends._linux.kept import make_kept
+from agentkernel.backends._linux.kept import find_kept, make_kept
 from agentkernel.backends._linux.maker import Maker
 from agentkernel.backends._linux.ranges import sweep_ranges
 from agentkernel.backends._linux.state import create_lasting
@@ -55,6 +55,13 @@ async def _boot(maker: Maker, sandbox_id: str, spec: SandboxSpec, owner: str) ->
     except BaseException:
         await asyncio.shield(holdings.release_or_let_go("boot.undo", keep_files=not is_new))
         raise
+
+
+def has_files(maker: Maker, sandbox_id: str, owner: str) -> bool:
+    """See `abc.Keeping`."""
+    check_identity(sandbox_id, owner)
+    with failing_as(SandboxFailed, "the sandbox cannot be looked at", LEFT_HINT):
+        return find_kept(maker.host.data, sandbox_id, owner) is not None
 
 
 async def recover(maker: Maker, sandbox_id: str, spec: SandboxSpec, owner: str) -> Sandbox | None:

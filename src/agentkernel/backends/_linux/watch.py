@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 from agentkernel.backends._linux.disk import usage_bytes
 from agentkernel.errors import AgentKernelError
 from agentkernel.model.command import LimitHit
+from agentkernel.units import format_size
 
 if TYPE_CHECKING:
     from agentkernel.model.inspection import SandboxStatistics
@@ -71,6 +72,13 @@ class DiskGauge:
         self._due_at = 0.0
 
     @property
+    def reason(self) -> str:
+        """Why a sandbox that exceeds it is ended."""
+        if self._used_bytes > self._limit_bytes:
+            return f"its own files went over their limit of {format_size(self._limit_bytes)} (--disk allows more)"
+        return f"it went on writing with less than {format_size(FREE_SPACE_RESERVE_BYTES)} left on the host's disk"
+
+    @property
     def is_far_over(self) -> bool:
         """Whether the sandbox must end at once."""
         return self._used_bytes > max(self._limit_bytes, self._first_bytes or 0) * DISK_OVERSHOOT
@@ -105,6 +113,7 @@ class LimitWatch:
         if limits.disk_bytes is not None and limits.data is not None:
             self._disk = DiskGauge(limits.data, limits.disk_bytes, resumed=resumed)
         self._pidfd = first_process
+        self.reason = ""  # why the watch has ended the sandbox; empty: it has not
         self._hits: set[LimitHit] = set()
         self._task: asyncio.Task[None] | None = None
 
@@ -135,11 +144,17 @@ class LimitWatch:
                     continue
                 self._hits |= exceeded
                 if above > PATIENCE_SAMPLES or (self._disk is not None and self._disk.is_far_over):
+                    self.reason = self._why(exceeded)
                     signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
                     return
                 await sandbox.kill_commands()
             except AgentKernelError:
                 return  # the sandbox is gone; whoever uses it learns it from the channel
+
+    def _why(self, exceeded: set[LimitHit]) -> str:
+        if self._disk is not None and LimitHit.DISK in exceeded:
+            return self._disk.reason
+        return f"its processes went over their memory limit of {format_size(self._memory_bytes or 0)} (--memory allows more)"
 
     async def _sample(self, sandbox: Watched) -> set[LimitHit]:
         exceeded = set()

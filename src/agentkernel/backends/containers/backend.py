@@ -119,6 +119,10 @@ class ContainersBackend:
         """Takes up a booted sandbox; see `abc.Backend.recover`. Raises Conflict as `boot` does."""
         return await lasting.recover(self._host, sandbox_id, spec, owner)
 
+    async def has_files(self, sandbox_id: str, owner: str) -> bool:
+        """Whether there is its container yet; see `abc.Keeping`."""
+        return await lasting.has_files(self._host, sandbox_id, owner)
+
     async def discard(self, sandbox_id: str, owner: str) -> None:
         """Removes every trace of a booted sandbox; see `abc.Backend.discard`. Raises Conflict as `boot` does."""
         await lasting.discard(self._host, sandbox_id, owner)

@@ -86,6 +86,9 @@ class ContainerBoundary(Held[Holdings]):
         return f"it was {self._end}"
 
     async def _how_it_ended(self) -> str:
+        watches = self._holdings.watches if self._holdings else ()
+        for reason in filter(None, (watch.reason for watch in watches)):
+            return reason
         try:
             found = await self._host.containers.find(self._name)
         except AgentKernelError:

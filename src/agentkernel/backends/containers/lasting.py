@@ -17,6 +17,7 @@ from agentkernel.backends.containers.build import attach, build, make_ready, set
 from agentkernel.backends.containers.calls import Container
 from agentkernel.backends.containers.holdings import Holdings, recorded_holdings
 from agentkernel.backends.containers.host import Host
+from agentkernel.backends.containers.plan import container_name
 from agentkernel.errors import BackendUnavailable, Conflict, LaunchFailed, SandboxFailed, SandboxLost
 from agentkernel.failpoints import failpoint
 from agentkernel.model.spec import SandboxSpec, StorageKind
@@ -54,6 +55,14 @@ async def _boot(host: Host, sandbox_id: str, spec: SandboxSpec, owner: str) -> S
 def _has_files(container: Container | None, spec: SandboxSpec) -> bool:
     """Whether it ever ran, and keeps what it wrote."""
     return container is not None and container.started and spec.storage is StorageKind.DISK
+
+
+async def has_files(host: Host, sandbox_id: str, owner: str) -> bool:
+    """See `abc.Keeping`."""
+    check_identity(sandbox_id, owner)
+    with failing_as(SandboxFailed, "the sandbox cannot be looked at", LEFT_HINT):
+        container = await host.containers.find(container_name(sandbox_id))
+    return container is not None and container.started
 
 
 async def recover(host: Host, sandbox_id: str, spec: SandboxSpec, owner: str) -> Sandbox | None:

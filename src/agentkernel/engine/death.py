@@ -1,0 +1,28 @@
+"""Whether a sandbox lives: its agent is asked."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from agentkernel.abc import Sandbox
+from agentkernel.errors import SandboxFailed, SandboxLost
+
+ALIVE_S: Final = 5.0  # within which a living sandbox's agent answers
+
+
+async def death_of(sandbox: Sandbox) -> str:
+    """Why it has died, or cannot be spoken to any more; empty: it lives, or who knows.
+
+    Raises AgentKernelError where only its backend knows, and does not answer.
+    """
+    try:
+        async with asyncio.timeout(ALIVE_S):
+            await sandbox.processes()
+    except OSError:
+        return ""  # it is slow, or the host is, or has no descriptor left: nobody is told that it died
+    except SandboxLost as error:
+        return error.message
+    except SandboxFailed as error:
+        return f"its agent cannot be spoken to: {error.message}"
+    return ""
