@@ -82,6 +82,27 @@ async def test_errors_have_the_class_that_their_code_names(server: Server, token
             await client.list()
 
 
+async def test_a_token_may_do_from_elsewhere_what_its_scopes_say(server: Server, token: str) -> None:
+    """One that may only run commands has all of the sandbox that it was given for a block; others have what they may of those that last."""
+    url = server.url
+    async with AsyncClient(url=url, token=token) as client, await client.create(name="lasts") as lasts:
+        async with AsyncClient(url=url, token=server.token("run-only")) as runner, runner.sandbox() as block:
+            assert (await block.exec("echo", "run")).text == "run\n"
+            await block.files.write("/tmp/note", b"written")
+            assert await block.files.read("/tmp/note") == b"written"
+            for refused in (runner.get("lasts"), runner.list(), runner.create()):
+                with pytest.raises(Refused):
+                    await refused
+        async with AsyncClient(url=url, token=server.token("sandbox:lasts")) as narrow, await narrow.get("lasts") as box:
+            assert (await box.exec("echo", "in")).text == "in\n"
+            with pytest.raises(Refused):
+                await narrow.create()
+        async with AsyncClient(url=url, token=server.token("read-only")) as looking, await looking.get("lasts") as box:
+            with pytest.raises(Refused):
+                await box.exec("true")
+        await lasts.remove(force=True)
+
+
 @pytest.mark.parametrize(
     "options", [{"mounts": ["/usr:/mnt:ro"]}, {"directory": "/usr"}, {"image": "/usr"}, {"mount_home": True}, {"pass_environment": True}]
 )

@@ -13,6 +13,7 @@ from unit.engine_world import ANN, World
 
 from agentkernel.abc import Caller
 from agentkernel.engine.confine import granted, shown
+from agentkernel.errors import NotFound, Refused
 from agentkernel.model.codec import from_json, to_json
 from agentkernel.model.isolation import BackendKind, IsolationLevel
 from agentkernel.model.record import CreateOptions, Event, EventFilter, SandboxRecord
@@ -23,6 +24,7 @@ from agentkernel.model.status import Status
 FAR = Caller(principal="ann", remote=True, via="ci")
 FAR_HOST = replace(FAR, scopes=frozenset({"full", "host"}))
 FAR_LOOKING = replace(FAR, scopes=frozenset({"read-only"}))
+RUNNER = replace(FAR, scopes=frozenset({"run-only", "host"}))
 LOOKING = Caller(principal="ann", scopes=frozenset({"read-only"}))
 ITS_OWN = replace(FAR, scopes=frozenset({"sandbox:one"}))
 
@@ -112,6 +114,24 @@ async def test_the_door_tells_no_more_of_a_sandbox_that_was_made_here(world: Wor
     assert str(tmp_path) not in _text(far)
     assert dict(far.environment) == dict(near.environment)
     assert (await engine.spec(FAR_LOOKING, "one")).environment == ()
+
+
+async def test_who_may_only_run_commands_has_what_was_made_for_one_by_its_id(world: World) -> None:
+    engine = world.engine()
+    await engine.create(ANN, world.request(), CreateOptions(name="lasting", start=True))
+    sandbox, _ = await engine.ephemeral(RUNNER, world.request(name="passing"), 5)
+    ident = sandbox.sandbox_id
+    assert (await engine.info(RUNNER, ident)).name == (await engine.spec(RUNNER, f"passing@{ident}")).name == "passing"
+    assert (await engine.open(RUNNER, ident)).sandbox_id == ident
+    for act in (engine.info, engine.spec, engine.open):
+        with pytest.raises(NotFound):
+            await act(RUNNER, "passing")  # whoever it is of: ids are not guessed
+        with pytest.raises(Refused):
+            await act(RUNNER, "lasting")
+        await act(ANN, "passing")
+    for forbidden in (engine.stop, engine.remove, engine.start):
+        with pytest.raises(Refused):
+            await forbidden(RUNNER, ident)
 
 
 async def test_the_trail_tells_elsewhere_only_the_name_of_an_image_that_is_a_file(world: World) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from agentkernel.abc import Caller, Kernel, Process, Sandbox
 from agentkernel.cli.interrupts import Interrupts
 from agentkernel.cli.streams import feed, is_gone
 from agentkernel.cli.terminal import terminal_size
-from agentkernel.errors import AgentKernelError
+from agentkernel.errors import AgentKernelError, Refused
 from agentkernel.model.command import Command, ExitStatus
 from agentkernel.model.decisions import decisions_of, denials_of
 from agentkernel.model.network import Decision, PublishedPort, Verdict
@@ -97,8 +97,9 @@ async def run(kernel: Kernel, job: Job, sink: Sink) -> Outcome:
         aftermath = tuple(await kernel.aftermath(job.caller, progress.grant))
         if status and interrupts.number is None and progress.grant.spec.network is NetworkMode.FILTERED:
             wanted = denials_of(progress.sandbox_id)
-            events = [event async for event in kernel.events(job.caller, wanted)]
-            denied = tuple(decision for event in events for decision in decisions_of(event, Verdict.DENIED))
+            with suppress(Refused):  # a token that may run commands, and look at nothing
+                events = [event async for event in kernel.events(job.caller, wanted)]
+                denied = tuple(decision for event in events for decision in decisions_of(event, Verdict.DENIED))
     return Outcome(
         exit_status=status,
         grant=progress.grant,

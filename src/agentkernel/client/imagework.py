@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from agentkernel.abc import Caller, Kernel
 from agentkernel.channel.refusal import revive
-from agentkernel.errors import AgentKernelError, NotFound, ProtocolViolation
+from agentkernel.errors import AgentKernelError, NotFound, ProtocolViolation, Refused
 from agentkernel.model.image import ImageProgress, ImageRecord, ImageWork, ImageWorkKind, PullPolicy
 from agentkernel.model.request import SandboxRequest
 
@@ -48,7 +48,10 @@ async def fetched(
     root = grant.spec.root
     with watching(root.label) as watch:
         work = ImageWork(kind=ImageWorkKind.PULL, reference=root.reference, backend=grant.backend, policy=request.pull)
-        await worked(kernel, caller, work, watch)
+        try:
+            await worked(kernel, caller, work, watch)
+        except Refused:
+            return request  # who may run commands and nothing else; it is fetched when the sandbox is made
     return replace(request, pull=PullPolicy.MISSING)
 
 

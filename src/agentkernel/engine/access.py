@@ -2,7 +2,7 @@
 
 full              everything with its own sandboxes
 admin             everything with everybody's
-run-only          one command in a sandbox of its own, its network and ports, and what that takes to decide
+run-only          one command in a sandbox of its own, what is done with that by its id, and what it takes to decide
 read-only         looking: lists, descriptions, logs, the audit trail
 sandbox:<name>    everything with the one sandbox of that name or id, but making, renaming and removing it
 host              nothing by itself; with it a remote caller may name what is on this host (`engine.confine`)
@@ -20,6 +20,7 @@ READ = DECIDE | IMAGES | {"sandboxes", "info", "spec", "logs", "events", "networ
 HOST = "host"
 RUN = DECIDE | IMAGES | {"run"}
 CONNECT = frozenset({"network", "change_network", "publish", "unpublish", "ports"})
+OF_ITS_RUN = CONNECT | {"info", "spec", "open"}
 ONE = CONNECT | {"sandboxes", "info", "spec", "logs", "events", "start", "stop", "open", "visit", "extend", "relabel", "status"}
 _SANDBOX = "sandbox:"
 _ALL_OF_ITS_OWN = frozenset({"full", "admin", "read-only"})
@@ -53,6 +54,12 @@ def sees(caller: Caller, record: SandboxRecord) -> bool:
     return "admin" in caller.scopes or record.owner == caller.principal
 
 
+def finds(caller: Caller, record: SandboxRecord, name: str) -> bool:
+    """Whether that name is enough: who may only run commands has the id of what was made for them, and guesses no name of another's."""
+    by_name = caller.scopes & _ALL_OF_ITS_OWN or f"{_SANDBOX}{record.name}" in caller.scopes
+    return name == record.sandbox_id or not record.ephemeral or bool(by_name)
+
+
 def narrows(caller: Caller) -> frozenset[str] | None:
     """The names or ids that the caller is confined to; None: one of its scopes lets it see all of its own."""
     if caller.scopes & _ALL_OF_ITS_OWN:
@@ -70,6 +77,6 @@ def _allows(scope: str, operation: str, record: SandboxRecord | None) -> bool:
         return True
     if scope.startswith(_SANDBOX):
         return operation in ONE and (record is None or scope.removeprefix(_SANDBOX) in (record.name, record.sandbox_id))
-    if scope == "run-only" and operation in CONNECT:
+    if scope == "run-only" and operation in OF_ITS_RUN:
         return record is None or record.ephemeral
     return operation in _BY_SCOPE.get(scope, frozenset())
