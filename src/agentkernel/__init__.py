@@ -43,6 +43,42 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "AgentKernelError",
+    "AsyncClient",
+    "AsyncConnection",
+    "AsyncFiles",
+    "AsyncImages",
+    "AsyncProcess",
+    "AsyncSandbox",
+    "AsyncStream",
+    "Chunk",
+    "Client",
+    "CommandFailed",
+    "Connection",
+    "Copied",
+    "Decision",
+    "EgressRules",
+    "Event",
+    "ExitStatus",
+    "FileRecord",
+    "Files",
+    "ImageProgress",
+    "ImageRecord",
+    "Images",
+    "LogEntry",
+    "Process",
+    "ProcessRecord",
+    "PublishedPort",
+    "Result",
+    "Sandbox",
+    "SandboxInfo",
+    "SandboxStatistics",
+    "Status",
+    "Stream",
+    "WatchEvent",
+]
+
 _PUBLIC = {
     "AgentKernelError": "errors",
     "AsyncClient": "sdk.aio.client",

@@ -78,6 +78,8 @@ def test_a_stopped_sandbox_is_started_for_it_and_stopped_again(box: AgentKernel)
     assert json.loads(box("info", "--json", "box").stdout)["status"] == "stopped"
     assert box("cp", "-q", "box:/home/user/file", "back").returncode == 0
     assert (box.directory / "back").read_text() == "text"
+    gone = box("cp", "-q", "file", "box:/tmp/file")  # where it would be gone with the stop
+    assert (gone.returncode, b"what is in /tmp ends with its next stop" in gone.stderr) == (125, True)
     assert box("cp", "-q", "box:/home/user/missing", "back").returncode == 125
     assert json.loads(box("info", "--json", "box").stdout)["status"] == "stopped"
 

@@ -66,13 +66,14 @@ async def a_call_that_cannot_be_right_is_invalid_input_everywhere(client: Any, d
         assert (await box.exec("cat", stdin=["é", b"x"])).text == "éx"
         await files.write("/tmp/data", memoryview(b"view"))
         assert await files.read(b"/tmp/data") == b"view"
-        process = await box.spawn("cat", stdin=True)
+        process, deaf = await box.spawn("cat", stdin=True), await box.spawn("sleep", "1000")
         for wrong in (
             lambda: box.exec(),
             lambda: box.exec("true", cwd="relative"),
             lambda: files.read("relative"),
             lambda: box.connect(0),
             lambda: process.signal(65),
+            lambda: deaf.write(b"x"),
             lambda: box.exec("echo", 5),
             lambda: box.exec("cat", stdin=5),
             lambda: box.exec("true", environment={"A": 1}),
@@ -101,7 +102,7 @@ async def a_call_that_cannot_be_right_is_invalid_input_everywhere(client: Any, d
         with fails("unknown_key"):
             await box.exec("true", timout=3)
         assert await files.read("/tmp/data") == b"view"
-        await process.kill()
+        await box.kill_commands()
 
 
 @of_the_client("exec", "detach", "process_info", why="`wait` tells a timeout, with `ExitStatus`")

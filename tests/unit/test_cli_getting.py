@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from unit.scripted_kernel import ScriptedKernel
 
+from agentkernel import assembly
 from agentkernel.cli import getting
 from agentkernel.cli.getting import way_to_gvisor
 from agentkernel.cli.main import main
@@ -43,6 +45,7 @@ def test_elsewhere_the_steps_get_the_program_and_check_its_digest(monkeypatch: p
 
 def test_nothing_is_installed_without_consent(apt: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("agentkernel.cli.verbs.setup.way_to_gvisor", lambda: way_to_gvisor(asked=lambda _: MADISON, system={}))
+    monkeypatch.setattr(assembly, "build_engine", lambda environment: ScriptedKernel())
     monkeypatch.setattr("agentkernel.cli.verbs.setup.install", lambda _: pytest.fail("nobody has agreed"))
     assert main(["setup", "gvisor"]) == 1
     said = capsys.readouterr().out

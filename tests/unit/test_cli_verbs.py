@@ -95,7 +95,19 @@ def test_what_runtime_may_name_is_told_with_how_much_it_isolates(kernel: Scripte
 
 def test_setup_says_that_there_is_nothing_to_install(call: Call) -> None:
     status, out = call("setup")
-    assert (status, out) == (0, "There is nothing to install: namespaces works here. Try: agentkernel run -- echo hello\n")
+    assert (status, out.splitlines()) == (
+        0,
+        [
+            "There is nothing to install: namespaces works here. Try: agentkernel run -- echo hello",
+            "Stronger isolation, without hardware for it: agentkernel setup gvisor",
+        ],
+    )
+
+
+def test_setup_of_a_gvisor_that_is_here_says_that_it_is(call: Call, kernel: ScriptedKernel) -> None:
+    kernel.fingerprints_found = [replace(FINGERPRINTS[0], backend="gvisor")]
+    assert call("setup", "gvisor") == (0, "gVisor is installed, and works here: agentkernel run --backend gvisor -- dmesg\n")
+    assert "gvisor works here" in call("setup")[1] and "Stronger" not in call("setup")[1]
 
 
 @pytest.mark.usefixtures("nothing_ready")

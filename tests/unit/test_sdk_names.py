@@ -21,6 +21,7 @@ TWINS = ("Client", "Connection", "Files", "Images", "Process", "Sandbox", "Strea
 
 def test_the_package_offers_these_names_and_its_version() -> None:
     assert set(dir(agentkernel)) == NAMES | {"__version__"}
+    assert sorted(agentkernel.__all__) == sorted(NAMES)
     assert {name for name in NAMES if getattr(agentkernel, name).__name__ != name} == set()
     assert sdk.__doc__
 

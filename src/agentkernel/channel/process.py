@@ -93,7 +93,7 @@ class GuestProcess:
     def output(self) -> AsyncIterator[tuple[int, bytes]]:
         """Yields (stream, bytes) until the command ends: stream 1 is stdout or the terminal, 2 stderr. Iterate once."""
         if self._read or self._poured:
-            raise InvalidInput("a process's output can be read once")
+            raise InvalidInput("a process's output can be read once, and is discarded by `wait` where nobody reads it")
         self._claimed = self._read = True
         return self._iterate()
 

@@ -22,6 +22,7 @@ from agentkernel.cli.benchmark_tables import report
 from agentkernel.cli.caller import local_caller
 from agentkernel.cli.context import Context
 from agentkernel.cli.fetching import fetching
+from agentkernel.cli.output import say
 from agentkernel.cli.show import print_json
 from agentkernel.errors import AgentKernelError
 from agentkernel.model.request import SandboxRequest
@@ -64,6 +65,8 @@ def _rounds(text: str) -> int:
 
 def main(args: Namespace, context: Context) -> int:
     """Measures and tells."""
+    if url := context.elsewhere():
+        say("note", "this is about the machine here", f"not about {url}", context.environment)
     machine, begun_at = facts(), time.time()
     measured, others = asyncio.run(_measured(args, context))
     if args.json:

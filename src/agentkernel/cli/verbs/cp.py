@@ -19,7 +19,7 @@ from agentkernel.cli.interrupts import cancelled_by_signals
 from agentkernel.cli.output import say
 from agentkernel.cli.show import print_json
 from agentkernel.client.transfer import Copied, download, upload
-from agentkernel.errors import AgentKernelError, FileOperationFailed, InvalidInput
+from agentkernel.errors import AgentKernelError, Conflict, FileOperationFailed, InvalidInput
 from agentkernel.model.names import validate_inside_path
 from agentkernel.text.style import printable
 from agentkernel.units import format_size
@@ -37,6 +37,7 @@ sandbox cannot make its copy land anywhere but at the target. A stopped sandbox 
 interrupted or killed, unless it is in use by then.
 """
 
+_TRANSIENT = ("/tmp/", "/dev/", "/run/", "/proc/", "/sys/")  # noqa: S108 - inside, where no file outlives a stop
 _CONTENT = "/."  # at the end of a path: what is in the directory, not the directory itself
 
 
@@ -119,6 +120,9 @@ async def _copy(kernel: Kernel, remote: tuple[str, str], local: str, outcome: _O
             if not is_upload:
                 outcome.copied = await download(files, inside, _local_target(local, remote[1]))
                 return
+            if outcome.visit.is_started and f"{inside}/".startswith(_TRANSIENT):
+                place = f"/{inside.split('/')[1]}"
+                raise Conflict(f"{name} is stopped, and what is in {place} ends with its next stop", hint=f"agentkernel start {name}")
             into = _base_name(local)
             if into and not remote[1].endswith(_CONTENT) and await _is_directory(files, inside):
                 inside = posixpath.join(inside, into)

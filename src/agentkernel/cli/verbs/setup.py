@@ -42,13 +42,13 @@ def main(args: Namespace, context: Context) -> int:
     """Checks; returns 0 when a sandbox can be made here, or when what was asked for is installed."""
     if args.what is not None and args.json:
         raise InvalidInput("--json is for what is here and what is missing", hint="agentkernel setup --json")
-    if args.what is not None:
-        return _install(agreed=args.yes)
-    if args.yes:
+    if args.yes and args.what is None:
         raise InvalidInput("--yes is for what is to be installed", hint="agentkernel setup gvisor --yes")
     if url := context.elsewhere():
         say("note", "this is about the machine here", f"`agentkernel backends` asks {url}", context.environment)
     found = asyncio.run(context.kernel().fingerprints(local_caller()))
+    if args.what is not None:
+        return _gvisor(found, agreed=args.yes)
     parts = _parts(found)
     ready = any(one.ready for one in found)
     if args.json:
@@ -60,10 +60,23 @@ def main(args: Namespace, context: Context) -> int:
     elif ready:
         names = ", ".join(one.backend for one in found if one.ready)
         sys.stdout.write(f"There is nothing to install: {names} works here. Try: agentkernel run -- echo hello\n")
+        if not _has_gvisor(found):
+            sys.stdout.write("Stronger isolation, without hardware for it: agentkernel setup gvisor\n")
     else:
         remedies = dict.fromkeys(part.remedy for part in parts if part.remedy and not part.good)
         sys.stdout.write("No backend can run here yet. To get one:\n" + "".join(f"  {remedy}\n" for remedy in remedies))
     return 0 if ready else 1
+
+
+def _has_gvisor(found: Sequence[Fingerprint]) -> bool:
+    return any(one.ready for one in found if one.backend == "gvisor")
+
+
+def _gvisor(found: Sequence[Fingerprint], *, agreed: bool) -> int:
+    if _has_gvisor(found):
+        sys.stdout.write("gVisor is installed, and works here: agentkernel run --backend gvisor -- dmesg\n")
+        return 0
+    return _install(agreed=agreed)
 
 
 def _install(*, agreed: bool) -> int:

@@ -22,8 +22,9 @@ class AsyncProcess:
     Every call raises SandboxLost when the sandbox died, or was stopped, meanwhile.
     """
 
-    def __init__(self, process: abc.Process) -> None:
+    def __init__(self, process: abc.Process, *, takes_input: bool = True) -> None:
         self._process = process
+        self._takes_input = takes_input
 
     @property
     def exec_id(self) -> int:
@@ -38,8 +39,10 @@ class AsyncProcess:
     async def write(self, data: bytes | str) -> None:
         """Sends input, waiting while the command does not read it; what comes after the command has closed its input is discarded.
 
-        So is all of it where the command was started without `stdin`. Raises InvalidInput for what is neither bytes nor text.
+        Raises InvalidInput for a command that was started without `stdin`, and for what is neither bytes nor text.
         """
+        if not self._takes_input:
+            raise InvalidInput("the command was started without input", hint="spawn(..., stdin=True)")
         await self._process.write_stdin(given("data", data))
 
     async def close_input(self) -> None:

@@ -116,7 +116,8 @@ class AsyncSandbox:
         Its latest 256 KiB of each stream are kept for whoever reads them; all of it is in `logs`, within the engine's limits. With `tty` it
         has a terminal: `write` types on it, `resize` sets its size. Raises what `exec` raises, but TimedOut, which `wait` tells.
         """
-        return AsyncProcess(await self._start(command_of(argv, options, stdin=stdin, detached=True)))
+        command = command_of(argv, options, stdin=stdin, detached=True)
+        return AsyncProcess(await self._start(command), takes_input=command.stdin or command.terminal is not None)
 
     async def process(self, exec_id: int) -> AsyncProcess:
         """Takes up a command that runs, or has run; its output goes on from what is still kept. Raises NotFound, InvalidInput."""

@@ -43,7 +43,7 @@ class Process:
     def write(self, data: bytes | str) -> None:
         """Sends input, waiting while the command does not read it; what comes after the command has closed its input is discarded.
 
-        So is all of it where the command was started without `stdin`. Raises InvalidInput for what is neither bytes nor text.
+        Raises InvalidInput for a command that was started without `stdin`, and for what is neither bytes nor text.
         """
         self._portal.call(lambda: self._async.write(data))
 
