@@ -198,6 +198,31 @@ async def test_a_dead_boundary_says_why_and_its_last_words_are_read(boundary: Fa
         await sandbox.exec(TRUE)
 
 
+async def test_a_death_is_told_once_to_everybody_who_asked_before_or_after(
+    boundary: FakeBoundary, peer: Peer, sandbox: GuestSandbox
+) -> None:
+    told: list[str] = []
+    sandbox.when_lost(lambda error: told.append(f"before: {error}"))
+    boundary.dead.set_result("it ran out of memory")
+    with pytest.raises(errors.SandboxLost):
+        await sandbox.exec(TRUE)
+    sandbox.when_lost(lambda error: told.append(f"after: {error}"))
+    await asyncio.sleep(0)
+    assert told == ["before: the sandbox died: it ran out of memory", "after: the sandbox died: it ran out of memory"]
+    await sandbox.close()
+    sandbox.when_lost(lambda error: told.append("never"))
+    await asyncio.sleep(0)
+    assert len(told) == 2
+
+
+async def test_a_sandbox_that_is_closed_here_has_not_died(boundary: FakeBoundary, peer: Peer, sandbox: GuestSandbox) -> None:
+    told: list[errors.AgentKernelError] = []
+    sandbox.when_lost(told.append)
+    await sandbox.close()
+    await asyncio.sleep(0)
+    assert told == []
+
+
 async def test_an_agent_that_cannot_be_reached_again_is_lost(boundary: FakeBoundary, peer: Peer, sandbox: GuestSandbox) -> None:
     running = asyncio.create_task(sandbox.exec(TRUE))
     await peer.started()
