@@ -51,7 +51,7 @@ class Model:
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        self._schemas: dict[str, Any] = {}
+        self._schemas: dict[str, jsonschema.Draft202012Validator] = {}
 
     async def __call__(self, tool: str, *, on_progress: Callable[[str], None] | None = None, **arguments: object) -> Answer:
         """Calls a tool."""
@@ -70,9 +70,10 @@ class Model:
     async def _validate(self, tool: str, answer: Answer) -> None:
         """Errors too: clients made with the SDK for TypeScript hold every structured answer against the schema, and show no other."""
         if not self._schemas:
-            self._schemas = {each.name: each.output_schema for each in (await self.client.list_tools()).tools}
+            tools = (await self.client.list_tools()).tools
+            self._schemas = {each.name: jsonschema.Draft202012Validator(each.output_schema or {}) for each in tools}
         if tool in self._schemas:
-            jsonschema.validate(answer.result.structured_content, self._schemas[tool])
+            self._schemas[tool].validate(answer.result.structured_content)
 
 
 @dataclass

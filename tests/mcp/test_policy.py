@@ -177,14 +177,10 @@ async def test_what_an_older_sandbox_sees_of_the_host_is_held_against_the_settin
     for name in ("project", "data"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text(f"of {name}")
-    options = {
-        "dir": ("--dir", str(tmp_path / "project")),
-        "mounts": ("--mount", f"{tmp_path / 'data'}:/data:ro"),
-        "secrets": ("--secret", "TOKEN@api.example.com"),
-        "security.domains.allow": ("--allow-host", "10.0.0.0/8"),
-        "environment": ("-e", "GIVEN=something"),
-    }
-    every = [word for words in options.values() for word in words]
+    every = (
+        *("--dir", str(tmp_path / "project"), "--mount", f"{tmp_path / 'data'}:/data:ro"),
+        *("--secret", "TOKEN@api.example.com", "--allow-host", "10.0.0.0/8", "-e", "GIVEN=something"),
+    )
     secret = {"TOKEN": "a-value-of-the-operator"}
     async with behind_daemon.stdio(*every, **secret) as model:
         await model("sandbox_create", name="older")
@@ -202,11 +198,6 @@ async def test_what_an_older_sandbox_sees_of_the_host_is_held_against_the_settin
             assert refused.error == "refused" and "more than the operator of this server allows now" in refused.text, tool
             assert "of data" not in refused.text
         assert (await model("sandbox_info", name="older"))["status"] == "running"
-    for setting in ("mounts", "secrets"):
-        left = [word for key, words in options.items() if key != setting for word in words]
-        more = ("--allow-host", "api.example.com:443") if setting == "secrets" else ()
-        async with behind_daemon.stdio(*left, *more, **secret) as model:
-            assert f"({setting})" in (await model("sandbox_exec", name="older", command="true")).text
     async with behind_daemon.stdio(*every, **secret) as model:
         assert (await model("sandbox_file_read", name="older", path="/data/file"))["content"] == "of data"
         assert (await model("sandbox_remove", name="older"))["done"] == "removed"

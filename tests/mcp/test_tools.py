@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from e2e.host import processes_named
 
@@ -40,6 +41,7 @@ async def test_every_tool_has_schemas_and_says_what_it_does(model: Any) -> None:
         assert tool.description and tool.annotations is not None
         assert tool.input_schema["additionalProperties"] is False, tool.name
         assert tool.output_schema is not None and tool.output_schema["type"] == "object", tool.name
+        jsonschema.Draft202012Validator.check_schema(tool.output_schema)
         forbidden = {"mounts", "dir", "directory", "backend", "user", "secrets", "runtime", "storage", "cwd", "pass_env"}
         assert not forbidden & tool.input_schema["properties"].keys(), tool.name
 
