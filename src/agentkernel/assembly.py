@@ -122,6 +122,7 @@ def _parts(environment: Mapping[str, str], backends: tuple[str, ...] | None, **m
         data_directory=_directories().data_directory(environment, os.geteuid()),
         runtime_directory=_directories().runtime_directory(environment, os.geteuid()),
         egress=lambda: _egress(environment),
+        own_addresses=lambda: _load("agentkernel.egress.own:OwnAddresses")()(),
         make_authority=_late("agentkernel.egress.authority:make_authority"),
         **more,
     )

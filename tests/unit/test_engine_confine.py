@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from agentkernel.policy.profiles import profile as profile_of
 FAR = Caller(principal="ann", scopes=frozenset({"full"}), remote=True, via="ci")
 FAR_HOST = replace(FAR, scopes=frozenset({"full", "host"}))
 RUNNER = Caller(principal="ann", scopes=frozenset({"run-only"}), remote=True, via="ci")
+OWN = (ip_address("203.0.113.5"), ip_network("203.0.113.0/28"), ip_address("2001:db8::5"))  # public ones of the host, as it were
 OF_THE_HOST: dict[str, dict[str, Any]] = {
     "mounts": {"mounts": (Bind(source="/srv", target="/data"),)},
     "directory": {"directory": "/srv"},
@@ -37,6 +39,10 @@ OF_THE_HOST: dict[str, dict[str, Any]] = {
     "mount_home": {"mount_home": True},
     "pass_environment": {"pass_environment": True},
 }
+
+
+def _confined(caller: Caller, request: SandboxRequest) -> SandboxRequest:
+    return confined(caller, request, lambda: OWN)
 
 
 def _network(request: SandboxRequest) -> Network:
@@ -69,8 +75,8 @@ async def test_a_remote_caller_may_not_name_what_is_on_the_host(world: World, wh
         with pytest.raises(Refused, match="remote caller"):
             await ask()
     assert world.machines == {}
-    assert confined(ANN, request) is request
-    assert confined(FAR_HOST, request) is request
+    assert _confined(ANN, request) is request
+    assert _confined(FAR_HOST, request) is request
 
 
 @pytest.mark.parametrize("profile", ["permissive", "moderate", "restrictive"])
@@ -94,9 +100,9 @@ async def test_no_profile_gives_a_remote_caller_the_network_of_the_host(world: W
     engine = world.engine()
     request = SandboxRequest(argv=(b"true",), profile="permissive")
     assert _network(request).mode is NetworkMode.HOST
-    far = _network(confined(RUNNER, request))
+    far = _network(_confined(RUNNER, request))
     assert (far.mode, far.rules.base) == (NetworkMode.FILTERED, Base.PUBLIC)
-    assert _network(confined(FAR_HOST, request)).mode is NetworkMode.HOST
+    assert _network(_confined(FAR_HOST, request)).mode is NetworkMode.HOST
     assert (await engine.grant(FAR, request)).spec.network is not NetworkMode.HOST
 
 
@@ -107,12 +113,12 @@ async def test_a_remote_caller_may_not_open_the_networks_of_the_host(world: Worl
     request = SandboxRequest(argv=(b"true",), allow_hosts=(rule,))
     for caller in (FAR, RUNNER):
         with pytest.raises(Refused, match="may not open"):
-            confined(caller, request)
+            _confined(caller, request)
         with pytest.raises(Refused, match="may not open"):
             await engine.change_network(caller, "box", EgressChange(allow=(rule,)))
-    assert confined(FAR_HOST, request) is request
+    assert _confined(FAR_HOST, request) is request
     public = replace(request, allow_hosts=(parse_rule("example.com:443"), parse_rule("8.8.8.8"), parse_rule("*.internal")))
-    assert confined(FAR, public).allow_hosts == public.allow_hosts
+    assert _confined(FAR, public).allow_hosts == public.allow_hosts
 
 
 @pytest.mark.parametrize("caller", [FAR, RUNNER])
@@ -122,7 +128,7 @@ async def test_what_the_operator_of_a_server_adds_is_not_the_callers(world: Worl
     theirs, own = parse_rule("10.1.0.0/16:22"), parse_rule("10.2.0.0/16")
     request = SandboxRequest(argv=(b"true",), profile="moderate", allow_hosts=(theirs,), added_hosts=(theirs,))
     vouched = replace(caller, vouched=True)
-    assert _network(confined(vouched, request)).rules.allow == (theirs,)
+    assert _network(_confined(vouched, request)).rules.allow == (theirs,)
     assert (await engine.grant(vouched, request)).spec.egress.allow == (theirs,)
     with pytest.raises(Refused, match="may not open"):
         await engine.grant(caller, request)
@@ -131,13 +137,33 @@ async def test_what_the_operator_of_a_server_adds_is_not_the_callers(world: Worl
     with pytest.raises(Refused, match="may not open"):
         await engine.change_network(vouched, "box", EgressChange(allow=(own,)))
     of_a_file = SandboxRequest(argv=(b"true",), image="/srv/root.tar", added_image="/srv/root.tar")
-    assert confined(vouched, of_a_file).image == "/srv/root.tar"
+    assert _confined(vouched, of_a_file).image == "/srv/root.tar"
     for who, asked in ((caller, of_a_file), (vouched, replace(of_a_file, image="/srv/other.tar"))):
         with pytest.raises(Refused, match="an image that is a file"):
-            confined(who, asked)
+            _confined(who, asked)
     for given in OF_THE_HOST.values():
         with pytest.raises(Refused, match="remote caller"):
-            confined(vouched, SandboxRequest(argv=(b"true",), **given))
+            _confined(vouched, SandboxRequest(argv=(b"true",), **given))
+
+
+@pytest.mark.parametrize("text", ["203.0.113.5:22", "203.0.113.9", "203.0.113.8/30", "203.0.113.0/28", "[2001:db8::5]:22"])
+async def test_nor_its_own_public_address_and_its_neighbours(world: World, text: str) -> None:
+    engine = world.engine(own_addresses=lambda: OWN)
+    rule = parse_rule(text)
+    for caller in (FAR, RUNNER, replace(FAR, vouched=True)):
+        with pytest.raises(Refused, match="may not open"):
+            await engine.grant(caller, SandboxRequest(argv=(b"true",), allow_hosts=(rule,)))
+        with pytest.raises(Refused, match="may not open"):
+            await engine.change_network(caller, "box", EgressChange(allow=(rule,)))
+    for beside in ("203.0.113.77", "203.0.112.0/20", "example.com"):  # which opens nothing of the host's
+        request = SandboxRequest(argv=(b"true",), allow_hosts=(parse_rule(beside),))
+        assert _confined(FAR, request).allow_hosts == request.allow_hosts
+
+    def unknown() -> Any:
+        raise OSError("no netlink here")
+
+    with pytest.raises(Refused, match="cannot be told"):
+        confined(FAR, SandboxRequest(allow_hosts=(rule,)), unknown)
 
 
 async def test_a_program_given_by_its_path_does_not_show_where_it_lies(world: World) -> None:

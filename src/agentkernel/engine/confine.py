@@ -6,12 +6,14 @@ made it may be anybody who has a token: it is never to show him this host's file
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from agentkernel import policy as late  # what only callers elsewhere need
 from agentkernel.abc import Caller
 from agentkernel.engine.access import HOST, may
+from agentkernel.engine.parts import OwnAddresses
 from agentkernel.errors import Refused
 from agentkernel.model.image import ImageWork, ImageWorkKind
 from agentkernel.model.isolation import Fingerprint, Provision
@@ -20,6 +22,9 @@ from agentkernel.model.record import Event, SandboxRecord
 from agentkernel.model.request import Grant, SandboxRequest
 from agentkernel.model.rules import parse_rule
 from agentkernel.model.spec import RootFilesystem, SandboxSpec
+
+if TYPE_CHECKING:
+    from agentkernel.policy.addresses import Address, Network
 
 _HINT = "write the files into the sandbox instead; a token with the scope host may name files of that machine"
 _REACH_HINT = "a token with the scope host may; names and public addresses need none"
@@ -39,7 +44,7 @@ def is_elsewhere(caller: Caller) -> bool:
     return caller.remote and HOST not in caller.scopes
 
 
-def confined(caller: Caller, request: SandboxRequest) -> SandboxRequest:
+def confined(caller: Caller, request: SandboxRequest, own: OwnAddresses) -> SandboxRequest:
     """The request as it may be decided on: what goes without saying on the caller's own machine is left out, and no profile adds it.
 
     What the operator of a server has added is not the caller's, and stays: rules for networks, and an image.
@@ -53,7 +58,7 @@ def confined(caller: Caller, request: SandboxRequest) -> SandboxRequest:
     for asked in request.of_its_machine():
         if asked != "image" or request.image != added_image:
             raise Refused(f"a remote caller may not ask for {_CALLED[asked]} of the host", hint=_HINT)
-    check_reach(caller, (rule for rule in request.allow_hosts if rule not in added))
+    check_reach(caller, (rule for rule in request.allow_hosts if rule not in added), own)
     return replace(
         request,
         argv=_nowhere(request.argv),
@@ -66,13 +71,24 @@ def confined(caller: Caller, request: SandboxRequest) -> SandboxRequest:
     )
 
 
-def check_reach(caller: Caller, rules: Iterable[Rule]) -> None:
-    """Raises Refused for a rule that opens what only this host and its neighbours reach: their services, and a cloud's credentials."""
+def check_reach(caller: Caller, rules: Iterable[Rule], own: OwnAddresses) -> None:
+    """Raises Refused for a rule that opens what only this host and its neighbours reach: their services, and a cloud's credentials.
+
+    `own` tells where that is, though it be public: it is asked where a rule names an address.
+    """
     if not is_elsewhere(caller):
         return
     for rule in rules:
-        if opened := late.opened_range(parse_rule(str(rule))):
+        checked = parse_rule(str(rule))
+        if opened := late.opened_range(checked, _known(own) if "/" in checked.host else ()):
             raise Refused(f"a remote caller may not open the host's own networks: {opened}", hint=_REACH_HINT)
+
+
+def _known(own: OwnAddresses) -> Collection[Address | Network]:
+    try:
+        return own()
+    except OSError as error:
+        raise Refused(f"which addresses are the host's own cannot be told: {error}", hint=_REACH_HINT) from error
 
 
 def granted(caller: Caller, grant: Grant) -> Grant:

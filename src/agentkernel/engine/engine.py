@@ -104,7 +104,7 @@ class Engine:
     async def grant(self, caller: Caller, request: SandboxRequest) -> Grant:
         """See `abc.Kernel`. Probes are remembered, see `FingerprintCache`."""
         access.require(caller, "grant")
-        return granted(caller, await self._core.granting.grant(confined(caller, request)))
+        return granted(caller, await self._core.granting.grant(confined(caller, request, self._core.parts.own_addresses)))
 
     async def aftermath(self, caller: Caller, grant: Grant) -> Sequence[Notice]:
         """Names files that appeared in a writable workspace where a protected one could not be, because there was none."""
@@ -130,7 +130,7 @@ class Engine:
         core = self._core
         with core.audit.failures("sandbox.created", Subject(caller, request.name or "", request.backend or "")):
             access.require(caller, "run")
-            request = confined(caller, request)
+            request = confined(caller, request, core.parts.own_addresses)
             grant = await core.granting.prepared(await core.granting.grant(request), request)
             grant = replace(grant, spec=replace(grant.spec, linger_s=LINGER_S))
             with core.keeping_secrets(grant.spec, request), core.bound(grant.spec.ports) as published:
@@ -188,7 +188,7 @@ class Engine:
         name = options.name or request.name or random_name("sandbox")
         with core.audit.failures("sandbox.created", Subject(caller, name, request.backend or "")):
             access.require(caller, "create")
-            request = confined(caller, request)
+            request = confined(caller, request, core.parts.own_addresses)
             if (made := await self._lifecycle.made_before(caller, options)) is not None:
                 return self._info(made)
             if request.storage is StorageKind.MEMORY:
@@ -326,7 +326,7 @@ class Engine:
 
     async def change_network(self, caller: Caller, name: str, change: EgressChange) -> EgressRules:
         """See `abc.Kernel`."""
-        check_reach(caller, change.allow)
+        check_reach(caller, change.allow, self._core.parts.own_addresses)
         return await self._connections.change_network(caller, name, change)
 
     async def publish(self, caller: Caller, name: str, rule: PortRule) -> PublishedPort:

@@ -70,7 +70,7 @@ class Ephemerals:
         """None, with nothing done, where an image had to be fetched first and is not to be."""
         core = self._core
         require(caller, "run")
-        request = confined(caller, request)
+        request = confined(caller, request, core.parts.own_addresses)
         async with core.locks.hold(f"exec {exec_id}"):
             live = await self._found(caller, exec_id)
             if live is not None:

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from agentkernel.abc_images import Logins, Report
     from agentkernel.engine.reserve import PoolSettings
     from agentkernel.model.image import Image, ImageWork
+    from agentkernel.policy.addresses import Address, Network
 
 
+OwnAddresses = Callable[[], "Collection[Address | Network]"]  # of the host, and the networks that it is connected to; raises OSError
 MakeAuthority = Callable[[Sequence[str]], tuple[str, dict[str, str]]]  # of hosts: its certificate, and theirs by host
 
 
@@ -163,5 +165,6 @@ class Parts:
     limits: Limits = field(default_factory=Limits)
     images_stored: Callable[[], Collection[str]] = frozenset  # directories and digests that sandboxes of the user's durable store need
     egress: Callable[[], Egress] | None = None  # called once, when a sandbox first connects to something; None: all of that is refused
+    own_addresses: OwnAddresses = frozenset  # asked when somebody elsewhere names an address
     make_authority: MakeAuthority = lambda _hosts: ("", {})  # see `egress.authority`
     pool: PoolSettings | None = None  # None: no sandbox is made before it is asked for

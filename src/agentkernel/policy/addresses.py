@@ -121,9 +121,20 @@ def within(inner: Network, outer: Network) -> bool:
     return isinstance(outer, IPv6Network) and inner.subnet_of(outer)
 
 
-def opened_range(rule: Rule) -> str:
-    """What a rule that allows opens beyond the public internet: a range of loopback, private and such addresses, or nothing."""
+def opened_range(rule: Rule, own: Collection[Address | Network] = ()) -> str:
+    """What a rule that allows opens beyond the public internet: a range of loopback, private and such addresses, or nothing.
+
+    `own` are the host's addresses and the networks that it is connected to, as `refused_ranges` takes them.
+    """
     if "/" not in rule.host:
         return ""  # a name leads to no such address, whatever it is
     reached = ip_network(rule.host)
-    return next((f"{each.kind} {rule.host}" for each in _RANGES if within(reached, each.network)), "")
+    return next((f"{each.kind} {rule.host}" for each in (*_RANGES, *_own_ranges(own)) if within(reached, each.network)), "")
+
+
+def _own_ranges(own: Collection[Address | Network]) -> Iterator[Range]:
+    for each in own:
+        if isinstance(each, IPv4Network | IPv6Network):
+            yield Range(NEAR, each)
+        else:
+            yield from (Range(OWN, alone(form)) for form in forms(each))
