@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -80,10 +81,11 @@ def every_route() -> list[tuple[str, str]]:
     return found
 
 
-async def ask(app: Any, method: str, path: str, headers: Iterable[Header] = (), body: Sequence[bytes] = (b"",), send: Any = None) -> Said:
+async def ask(app: Any, method: str, path: str, headers: Iterable[Header] = (), body: Sequence[bytes] = (b"",), **more: Any) -> Said:
     """Puts one request, and for the method WEBSOCKET a handshake, to the application; `body` is what comes, piece by piece.
 
-    With `send` that is given what is answered too, and waited for.
+    `send` is given what is answered too, and waited for; `query` is what stands behind the question mark. Who `stays` does not go
+    when everything was sent.
     """
     is_socket = method == "WEBSOCKET"
     pieces = list(body)
@@ -92,14 +94,16 @@ async def ask(app: Any, method: str, path: str, headers: Iterable[Header] = (), 
     async def receive() -> dict[str, Any]:
         if is_socket:
             return {"type": "websocket.connect"}
+        if not pieces and more.get("stays"):
+            await asyncio.Event().wait()
         if not pieces:
             return {"type": "http.disconnect"}
         return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
 
     async def note(message: dict[str, Any]) -> None:
         sent.append(message)
-        if send is not None:
-            await send(message)
+        if "send" in more:
+            await more["send"](message)
 
     scope: dict[str, Any] = {
         "type": "websocket" if is_socket else "http",
@@ -108,7 +112,7 @@ async def ask(app: Any, method: str, path: str, headers: Iterable[Header] = (), 
         "scheme": "http",
         "path": unquote(path),  # as servers give it
         "raw_path": path.encode(),
-        "query_string": b"",
+        "query_string": more.get("query", b""),
         "root_path": "",
         "headers": list(headers),
         "client": ("127.0.0.1", 1),

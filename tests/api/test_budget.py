@@ -64,7 +64,11 @@ class Printing(Silent):
         """It has ended."""
 
 
-async def run(app: Any, *headers: tuple[bytes, bytes], send: Any = None, **more: object) -> Said:
+async def _nobody(message: Any) -> None:
+    """Takes it."""
+
+
+async def run(app: Any, *headers: tuple[bytes, bytes], send: Any = _nobody, **more: object) -> Said:
     body = json.dumps({"command": ["yes"], **more}).encode()
     return await ask(app, "POST", "/run", [HOST, JSON, (b"content-length", b"%d" % len(body)), *headers], [body], send=send)
 

@@ -19,6 +19,7 @@ from agentkernel.abc import Caller, Kernel
 from agentkernel.api.handles import Handles
 from agentkernel.api.parts import Parts
 from agentkernel.api.seats import Seats
+from agentkernel.errors import Refused
 
 STATE = "agentkernel.door"
 
@@ -46,6 +47,12 @@ async def parts(connection: HTTPConnection) -> Parts:
     """What the application is built of."""
     found: Parts = connection.app.state.parts
     return found
+
+
+def about_host(caller: Caller, what: str) -> None:
+    """Raises Refused for a caller that is to know no more than sandboxes that are named to it: the rest concerns others too."""
+    if caller.scopes and all(scope.startswith("sandbox:") or scope == "host" for scope in caller.scopes):
+        raise Refused(f"a token for single sandboxes may not do this: {what}", hint=f"its scopes: {', '.join(sorted(caller.scopes))}")
 
 
 Asked = Annotated[Door, Depends(door)]

@@ -28,6 +28,7 @@ CLOSE_POLICY = 1008  # RFC 6455, 7.4.1
 CLOSE_INTERNAL = 1011
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 _REASON_BYTES = 123  # of a close frame
+_TYPE_HINT: Final = "send it with the header `Content-Type: application/json`"
 
 
 def encoded(value: Any) -> bytes:
@@ -75,7 +76,8 @@ async def said_error(connection: HTTPConnection, error: AgentKernelError) -> Res
 
 async def said_invalid(connection: HTTPConnection, error: RequestValidationError | WebSocketRequestValidationError) -> Response | None:
     """The handler of what does not have the shape that a route declares."""
-    return await said_error(connection, (UnknownKey if _names_nothing(error.errors()) else InvalidInput)(_first(error)))
+    kind = UnknownKey if _names_nothing(error.errors()) else InvalidInput
+    return await said_error(connection, kind(_first(error), hint=_TYPE_HINT if _is_untyped(connection, error) else ""))
 
 
 async def said_http(connection: HTTPConnection, error: HTTPException) -> Response | None:
@@ -84,7 +86,10 @@ async def said_http(connection: HTTPConnection, error: HTTPException) -> Respons
         return await said_error(connection, error.__cause__)
     known = _OF_FRAMEWORK.get(error.status_code)
     if known is not None:
-        return await said_error(connection, known(connection, error))
+        response = await said_error(connection, known(connection, error))
+        if response is not None and error.headers:
+            response.headers.update(error.headers)  # Allow, of a method that is not for the path
+        return response
     phrase = HTTPStatus(error.status_code).phrase
     content = encoded({"success": False, "error": error.detail or phrase, "code": phrase.lower().replace(" ", "_")})
     return Response(content, status_code=error.status_code, headers=error.headers, media_type=JSON)
@@ -99,6 +104,12 @@ def _first(error: RequestValidationError | WebSocketRequestValidationError) -> s
             return f"the body is no JSON: {each.get('ctx', {}).get('error', text)}"
         return f"{where}: {text}" if where else f"the body: {text}"
     return "the request is wrong"
+
+
+def _is_untyped(connection: HTTPConnection, error: RequestValidationError | WebSocketRequestValidationError) -> bool:
+    """Whether the body was not read as JSON because nothing said that it is."""
+    is_whole = any(tuple(each.get("loc", ())) == ("body",) for each in error.errors())
+    return is_whole and "json" not in connection.headers.get("content-type", "").lower()
 
 
 def _names_nothing(errors: Sequence[Mapping[str, Any]]) -> bool:

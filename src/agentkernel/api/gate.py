@@ -15,7 +15,7 @@ from agentkernel.api.auth import OPEN_PATHS, Authority
 from agentkernel.api.budget import Budget, Share
 from agentkernel.api.doors import STATE, Doors
 from agentkernel.api.envelope import closing, fault, refusal
-from agentkernel.api.limits import Rates, body_limit, bounded, check_length
+from agentkernel.api.limits import Rates, body_limit, bounded, check_coding, check_length
 from agentkernel.api.metrics import Metrics
 from agentkernel.api.parts import Parts
 from agentkernel.api.paths import decoded_path
@@ -89,7 +89,11 @@ class Gate:
             self._rates.leave(caller.via)
 
     def _measured(self, scope: Scope, headers: guards.Headers, receive: Receive, share: Share) -> Receive:
-        """Where the body is going to be held, a `receive` that gives no more of it than it may have; raises BodyTooLarge and Busy."""
+        """Where the body is going to be held, a `receive` that gives no more of it than it may have.
+
+        Raises BodyTooLarge, UnsupportedMedia, and Busy.
+        """
+        check_coding(headers, scope["path"])
         limit = body_limit(scope["method"], scope["path"], self._parts.limits)
         if limit is None:
             return receive

@@ -14,8 +14,10 @@ from agentkernel.errors import InvalidInput, Refused
 
 WANTED: Final = frozenset(
     {b"host", b"origin", b"sec-fetch-site", b"authorization", b"content-length", b"access-control-request-method", b"transfer-encoding"}
+    | {b"content-encoding"}
 )
 ANY_ADDRESS: Final = "ANY"  # among hosts, whose names are in small letters: any address, which unlike a name nobody can make his own
+SHOWN: Final = 64  # letters of what a client has made up, in what it is told of that
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _FROM_HERE: Final = frozenset({b"none", b"same-origin"})  # typed by the user, or by a page of this very server
 _CORS_METHODS: Final = b"GET, POST, PUT, PATCH, DELETE"

@@ -19,6 +19,7 @@ from agentkernel.errors import Busy, Conflict, InvalidInput, SandboxLost
 
 HEADER: Final = "idempotency-key"
 REPLAYED: Final = "idempotency-replayed"
+KEYED: Final = frozenset({"run", "sandbox_create"})  # operations that take one
 KEEP_S: Final = 600.0
 MOST: Final = 1024  # of one caller
 MOST_BYTES: Final = 16 << 20  # of one caller

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from starlette.types import Message, Receive
 
-from agentkernel.api.guards import Headers, one
-from agentkernel.api.status import BodyTooLarge, TooManyRequests
+from agentkernel.api.guards import SHOWN, Headers, one
+from agentkernel.api.status import BodyTooLarge, TooManyRequests, UnsupportedMedia
 from agentkernel.errors import Busy, InvalidInput
 
 
@@ -41,6 +41,7 @@ class Limits:
 
 # (path, methods) of JSON with files in it; and of streams, which may be of any length and are never held whole.
 _FILES: Final = (re.compile(r"/sandboxes/[^/]+/files(/.*)?", re.DOTALL), frozenset({"PUT", "POST"}))
+_ARCHIVE: Final = re.compile(r"/sandboxes/[^/]+/archive/.*", re.DOTALL)
 _STREAMS: Final = (re.compile(r"/sandboxes/[^/]+/(upload|archive)/.*", re.DOTALL), frozenset({"PUT", "POST"}))
 
 
@@ -90,6 +91,14 @@ def _too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(
         f"the body is larger than {limit} bytes", hint="send files by PUT /sandboxes/{name}/upload/{path}, which has no limit"
     )
+
+
+def check_coding(headers: Headers, path: str) -> None:
+    """Raises UnsupportedMedia for a body that is compressed, but for an archive, of which gzip is seen from its content."""
+    coding = (one(headers, b"content-encoding") or b"identity").strip().lower()
+    if coding not in (b"", b"identity") and not (coding == b"gzip" and _ARCHIVE.fullmatch(path)):
+        shown = coding.decode("latin-1")[:SHOWN]
+        raise UnsupportedMedia(f"a body with Content-Encoding {shown!r} is not read here", hint="send it as it is")
 
 
 class Rates:

@@ -73,7 +73,7 @@ class Quick:
         await response(scope, receive, send)
 
     def _plain(self, scope: Scope) -> _Plain | None:
-        if scope.get("method") != "POST" or not _is_plain(scope["headers"]):
+        if scope.get("method") != "POST" or scope["query_string"] or not _is_plain(scope["headers"]):
             return None
         path = scope["path"]
         if path == self._run.route.path:

@@ -9,20 +9,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from agentkernel.api.guards import SHOWN as SHOWN
 from agentkernel.errors import InvalidInput, UnknownKey
 from agentkernel.model.command import DEFAULT_OUTPUT_LIMIT_BYTES
 from agentkernel.model.names import suggest
 from agentkernel.units import MAX_DURATION_S
 
 MAX_WORDS = 4096
+MAX_RULES = 1024
+MAX_PORTS = 256
 OUTPUT_BYTES = 2 << 20  # of each stream, that an answer tells where its request does not say
-SHOWN = 64
 
 Seconds = Annotated[float, Field(ge=0, le=MAX_DURATION_S, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Side = Annotated[int, Field(ge=1, le=65535)]
 Mode = Annotated[str, Field(pattern="^[0-7]{1,4}$", description="Permission bits, in octal.")]
-Environment = dict[str, str] | Annotated[list[str], Field(description="NAME=VALUE")]
+Variables = Annotated[list[str], Field(max_length=MAX_WORDS, description="NAME=VALUE")]
+Environment = Annotated[dict[str, str], Field(max_length=MAX_WORDS)] | Variables
 Words = Annotated[list[str], Field(min_length=1, max_length=MAX_WORDS, description="Program and arguments; no shell.")]
 Labels = Annotated[dict[str, str], Field(max_length=64)]
 Profile = Literal["permissive", "moderate", "restrictive"]
@@ -74,17 +77,17 @@ class SandboxBody(Body):
     user: str | None = Field(None, description="root, user, or UID[:GID]")
     read_only: bool | None = Field(None, description="A root file system that cannot be written to.")
     network: bool | None = Field(None, description="False: none at all.")
-    allow_hosts: list[str] | None = Field(None, description="example.com, *.example.com:8443, 10.0.0.0/8:22")
-    deny_hosts: list[str] | None = Field(None, description="Likewise; a denial wins.")
+    allow_hosts: list[str] | None = Field(None, max_length=MAX_RULES, description="example.com, *.example.com:8443, 10.0.0.0/8:22")
+    deny_hosts: list[str] | None = Field(None, max_length=MAX_RULES, description="Likewise; a denial wins.")
     only_hosts: bool | None = Field(None, description="Nothing but `allow_hosts`.")
     transparent_network: bool | None = Field(None, description="Also for programs that know no proxy.")
     ports: list[Port | str] | None = Field(
-        None, description="Inside, published on the loopback of the server's own host alone: 80, or 8080:80."
+        None, max_length=MAX_PORTS, description="Inside, published on the loopback of the server's own host alone: 80, or 8080:80."
     )
     env: Environment | None = Field(None, description="Of every command.")
     secrets: list[SecretBody] | None = Field(None, max_length=16)
     directory: str | None = Field(None, description="Of the server's host, at /workspace. For local callers and tokens with scope host.")
-    mounts: list[str] | None = Field(None, description="SOURCE:DESTINATION[:ro] of the server's host. Likewise.")
+    mounts: list[str] | None = Field(None, max_length=MAX_PORTS, description="SOURCE:DESTINATION[:ro] of the server's host. Likewise.")
 
 
 class CommandBody(Body):

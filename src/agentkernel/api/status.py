@@ -23,6 +23,12 @@ class BodyTooLarge(InvalidInput):
     code = "body_too_large"
 
 
+class UnsupportedMedia(InvalidInput):
+    """The body is coded in a way that is not read here; nothing was done."""
+
+    code = "unsupported_media_type"
+
+
 class TooManyRequests(Busy):
     """The token, or the address, asks more often than it may; nothing was done."""
 
@@ -44,6 +50,7 @@ STATUS: Final[dict[str, int]] = {
     "conflict": 409,
     "output_too_large": 413,
     "body_too_large": 413,
+    "unsupported_media_type": 415,
     "unsupported": 422,
     "command_not_started": 422,  # where it would have gone on by itself; else that is its result
     "command_not_found": 422,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from agentkernel.api.doors import Asked, Built
+from agentkernel.api.doors import Asked, Built, about_host
 from agentkernel.api.envelope import answer
 from agentkernel.api.shapes_answers import said
 from agentkernel.api.shapes_server import Agent
@@ -17,6 +17,7 @@ router = APIRouter(tags=["server"])
 @router.get("/agents", operation_id="agents", responses=said(list[Agent]))
 async def agents(door: Asked, parts: Built) -> Response:
     """The agents that agentkernel knows. Nothing of them is run to find out."""
+    about_host(door.caller, "agents")
     await door.kernel.status(door.caller)  # who may not even ask this is told nothing of the host
     is_elsewhere = door.caller.remote and "host" not in door.caller.scopes
     return answer([_told(agent_record(each, parts.environment), is_elsewhere) for each in AGENTS])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from agentkernel.api.doors import Asked
+from agentkernel.api.doors import Asked, about_host
 from agentkernel.api.envelope import answer
 from agentkernel.api.shapes import CollectBody
 from agentkernel.api.shapes_answers import said
@@ -18,6 +18,7 @@ router = APIRouter(tags=["server"])
 @router.get("/status", operation_id="status", responses=said(Status))
 async def status(door: Asked) -> Response:
     """The engine at a glance."""
+    about_host(door.caller, "status")
     return answer(status_record(await door.kernel.status(door.caller)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -22,6 +23,7 @@ router = APIRouter(tags=["streams"])
 
 PAGE: Final = 1000
 MAX_ID: Final = 2**62
+_PLACE: Final = re.compile(r"@([0-9]{1,12}(?:\.[0-9]{1,9})?)|([0-9]{1,19})", re.ASCII)
 KINDS: Final = {  # inotify(7)
     0x1: "access", 0x2: "modify", 0x4: "attrib", 0x8: "close_write", 0x10: "close_nowrite", 0x20: "open", 0x40: "moved_from",
     0x80: "moved_to", 0x100: "create", 0x200: "delete", 0x400: "delete_self", 0x800: "move_self", 0x2000: "unmount", 0x4000: "overflow",
@@ -56,13 +58,11 @@ async def events_stream(
 ) -> Flowing:
     """The audit trail as it grows: from now on, or behind an event that `after` or `Last-Event-ID` names, without a gap."""
     if last_event_id:
-        if not last_event_id.isascii() or not last_event_id.isdigit() or int(last_event_id) > MAX_ID:
-            raise InvalidInput(f"Last-Event-ID: {last_event_id[:80]!r} is no id of an event", hint="it is a number")
-        after = int(last_event_id)
+        after, since = _place(last_event_id)
     if after is None and since is None:
         since = time.time()
     wanted = EventFilter(after=after or 0, since=since or 0.0, sandbox=sandbox, kinds=tuple(kind or ()), limit=PAGE)
-    return flow(lambda: _trail(door, wanted, follow))
+    return flow(lambda: _trail(door, wanted, follow, str(after) if after is not None else f"@{wanted.since:.9f}"))
 
 
 @router.get("/sandboxes/{name}/watch/{path:rest}", operation_id="file_watch", response_class=Flowing, responses=WATCHED)
@@ -71,11 +71,11 @@ async def file_watch(name: str, path: Inside, door: Asked) -> Flowing:
     return flow(lambda: _watch(door, name, path))
 
 
-async def _trail(door: Door, wanted: EventFilter, follow: bool) -> AsyncGenerator[bytes, None]:
+async def _trail(door: Door, wanted: EventFilter, follow: bool, begins: str) -> AsyncGenerator[bytes, None]:
     if follow:
         async for _ in door.kernel.events(door.caller, replace(wanted, after=MAX_ID, limit=1)):
             pass  # nothing: but what cannot be asked for is an error answer
-        yield COMMENT  # the client has its answer, whenever the first event comes
+        yield b"id: " + begins.encode() + b"\n" + COMMENT  # the client has its answer, and where to go on, whenever the first event comes
     while True:
         page = 0
         async with closing(door.kernel.events(door.caller, wanted, follow=follow)) as found:
@@ -85,6 +85,14 @@ async def _trail(door: Door, wanted: EventFilter, follow: bool) -> AsyncGenerato
                 yield event(event_record(each), ident=str(each.event_id))
         if follow or page < wanted.limit:
             return
+
+
+def _place(last_event_id: str) -> tuple[int | None, float | None]:
+    """Behind which event to go on, or from which time: `@1767225609.1` is told to who has had no event yet. Raises InvalidInput."""
+    found = _PLACE.fullmatch(last_event_id)
+    if found is None or int(found[2] or 0) > MAX_ID:
+        raise InvalidInput(f"Last-Event-ID: {last_event_id[:80]!r} is no id of an event", hint="send the last one that came, as it came")
+    return (None, float(found[1])) if found[1] else (int(found[2]), None)
 
 
 async def _watch(door: Door, name: str, path: str) -> AsyncGenerator[bytes, None]:
