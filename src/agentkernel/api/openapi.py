@@ -31,7 +31,7 @@ _PROBLEMS: Final[dict[int, dict[str, str]]] = {
     422: {"error": "backend 'namespaces' cannot provide gpus", "code": "unsupported", "hint": "run `agentkernel doctor`"},
     429: {"error": "too much at once", "code": "busy", "hint": "try again when some have ended"},
     500: {"error": "agentkernel itself failed (fault 9f86d081)", "code": "error", "hint": "the server's log says more about that fault"},
-    502: {"error": "the sandbox died", "code": "sandbox_lost", "hint": "create the sandbox again"},
+    502: {"error": "the sandbox died", "code": "sandbox_lost", "hint": "start it again"},
     503: {"error": "no daemon answers", "code": "daemon_unavailable", "hint": "see daemon.log"},
     507: {"error": "write '/workspace/big' in the sandbox: No space left on device", "code": "file_operation"},
 }
