@@ -45,6 +45,7 @@ need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
 need qemu-aarch64-static qemu-user-static
 need tmux tmux
 need less less
+need vi vim-tiny
 [ -e /usr/lib/x86_64-linux-gnu/libc.a ] || [ -e /usr/lib/aarch64-linux-gnu/libc.a ] || [ -e /usr/lib/libc.a ] || missing="$missing libc6-dev"
 "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null || missing="$missing python3-venv"
 supply

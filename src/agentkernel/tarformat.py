@@ -72,7 +72,7 @@ class Header:
 
 def parse_header(block: bytes) -> Header:
     """Reads a block of 512 bytes; raises BadArchiveError."""
-    if number(block[148:156]) != sum(block[:148]) + sum(block[156:]) + 8 * 32:
+    if _checksum(block[148:156]) != sum(block[:148]) + sum(block[156:]) + 8 * 32:
         raise BadArchiveError("this is not a tar archive, or it is damaged (a header's checksum is wrong)")
     name, flag = _text(block[:100]), block[156:157]
     if block[257:263] == b"ustar\0" and (prefix := _text(block[345:500])):
@@ -87,6 +87,14 @@ def parse_header(block: bytes) -> Header:
         link=_text(block[157:257]),
         block=block,
     )
+
+
+def _checksum(field: bytes) -> int:
+    """What is no number is no checksum either: of something that is no archive, no more needs to be said."""
+    try:
+        return number(field)
+    except BadArchiveError:
+        return -1
 
 
 def _text(field: bytes) -> bytes:

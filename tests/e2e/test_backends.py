@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import socket
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,6 +145,24 @@ def test_a_secrets_value_is_seen_by_its_server_alone(user: Several, backend: str
     assert (done.returncode, done.stdout[:26]) == (0, b"ok Bearer agentkernel-secr"), done.stderr
     assert f"Authorization: Bearer {VALUE}" in server.heads[0]
     assert VALUE.encode() not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("backend", ["docker", "podman"])
+def test_an_archive_is_taken_up_by_the_engine_and_goes_with_a_prune(user: Several, backend: str) -> None:
+    busybox = shutil.which("busybox") or pytest.skip("no busybox here")
+    archive = user.directory / "root.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(busybox, arcname="bin/busybox")
+    options = [*user.of(backend)[:2], "--image", str(archive)]
+    for _ in range(2):
+        assert user.ok("run", "-q", *options, "--", "/bin/busybox", "echo", "from the archive") == "from the archive\n"
+    reference = f"localhost/agentkernel-tar:{hashlib.sha256(archive.read_bytes()).hexdigest()}"
+    engine = user.docker if backend == "docker" else user.podman
+    assert engine is not None
+    shown = ("images", "--quiet", "--filter", f"reference={reference}")
+    assert len(engine.run(*shown).split()) == 1
+    assert reference in user.ok("image", "prune", "--backend", backend, "--unused", "0s")
+    assert engine.run(*shown).split() == []
 
 
 @pytest.mark.parametrize("backend", ["docker", "podman"])

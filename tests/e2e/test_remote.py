@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -169,6 +170,21 @@ class Screen:
             assert time.monotonic() < deadline, (texts, lines)
             time.sleep(0.05)
 
+    def has(self, number: int, text: str) -> None:
+        """Waits until so many lines on the screen are that text."""
+        deadline = time.monotonic() + DEADLINE_S
+        while (lines := [line.rstrip() for line in self._do("capture-pane", "-p").split("\n")]).count(text) != number:
+            assert time.monotonic() < deadline, (number, text, lines)
+            time.sleep(0.05)
+
+    def command_mode(self) -> None:
+        """Leaves the typing of text in an editor; waits until it has: busybox takes Escape and a key that comes with it for another key."""
+        self.type("Escape")
+        deadline = time.monotonic() + DEADLINE_S
+        while any(line.startswith(("-- INSERT --", "I /")) for line in self._do("capture-pane", "-p").split("\n")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
     def prompts(self) -> None:
         """Waits until a shell asks: what is typed before the terminal is the shell's is lost."""
         deadline = time.monotonic() + DEADLINE_S
@@ -211,6 +227,61 @@ def test_a_pager_on_a_terminal_far_away(remote: AgentKernel, wire: Wire, tmp_pat
         screen.shows("462", "500")  # over the next connection
         screen.type("q")
         screen.shows("left with 0")
+
+
+def _editor(name: str) -> tuple[str, ...]:
+    """The words that start it inside, by a path that is there too; skips where this machine has none."""
+    program = shutil.which(name)
+    if program is None or shutil.which("tmux") is None:
+        pytest.skip(f"{name if program is None else 'tmux'} is not installed")
+    real = os.path.realpath(program)
+    if name != "busybox" and not os.path.basename(real).startswith("vim"):
+        pytest.skip("vi is another editor than vim here")
+    if name != "busybox":
+        return (real, "-u", "NONE", "-N")
+    if "vi" not in subprocess.run([real, "--list"], capture_output=True, text=True).stdout.split():
+        pytest.skip("this busybox has no vi")
+    return (real, "vi")
+
+
+@pytest.mark.parametrize("name", ["vi", "busybox"])
+def test_an_editor_far_away_follows_the_window_and_is_left_and_joined_again(name: str, remote: AgentKernel, tmp_path: Path) -> None:
+    editor = (*_editor(name), "/tmp/notes")
+    _text(remote("create", "-q", "box", "--start"))
+    with _screen(tmp_path / "tmux", remote, "exec", "-t", "-q", "box", *editor) as screen:
+        screen.has(22, "~")
+        screen.type("i", "first line")
+        screen.shows("first line")
+        screen.resize(100, 40)
+        screen.has(38, "~")  # it knows the new size, and fills it
+        screen.type("Enter", "second line")
+        screen.shows("first line", "second line")
+        screen.resize(60, 20)
+        screen.has(17, "~")
+        screen.command_mode()
+        screen.type(":wq", "Enter")
+        screen.shows("left with 0")
+    assert _text(remote("exec", "box", "cat", "/tmp/notes")) == "first line\nsecond line"
+    with _screen(tmp_path / "tmux", remote, "attach", "box") as screen:
+        screen.prompts()
+        screen.type(" ".join((*editor[:-1], "/tmp/more")), "Enter")
+        screen.has(22, "~")
+        screen.type("i", "begun")
+        screen.shows("begun")
+        screen.type("C-p", "C-q")  # which are keys of the editor too, and do not reach it
+        screen.shows("left with 0")
+    with _screen(tmp_path / "tmux", remote, "attach", "box") as screen:
+        screen.resize(70, 30)
+        screen.has(28, "~")  # it draws itself for this window
+        screen.shows("begun")
+        screen.type("Enter", "and ended")
+        screen.shows("begun", "and ended")
+        screen.command_mode()
+        screen.type(":wq", "Enter")
+        screen.prompts()
+        screen.type("exit 3", "Enter")
+        screen.shows("left with 3")
+    assert _text(remote("exec", "box", "cat", "/tmp/more")) == "begun\nand ended"
 
 
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")

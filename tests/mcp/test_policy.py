@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from e2e.host import processes_named
 
 from agentkernel.mcp.tools import TOOLS
 
@@ -140,6 +143,22 @@ async def test_sandboxes_of_others_are_not_there_unless_they_are_shared(behind_d
         assert (await model("sandbox_exec", name="its", command="true")).error == "conflict"
         assert (await model("sandbox_start", name=made["id"]))["status"] == "running"
     assert sorted(behind_daemon.run("list", "--quiet").split()) == ["its", "lent", "mine"]
+
+
+async def test_two_clients_use_one_sandbox_and_what_one_removes_the_other_is_told(behind_daemon: Any, until: Callable[..., None]) -> None:
+    async with behind_daemon.stdio() as one, behind_daemon.stdio() as other:
+        await one("sandbox_create", name="both")
+        assert (await other("sandbox_create", name="both")).error == "conflict"
+        waits = asyncio.create_task(one("sandbox_exec", name="both", command="mkfifo /tmp/f; cat /tmp/f"))
+        while (await other("sandbox_exec", name="both", command="test -p /tmp/f"))["exit_code"]:
+            pass
+        await other("sandbox_exec", name="both", command="echo from the other > /tmp/f")
+        assert (await waits)["stdout"] == "from the other\n"
+        lost = asyncio.create_task(one("sandbox_exec", name="both", command=["sleep", "86423.1"]))
+        await asyncio.to_thread(until, lambda: processes_named("86423.1"))
+        await other("sandbox_remove", name="both")
+        assert (await lost).error == "sandbox_lost"
+        assert (await one("sandbox_info", name="both")).error == "not_found"
 
 
 async def test_a_sandbox_that_was_made_when_more_was_allowed_is_no_way_to_have_that(behind_daemon: Any) -> None:

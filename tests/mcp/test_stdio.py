@@ -95,6 +95,31 @@ def test_what_is_no_message_costs_no_other_message_its_answer(servers: Any) -> N
         assert (messages, status) == ([], 0)
 
 
+def test_half_a_character_is_replaced_and_the_message_answered(servers: Any) -> None:
+    with served(servers) as raw:
+        text = "\ud800a\udc00\U0001f600\\ud800"  # sent as escapes
+        raw.call(1, "sandbox_run", command="cat", stdin=text)
+        assert raw.answer(1)["result"]["structuredContent"]["stdout"] == "\ufffda\ufffd\U0001f600\\ud800"
+
+
+def test_a_server_that_is_killed_leaves_nothing_that_somebody_waited_for(behind_daemon: Any, until: Callable[..., None]) -> None:
+    with served(behind_daemon) as raw:
+        raw.call(1, "sandbox_create", name="kept")
+        raw.answer(1)
+        raw.call(2, "sandbox_exec_detach", name="kept", command=["sleep", "86422.1"])
+        raw.answer(2)
+        raw.call(3, "sandbox_exec", name="kept", command=["sleep", "86422.2"])
+        raw.call(4, "sandbox_run", command=["sleep", "86422.2"])
+        until(lambda: processes_named("86422.1") and len(processes_named("86422.2")) == 2)
+        raw.process.kill()
+        raw.process.wait(DEADLINE_S)
+        until(lambda: not processes_named("86422.2"))
+    assert processes_named("86422.1")
+    with served(behind_daemon) as raw:  # another one finds what lasts
+        raw.call(1, "sandbox_exec_list", name="kept")
+        assert [command["running"] for command in raw.answer(1)["result"]["structuredContent"]["commands"]] == [True]
+
+
 @pytest.mark.parametrize("ending", ["stdin", "SIGTERM"])
 def test_temporary_sandboxes_go_with_the_server_and_others_stay(behind_daemon: Any, ending: str) -> None:
     with served(behind_daemon) as raw:

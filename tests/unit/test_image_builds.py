@@ -6,6 +6,8 @@ import asyncio
 import io
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,11 +18,13 @@ import pytest
 from engines.docker import DockerHost
 from engines.podman import podman_host
 
+import agentkernel
 from agentkernel.engine.parts import BuildPlace
 from agentkernel.errors import AgentKernelError, BackendUnavailable, ImageFailed, InvalidInput, NotFound
-from agentkernel.images import builders
+from agentkernel.images import builders, lifeline
 from agentkernel.images.build import build
 from agentkernel.images.ignore import Ignored, parse
+from agentkernel.images.rooms import room
 from agentkernel.model.image import Image, ImageProgress, ImageStage, ImageWork, ImageWorkKind
 
 REFERENCE = "docker.io/library/app:1"
@@ -193,6 +197,53 @@ async def test_a_build_that_is_broken_off_ends_with_all_that_it_started(workshop
         await task
     assert _processes_of(str(workshop.directory)) == []
     assert workshop.left() == []
+
+
+ALONE = """
+import asyncio, os, sys
+from agentkernel.engine.parts import BuildPlace
+from agentkernel.images.build import build
+from agentkernel.model.image import ImageWork, ImageWorkKind
+
+class Nobody:
+    async def find(self, reference): return None
+
+work = ImageWork(kind=ImageWorkKind.BUILD, reference="app", path=sys.argv[1] + "/project")
+place = BuildPlace(keeper=Nobody(), directory=sys.argv[1] + "/images", environment=dict(os.environ))
+asyncio.run(build(work, "docker.io/library/app:1", place, lambda step: print(step.item[:10], flush=True)))
+"""
+
+
+async def test_a_build_ends_with_the_process_that_wanted_it(workshop: Workshop) -> None:
+    """`kill -9` leaves no builder that goes on for nobody, and what it leaves of files goes with the next build."""
+    (workshop.directory / "log.hangs").touch()
+    source = str(Path(agentkernel.__file__).parents[1])
+    argv = [sys.executable, "-c", ALONE, str(workshop.directory)]
+    with subprocess.Popen(argv, env=workshop.environment | {"PYTHONPATH": source}, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        while process.stdout.readline() != b"three\n":
+            assert process.poll() is None
+        process.kill()
+    while _processes_of(str(workshop.directory)):
+        await asyncio.sleep(0.01)
+    assert any(name.startswith("build-") for name in workshop.left())
+    (workshop.directory / "log.hangs").unlink()
+    await workshop.build()
+    assert workshop.left() == []
+
+
+async def test_a_room_that_somebody_is_in_is_not_swept(tmp_path: Path) -> None:
+    async with room(str(tmp_path)) as first, room(str(tmp_path)) as second:
+        assert os.path.isdir(first)
+        assert first != second
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_programs_end_is_told_through_its_line(tmp_path: Path) -> None:
+    for words, status in ((("sh", "-c", "exit 7"), 7), (("sh", "-c", "kill -TERM $$"), 128 + 15)):
+        argv = [sys.executable, "-I", "-S", lifeline.__file__, str(shutil.which(words[0])), *words[1:]]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True) as process:
+            assert process.wait(60) == status
 
 
 def _processes_of(text: str) -> list[int]:

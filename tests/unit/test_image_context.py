@@ -42,6 +42,8 @@ def left_out(text: str, path: str) -> bool:
         ("!a\na", ["a"], []),
         ("\ufefffirst", ["first"], []),
         (" #x", ["#x"], []),
+        ("a\x0cb\nc\r\nd\u2028e", ["a\x0cb", "c", "d\u2028e"], ["a", "b", "d", "e"]),
+        ("a\x1c\n\xa0b\x85", ["a\x1c", "b"], ["a"]),
     ],
 )
 def test_patterns_leave_out_what_they_do_for_docker(text: str, out: list[str], kept: list[str]) -> None:
@@ -57,6 +59,7 @@ def test_what_is_not_understood_leaves_nothing_out(pattern: str) -> None:
 
 def test_more_patterns_than_anybody_writes_leave_nothing_out() -> None:
     assert parse("a\n" * 2000) == ()
+    assert parse("# so much to say\n" * 20_000 + "a") == ()
 
 
 def test_a_pattern_that_would_have_others_go_back_for_ever_ends() -> None:

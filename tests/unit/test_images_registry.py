@@ -198,8 +198,9 @@ async def test_what_the_registry_does_not_have_is_not_found(
 
 
 async def test_a_registry_that_nobody_runs_cannot_be_reached(world: World) -> None:
-    with pytest.raises(ImageFailed, match="cannot be reached"):
+    with pytest.raises(ImageFailed, match=r"127\.0\.0\.1:9 cannot be reached") as caught:
         await pull(world, "127.0.0.1:9/app:1")
+    assert caught.value.hint == "is it running?"
 
 
 async def test_a_registry_that_takes_its_time_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -333,6 +333,12 @@ def test_a_pax_header_of_very_many_records_is_read_in_linear_time(destination: P
     assert (destination / "file").read_bytes() == b"x"
 
 
+def test_what_is_no_archive_is_said_to_be_none(destination: Path) -> None:
+    """Whatever its bytes would be as numbers."""
+    for junk in (b"\xff" * 5000, b"\x80" * 5000, b"hello world" * 500, bytes(range(256)) * 20):
+        refuse(junk, destination, "this is not a tar archive")
+
+
 @pytest.mark.parametrize("junk", [b"hello world" * 200, bytes(range(256)) * 8, b"\x1f\x8b" + b"junk" * 200, b"BZh9" + b"junk" * 200])
 def test_what_is_no_archive_is_refused(destination: Path, junk: bytes) -> None:
     with pytest.raises(BadArchiveError):

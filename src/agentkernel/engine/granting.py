@@ -51,6 +51,7 @@ class Granting:
         self._missing: dict[str, tuple[float, BackendUnavailable]] = {}
         self._silent: set[str] = set()  # those that did not answer when they were last needed
         self._swept: dict[str, asyncio.Task[int]] = {}
+        self._taking_up = asyncio.Lock()
 
     @cached_property
     def images(self) -> ImageKeepers:
@@ -118,7 +119,8 @@ class Granting:
             return replace(grant, tar_image=None, spec=replace(grant.spec, root=replace(grant.spec.root, directory=directory)))
         reference = self._parts.images.canonical(f"localhost/agentkernel-tar:{await tars.digest(path)}")
         keeper = self.images.of_backend(backend)
-        image = await keeper.find(reference) or await keeper.import_image(path, reference, _unheard)
+        async with self._taking_up:  # an engine would make two images of it, and forget the name of one
+            image = await keeper.find(reference) or await keeper.import_image(path, reference, _unheard)
         return await self._decided_again(grant, request, image)
 
     async def _decided_again(self, grant: Grant, request: SandboxRequest, image: Image) -> Grant:

@@ -10,6 +10,7 @@ import httpx
 
 from agentkernel.errors import ImageFailed
 from agentkernel.images.transfers import BrokenTransfer
+from agentkernel.images.transport import is_loopback
 
 _ANEW = "a daemon knows of it when it is started anew: `agentkernel daemon stop`"
 MAX_SAID_BYTES = 16 * 1024
@@ -19,13 +20,13 @@ class Unreachable(ImageFailed):
     """There was no answer, or it ended early."""
 
 
-def unreachable(host: str, error: Exception) -> Unreachable:
+def unreachable(url: httpx.URL, error: Exception) -> Unreachable:
     """The error for a request that failed below HTTP."""
     why = str(error) or type(error).__name__
-    hint = f"are you offline, or behind a proxy (HTTPS_PROXY)? {_ANEW}"
+    hint = "is it running?" if is_loopback(url.host) else f"are you offline, or behind a proxy (HTTPS_PROXY)? {_ANEW}"
     if "CERTIFICATE_VERIFY_FAILED" in why:
         hint = f"if your network has an authority of its own, SSL_CERT_FILE names its certificate; {_ANEW}"
-    return Unreachable(f"{host} cannot be reached: {ascii(why[:200])[1:-1]}", hint=hint)
+    return Unreachable(f"{url.netloc.decode('ascii', 'replace')} cannot be reached: {ascii(why[:200])[1:-1]}", hint=hint)
 
 
 def offset_of(response: httpx.Response, asked: int) -> int:
@@ -63,7 +64,7 @@ async def body(response: httpx.Response, limit_bytes: int) -> bytes:
             if len(data) > limit_bytes:
                 raise ImageFailed(f"{response.url.host} sends a document of more than {limit_bytes} bytes")
     except httpx.TransportError as error:
-        raise unreachable(response.url.host, error) from error
+        raise unreachable(response.url, error) from error
     return bytes(data)
 
 

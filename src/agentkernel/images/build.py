@@ -9,8 +9,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from typing import Final, Protocol
 
@@ -18,6 +16,7 @@ from agentkernel.abc_images import ImageKeeper, Report
 from agentkernel.errors import NotFound
 from agentkernel.images import builders, context, dockerfile
 from agentkernel.images.builders import Builder
+from agentkernel.images.rooms import room
 from agentkernel.model.image import Image, ImageProgress, ImageStage, ImageWork
 
 DOCKERFILES: Final = ("Dockerfile", "dockerfile", "Containerfile")
@@ -54,9 +53,7 @@ async def build(work: ImageWork, reference: str, place: Place, report: Report) -
 
 
 async def _built(work: ImageWork, reference: str, place: Place, report: Report, builder: Builder, path: str) -> Image:
-    os.makedirs(place.directory, mode=0o711, exist_ok=True)
-    temporary = tempfile.mkdtemp(prefix="build-", dir=place.directory)
-    try:
+    async with room(place.directory) as temporary:
         image_id = await builder.build(work, reference, path, f"{temporary}/id", lambda line: _tell(report, line))
         if work.backend == builder.name:
             image = await place.keeper.find(reference)
@@ -65,8 +62,6 @@ async def _built(work: ImageWork, reference: str, place: Place, report: Report, 
         archive = f"{temporary}/image.tar"
         await builder.save(image_id, reference, archive)
         return await place.keeper.import_image(archive, reference, report)
-    finally:
-        await asyncio.to_thread(shutil.rmtree, temporary, ignore_errors=True)  # our own files
 
 
 def _tell(report: Report, line: str) -> None:

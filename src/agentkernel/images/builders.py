@@ -7,11 +7,13 @@ import os
 import re
 import shutil
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from agentkernel.errors import BackendUnavailable, ImageFailed, InvalidInput
+from agentkernel.images import lifeline
 from agentkernel.model.image import ImageWork
 
 NAMES: Final = ("docker", "podman", "buildah")
@@ -62,6 +64,9 @@ class Builder:
             *("--file", dockerfile, "--tag", reference, "--iidfile", id_file),
             *(f"{flag}={value}" for flag, value in (("--target", work.target), ("--platform", work.platform)) if value),
             *(("--no-cache",) if work.fresh else ()),
+            *(
+                ("--force-rm",) if self.name == "docker" else ()
+            ),  # its old builder leaves the containers of a failed build; the others never do
             *words,
             work.path,
         ]
@@ -100,11 +105,15 @@ class Builder:
         return lines[0].strip() if lines and failed is None else ""
 
     async def _run(self, words: Sequence[str], more: Mapping[str, str], told: Callable[[str], None]) -> str | None:
-        """None where it succeeded, else the last line that it said. Cancelled, it is killed with all that it started."""
+        """None where it succeeded, else the last line that it said. Cancelled, it is killed with all that it started.
+
+        So it is when this process is killed: what ends it then is the end of its standard input.
+        """
         process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-S", lifeline.__file__),
             self.program,
             *words,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env={**self.environment, **more},
@@ -118,6 +127,8 @@ class Builder:
                 told(line)
             return None if await process.wait() == 0 else last.strip() or f"exit status {process.returncode}"
         finally:
+            if process.stdin is not None:
+                process.stdin.close()
             if process.returncode is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()

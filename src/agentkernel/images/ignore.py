@@ -13,7 +13,11 @@ from dataclasses import dataclass
 from typing import Final
 
 MAX_PATTERNS: Final = 1000
+MAX_LINES: Final = 10_000
 _ANY: Final = "**"
+_SPACE: Final = "".join(
+    map(chr, (*range(0x09, 0x0E), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000))
+)
 _NOT_UNDERSTOOD: Final = frozenset("[]\\")
 
 
@@ -32,11 +36,14 @@ class Pattern:
 def parse(text: str) -> tuple[Pattern, ...]:
     """The patterns of a file."""
     found = []
-    for line in text.removeprefix("\ufeff").splitlines()[: MAX_PATTERNS * 10]:
-        if line.startswith("#") or not (word := line.strip()):
+    lines = text.removeprefix("\ufeff").split("\n")  # and by nothing else that Python takes for the end of a line
+    if len(lines) > MAX_LINES:
+        return ()  # nothing is left out
+    for line in lines:
+        if line.startswith("#") or not (word := line.strip(_SPACE)):
             continue
         takes_back = word.startswith("!")
-        word = word[1:].strip() if takes_back else word
+        word = word[1:].strip(_SPACE) if takes_back else word
         names = tuple(part for part in posixpath.normpath(word).split("/") if part and part != ".") if word else ()
         is_understood = bool(names) and not (_NOT_UNDERSTOOD & set(word)) and all(_ANY not in name or name == _ANY for name in names)
         if is_understood:

@@ -21,7 +21,7 @@ from typing import Protocol
 from agentkernel.abc_images import Report
 from agentkernel.errors import Conflict, ImageFailed, NotFound
 from agentkernel.failpoints import failpoint
-from agentkernel.images import platforms
+from agentkernel.images import platforms, rooms
 from agentkernel.images.archives import Archives
 from agentkernel.images.blobs import Blobs, digest_of
 from agentkernel.images.credentials import Credentials, Login
@@ -262,6 +262,7 @@ class Library:
                 if digest not in named and not {digest, self._roots.directory(digest)} & set(in_use):
                     self._roots.remove_unused(digest)
             self._roots.remove_rests()
+            rooms.sweep(self._directory)
             self._records.remove_rests()
             return sum(self._blobs.remove(digest) for digest in self._blobs.names() if digest not in needed)
         finally:

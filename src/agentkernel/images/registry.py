@@ -169,7 +169,7 @@ class Registry:
         try:
             response = await self._client.send(request, stream=True)
         except (httpx.TransportError, httpx.InvalidURL, UnicodeError) as error:
-            raise unreachable(request.url.host, error) from error
+            raise unreachable(request.url, error) from error
         try:
             yield response
         finally:

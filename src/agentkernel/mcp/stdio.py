@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import signal
 import threading
 from collections.abc import AsyncIterator
@@ -19,6 +20,8 @@ from agentkernel.mcp.server import build
 
 MAX_LINE: Final = 32 * 1024 * 1024  # bytes of one message
 _PIECE: Final = 64 * 1024
+# An escape in JSON: of a pair of surrogates, of one alone, or another.
+_ESCAPE: Final = re.compile(r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)")
 _LOG = logging.getLogger(__name__)
 
 
@@ -59,13 +62,21 @@ async def _lines(descriptor: int) -> AsyncIterator[str]:
         held.append(first)
         size += len(first)
         for other in others:
-            yield b"".join(held).decode("utf-8", "replace")
+            yield _whole(b"".join(held).decode("utf-8", "replace"))
             held, size = [other], len(other)
         if size > MAX_LINE:
             _LOG.error("a message is longer than %d bytes: the client is not listened to any more", MAX_LINE)
             return
     if size:
-        yield b"".join(held).decode("utf-8", "replace")
+        yield _whole(b"".join(held).decode("utf-8", "replace"))
+
+
+def _whole(line: str) -> str:
+    """The line without escapes of half a character, which some clients send: the SDK would take it for no message, and answer nobody.
+
+    In their place stands U+FFFD, as where browsers turn such text into bytes.
+    """
+    return _ESCAPE.sub(lambda found: "\\ufffd" if found["half"] else found[0], line) if "\\ud" in line.lower() else line
 
 
 async def _pieces(descriptor: int) -> AsyncIterator[bytes]:

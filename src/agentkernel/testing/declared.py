@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agentkernel.abc import Backend, Sandbox
+from agentkernel.abc_images import KeepsImages
 from agentkernel.errors import AgentKernelError, Unsupported
 from agentkernel.model.command import Command, TerminalSize
 from agentkernel.model.isolation import Feature, Fingerprint, Support
@@ -70,8 +71,9 @@ class DeclarationConformance(ConformanceBase):
     async def test_probing_twice_says_the_same(self, backend: Backend, fingerprint: Fingerprint) -> None:
         assert await backend.probe() == fingerprint
 
-    async def test_a_tar_image_needs_what_a_directory_needs(self, fingerprint: Fingerprint) -> None:
-        if fingerprint.support(Feature.IMAGE_TAR) is not Support.REFUSED:
+    async def test_a_tar_image_needs_what_a_directory_needs(self, backend: Backend, fingerprint: Fingerprint) -> None:
+        """But where the backend keeps images itself, which takes archives up as they are."""
+        if fingerprint.support(Feature.IMAGE_TAR) is not Support.REFUSED and not isinstance(backend, KeepsImages):
             assert fingerprint.support(Feature.IMAGE_DIRECTORY) is not Support.REFUSED
 
     async def test_what_is_refused_is_refused(self, backend: Backend, fingerprint: Fingerprint, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def _roots(backend: str) -> dict[Feature, Provision]:
     return {
         Feature.HOST_ROOT: _refused("its sandboxes are made of images", remedy),
         Feature.IMAGE_DIRECTORY: _refused("the engine unpacks images itself", remedy),
-        Feature.IMAGE_TAR: _refused("the engine unpacks images itself", remedy),
+        Feature.IMAGE_TAR: _NATIVE,  # the engine takes it up under a name that says what is in it
     }
 
 
