@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import socket
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from e2e.conftest import AgentKernel
 from parity.image_scenarios import CONFIG, registry, root_files
-from registry_world import RunningRegistry, make_image
+from registry_world import RunningRegistry, make_image, tar_of
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +52,62 @@ def test_run_starts_what_the_image_says(both: AgentKernel, running: RunningRegis
         assert (json.loads(done.stdout)["stdout"] if said is None else done.stdout) == ("typed\n" if said is None else said), words
     bare = both("run", "-q", "--image", f"{running.address}/tests/bare:1")
     assert (bare.returncode, b"names none" in bare.stderr) == (2, True)
+
+
+def owned(name: str, uid: int, gid: int, mode: int, *, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.uid, info.gid, info.mode, info.type, info.linkname = uid, gid, mode, kind, link
+    return info
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0: a plain user has one id, and cannot give files to others")
+@pytest.mark.parametrize("backend", ["namespaces", "gvisor"])
+def test_an_images_files_belong_to_whom_it_says(agentkernel: AgentKernel, running: RunningRegistry, backend: str, tmp_path: Path) -> None:
+    runsc = os.environ.get("AGENTKERNEL_TEST_RUNSC") or shutil.which("runsc") or ""
+    if backend == "gvisor" and not runsc:
+        pytest.skip("this host has no runsc")
+    agentkernel = AgentKernel(
+        agentkernel.directory, agentkernel.environment | {"AGENTKERNEL_RUNSC": runsc, "AGENTKERNEL_HOME": str(tmp_path / "ak")}
+    )
+    first = tar_of(
+        owned("app", 1234, 4322, 0o755, kind=tarfile.DIRTYPE),
+        owned("app/priv", 1234, 4322, 0o700, kind=tarfile.DIRTYPE),
+        (owned("app/priv/f", 1234, 4322, 0o600), b"secret\n"),
+        owned("app/hard", 0, 0, 0o600, kind=tarfile.LNKTYPE, link="app/priv/f"),
+        (owned("app/others", 99, 98, 0o600), b"x"),
+        (owned("app/far", 3_000_000, 70_000, 0o644), b"x"),
+        owned("was", 1234, 1234, 0o755, kind=tarfile.DIRTYPE),
+        (owned("outside", 5, 5, 0o644), b"replaced"),
+    )
+    second = tar_of(
+        owned("was", 0, 0, 0o755, kind=tarfile.DIRTYPE), owned("outside", 0, 0, 0o777, kind=tarfile.SYMTYPE, link="/app/others")
+    )
+    running.push("tests/owned", "1", make_image(root_files(), first, second, config=CONFIG))
+    script = (
+        "cat /app/priv/f; echo more >>/app/priv/f; echo new >/app/new; cat /app/hard /app/new; cat /app/others 2>/dev/null || echo no;"
+        "cd /; busybox stat -c '%n %u:%g' app app/priv app/hard app/others app/far app/new was outside bin"
+    )
+    done = agentkernel("run", "-q", "--backend", backend, "--image", f"{running.address}/tests/owned:1", "--", "sh", "-c", script)
+    told = b"""secret
+secret
+new
+no
+app 1234:4322
+app/priv 1234:4322
+app/hard 1234:4322
+app/others 99:98
+app/far 65534:65534
+app/new 1234:1234
+was 0:0
+outside 0:0
+bin 0:0
+"""
+    assert (done.returncode, done.stdout, done.stderr) == (0, told, b"")
+    again = agentkernel("run", "-q", "--backend", backend, "--image", f"{running.address}/tests/owned:1", "--", "cat", "/app/priv/f")
+    assert again.stdout == b"secret\n", "what one sandbox writes is its own"
+    trees = list((tmp_path / "ak").rglob("rootfs/app/priv"))
+    assert trees and all(tree.stat().st_uid == 0x7FFF0000 + 1234 for tree in trees), "to nobody of the host"
+    assert all(os.listxattr(tree) == [] for tree in trees)
 
 
 def test_what_cannot_be_had_says_why(agentkernel: AgentKernel, running: RunningRegistry) -> None:

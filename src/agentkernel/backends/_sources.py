@@ -18,7 +18,7 @@ from pathlib import Path
 
 from agentkernel.config.directories import IMAGES
 from agentkernel.errors import Refused
-from agentkernel.model.spec import Bind, SandboxSpec, Workspace, WorkspaceMode
+from agentkernel.model.spec import Bind, RootKind, SandboxSpec, Workspace, WorkspaceMode
 from agentkernel.policy.deny import is_within
 
 _MAX_LINKS = 40  # as the kernel's
@@ -45,9 +45,10 @@ def _is_systems(path: str) -> bool:
 
 
 def owners(spec: SandboxSpec) -> dict[str, int]:
-    """The uid of each source that is shown as the sandbox user's own; one that is missing is the launcher's to refuse."""
+    """The uid of each source that is shown as the sandbox user's own, and of an image; one that is missing is the launcher's to refuse."""
     found = {}
-    for source, _ in _shown(spec):
+    image = spec.root.directory if spec.root.kind is RootKind.DIRECTORY else ""
+    for source in (*(source for source, _ in _shown(spec)), *((image,) if image else ())):
         with contextlib.suppress(OSError):
             found[source] = os.stat(source).st_uid
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -11,6 +12,7 @@ from typing import Final
 import agentkernel
 from agentkernel.abc import Backend
 from agentkernel.engine.ending import LINGER_S, to_the_end
+from agentkernel.engine.owners import give_owners
 from agentkernel.engine.parts import Parts
 from agentkernel.errors import InvalidInput, Unsupported
 from agentkernel.model.command import Command, ExecResult
@@ -39,6 +41,7 @@ class Unpacking:
         result = await self._run(argv, [*shown, Bind(source=_real(destination), target=_DESTINATION_INSIDE, writable=True)])
         if result.exit_code != 0:
             raise _failed(result)
+        await asyncio.to_thread(give_owners, destination)
 
     async def _run(self, argv: tuple[str, ...], shown: Sequence[Bind]) -> ExecResult:
         python = os.fsencode(_real(sys.executable))  # without its virtual environment: the standard library is all it needs

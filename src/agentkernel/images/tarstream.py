@@ -13,6 +13,7 @@ from agentkernel.images.decompress import Source
 from agentkernel.tarformat import BLOCK, OLD_SPARSE, BadArchiveError, Extensions, Header, Kind, decimal, number, parse_header
 
 MAX_SPARSE_PARTS = 100_000
+IDS, NOBODY = 0x10000, 0xFFFE  # a sandbox has ids 0-65535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,7 @@ class Entry:
     link: bytes = b""
     real_size: int = 0  # of the file; differs from `size` for sparse ones
     sparse: tuple[tuple[int, int], ...] | None = None  # (offset, length) of the data
+    owner: tuple[int, int] = (0, 0)  # uid and gid
 
 
 def entries(source: Source) -> Iterator[Entry]:
@@ -68,7 +70,14 @@ def _entry(header: Header, records: Mapping[bytes, bytes]) -> Entry:
         real_size=header.size,
         modified_s=number(header.block[136:148]) if modified is None else decimal(modified.lstrip(b"-").split(b".", 1)[0]),
         link=header.link,
+        owner=(_id(b"uid", header.block[108:116], records), _id(b"gid", header.block[116:124], records)),
     )
+
+
+def _id(name: bytes, field: bytes, records: Mapping[bytes, bytes]) -> int:
+    """One that no sandbox has is nobody's."""
+    found = decimal(records[name]) if name in records else number(field)
+    return found if found < IDS else NOBODY
 
 
 def _extend(entry: Entry, records: Mapping[bytes, bytes], source: Source) -> Entry:

@@ -1,9 +1,9 @@
 """Unpacks the entries of a tar archive beneath an open directory.
 
 Names are never joined to paths: each component is opened beneath the destination's descriptor with O_NOFOLLOW, so that no link in the
-archive leads out of it, whatever the order of its entries (CVE-2007-4559, CVE-2025-4517). Owners are dropped: all belongs to whoever
-unpacks it, who may always read and change it; set-user-id bits and extended attributes are dropped for the same reason. Imports only the
-standard library: it runs inside a sandbox, where hostile bytes belong.
+archive leads out of it, whatever the order of its entries (CVE-2007-4559, CVE-2025-4517). All belongs to whoever unpacks it, who may
+always read and change it; whose it is in the image stands in an extended attribute, for whoever may give it to them. Set-user-id bits and
+the archive's own extended attributes are dropped. Imports only the standard library: it runs inside a sandbox, where hostile bytes belong.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import stat
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from agentkernel.images.beneath import Parts, Walk
+from agentkernel.images.beneath import DIRECTORY, Parts, Walk
 from agentkernel.images.decompress import CHUNK_BYTES, Source
 from agentkernel.images.tarstream import Entry, entries
 from agentkernel.tarformat import BadArchiveError, Kind
@@ -26,6 +26,7 @@ MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 4095
 LAYOUT_HINT = "import it first: agentkernel image import ARCHIVE NAME; then --image NAME"
 _LAYOUT_FILES = frozenset({(b"manifest.json",), (b"oci-layout",)})
+OWNER_ATTRIBUTE = b"user.agentkernel.owner"  # `uid:gid` of what is not root's
 SYSTEM_NAMES = frozenset({b"bin", b"sbin", b"usr", b"etc", b"lib"})
 
 
@@ -113,6 +114,11 @@ class Unpacker:
                 self._clear(whole, parent)
                 os.mkdir(parts[-1], 0o700, dir_fd=parent)
         self._modes[whole] = entry.mode & 0o1777 | 0o700
+        descriptor = os.open(parts[-1], DIRECTORY, dir_fd=parent)
+        try:
+            _note_owner(descriptor, entry.owner, is_new=False)
+        finally:
+            os.close(descriptor)
         self._brought(whole)
 
     def _file(self, parts: Parts, entry: Entry, source: Source) -> None:
@@ -125,6 +131,7 @@ class Unpacker:
                 os.ftruncate(descriptor, entry.real_size)
             os.fchmod(descriptor, entry.mode & 0o777 | 0o400)
             os.utime(descriptor, (entry.modified_s, entry.modified_s))
+            _note_owner(descriptor, entry.owner, is_new=True)
         except OverflowError:
             raise BadArchiveError(f"{shown(parts)} is from an impossible time") from None
         finally:
@@ -242,6 +249,18 @@ def shown(parts: Parts) -> str:
 def mode_at(name: bytes, directory: int) -> int:
     """The mode of what is there, itself and not what it leads to."""
     return os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+
+
+def _note_owner(descriptor: int, owner: tuple[int, int], *, is_new: bool) -> None:
+    """Where file systems have no such attributes, all stays with whoever unpacks it."""
+    try:
+        if owner != (0, 0):
+            os.setxattr(descriptor, OWNER_ATTRIBUTE, b"%d:%d" % owner)
+        elif not is_new:
+            os.removexattr(descriptor, OWNER_ATTRIBUTE)
+    except OSError as error:
+        if error.errno not in {errno.ENOTSUP, errno.ENODATA, errno.EPERM, errno.EACCES}:
+            raise
 
 
 def _copy(source: Source, descriptor: int, offset: int, length: int) -> None:

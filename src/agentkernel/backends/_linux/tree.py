@@ -14,8 +14,7 @@ from enum import IntEnum
 from agentkernel.backends._linux.cgroups import CgroupPlan
 from agentkernel.backends._linux.facts import HostFacts
 from agentkernel.backends._linux.plan import CloneFlag, MountAttr, Op, Step, Text
-from agentkernel.backends._linux.ranges import RANGE_SIZE
-from agentkernel.model.spec import Bind, RootKind, SandboxSpec, WorkspaceMode
+from agentkernel.model.spec import IMAGE_IDS, RANGE_SIZE, Bind, RootKind, SandboxSpec, WorkspaceMode
 from agentkernel.policy.inside import GUEST, files
 
 # Plain integers: arithmetic with enum flags is twenty times slower, and a launch does much of it.
@@ -49,7 +48,7 @@ def step(op: Op, *arguments: int | str | bytes, why: str) -> Step:
 class Owners(IntEnum):
     """Whom the files of a shown host path belong to inside. The values of the first two are TREE's."""
 
-    IMAGE = 1  # to the same ids there: root's to the sandbox's root
+    IMAGE = 1  # to the same ids there: root's to the sandbox's root; those of an image of the store that has them, as the image says
     SYSTEM = 2  # likewise, or to nobody where the file system cannot be id-mapped: they are only read
     USER = 3  # what belongs to the source's owner belongs to the sandbox's user
 
@@ -71,6 +70,21 @@ class OwnedTree:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImageTree:
+    """An IDMAP_TREE of an image whose files have owners of their own."""
+
+    slot: int
+    source: str
+    where: str
+    attributes: int
+
+    def step(self, id_base: int) -> Step:
+        """With the range's first id."""
+        arguments = (self.slot, Text(self.where), self.attributes, 1, Text(f"{IMAGE_IDS} {id_base} {RANGE_SIZE}\n"))
+        return Step(op=Op.IDMAP_TREE, arguments=arguments, description=f"id-map the image {self.source}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataTree:
     """The TREE of storage on disk, which waits for the sandbox's directory."""
 
@@ -82,13 +96,15 @@ class DataTree:
         return Step(op=Op.TREE, arguments=arguments, description="mount the sandbox's directory on disk")
 
 
-Prepared = Step | OwnedTree | DataTree
+Prepared = Step | OwnedTree | ImageTree | DataTree
 
 
 def prepared(tree: Prepared, spec: SandboxSpec, around: Surroundings) -> Step:
     """The step of a tree that waited for the sandbox's own ids or directory."""
     if isinstance(tree, OwnedTree):
         return tree.step(around.id_base or 0, spec.user.uid)
+    if isinstance(tree, ImageTree):
+        return tree.step(around.id_base or 0)
     return tree.step(around.data_directory) if isinstance(tree, DataTree) else tree
 
 
@@ -181,6 +197,8 @@ class Builder:
         if owners is Owners.USER:
             owner = self.owners.get(source, 0)
             self.outer.append(OwnedTree(slot=slot, source=source, where=where, attributes=attributes, owner=owner))
+        elif owners is Owners.IMAGE and self.owners.get(source) == IMAGE_IDS:
+            self.outer.append(ImageTree(slot=slot, source=source, where=where, attributes=attributes))
         else:
             self.outer.append(
                 Step(op=Op.TREE, arguments=(slot, Text(where), attributes, 1, int(owners)), description=f"id-map the mount of {source}")
