@@ -292,3 +292,9 @@ def test_a_certificate_of_nobody_is_not_trusted(tmp_path: Path) -> None:
 def test_a_server_without_tls_is_no_https_server() -> None:
     with answering(_response("400 Bad Request")) as port, pytest.raises(DoorMissing, match="speaks no TLS"):
         tunnel.open_tunnel(parse_elsewhere(f"https://127.0.0.1:{port}", "ak_never_sent"))
+
+
+def test_a_socket_is_where_the_program_means_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = environment_of({}, local=False, socket="run/daemon.sock", url=None, token=None)
+    assert found == {"AGENTKERNEL_SOCKET": str(tmp_path / "run" / "daemon.sock")}

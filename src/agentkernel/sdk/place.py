@@ -1,4 +1,4 @@
-"""Which daemon a client means, as the environment that its kernel is made from. Pure."""
+"""Which daemon a client means, as the environment that its kernel is made from."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def environment_of(
     if local or socket is not None:
         found.pop(HOST, None)
     if socket is not None:
-        found["AGENTKERNEL_SOCKET"] = os.fspath(socket)
+        found["AGENTKERNEL_SOCKET"] = os.path.abspath(socket)  # the daemon that is started for it works in another directory
     if url is not None:
         wanted = parse_elsewhere(url).url
         if token is None and found.get(HOST) and parse_elsewhere(found[HOST]).url != wanted:
