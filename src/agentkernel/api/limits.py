@@ -25,12 +25,16 @@ class Limits:
     header_s: float = 10.0  # from the beginning of a connection, or the first byte of a request, to the end of its headers
     body_idle_s: float = 30.0  # between two pieces of a body that somebody waits for
     unread_s: float = 5.0  # for what is left of a body after its answer
+    unread_pieces: int = 1024  # of that, by which it is counted because the smallest of them cost the most
+    accept_s: float = 30.0  # from the request for a WebSocket to the end of its handshake
     keep_alive_s: float = 75.0
     write_idle_s: float = 300.0  # for a client that takes nothing of what it is sent
     drain_s: float = 10.0  # for requests under way when the server is to end
     connections: int = 4096
     daemon_connections: int = 640  # to the daemon, which takes 1024, and of these 768 that servers pass on
     message_bytes: int = 1 << 20  # of one WebSocket message
+    idle_frames: int = 256  # in a row that carry no message: pings, pongs, parts of messages that are next to nothing
+    idle_frames_rate: float = 64.0  # of these a second, sustained
     held_bytes: int = 256 << 20  # of bodies and output, of all requests under way
     token_held_bytes: int = 128 << 20  # of one token's
     requests_at_once: int = 1024  # of all tokens

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import os
 import socket
 import stat
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
@@ -15,6 +17,7 @@ from agentkernel.errors import Conflict, InvalidInput
 BACKLOG: Final = 1024
 MAX_PORT: Final = 65535
 _FIRST_PASSED: Final = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
+_PEER: Final = struct.Struct("3i")  # SO_PEERCRED: pid, uid, gid
 # A host that vanished is noticed after about a minute and a half, also by who has nothing to send.
 _KEEP_ALIVE: Final = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6))
 
@@ -106,6 +109,15 @@ def is_everywhere(listener: socket.socket) -> bool:
 def names_of(listener: socket.socket) -> frozenset[str]:
     """The address that it listens at, as a Host header says it."""
     return frozenset() if is_unix(listener) else frozenset({_address(listener).lower()})
+
+
+def is_ours(transport: asyncio.Transport) -> bool:
+    """Whether the peer of a unix socket is the user of this process, or root."""
+    peer = transport.get_extra_info("socket")
+    if peer is None or not hasattr(socket, "SO_PEERCRED"):
+        return peer is not None  # where the socket's mode must do
+    _, uid, _ = _PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return uid in (0, os.geteuid())
 
 
 def url_of(listener: socket.socket, scheme: str) -> str:

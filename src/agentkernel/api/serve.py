@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from typing import Final
 
 from uvicorn import Config, Server
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from agentkernel.api.app import build
 from agentkernel.api.handshake import Certificate as Certificate
@@ -23,6 +22,7 @@ from agentkernel.api.limits import Limits
 from agentkernel.api.listening import BACKLOG, is_unix
 from agentkernel.api.parts import Parts
 from agentkernel.api.protocol import guarded
+from agentkernel.api.websocket import guarded_websocket
 
 _PING_S: Final = 30.0
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
@@ -43,7 +43,7 @@ def server(parts: Parts, listener: socket.socket, ready: Callable[[], None], cer
     config = Config(
         build(parts),
         http=guarded(limits, local=is_unix(listener)),
-        ws=WebSocketsSansIOProtocol,
+        ws=guarded_websocket(limits),
         loop="uvloop",
         lifespan="on",
         log_config=None,
