@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi.routing import APIRoute, APIWebSocketRoute
 from starlette.requests import HTTPConnection
 
+from agentkernel.api.auth import OPEN_PATHS
 from agentkernel.api.guards import SHOWN
 from agentkernel.api.idempotency import HEADER, KEYED
 from agentkernel.errors import InvalidInput, UnknownKey
@@ -14,7 +15,7 @@ from agentkernel.model.names import suggest
 async def strict(connection: HTTPConnection) -> None:
     """Of every route: raises UnknownKey for a parameter in the query that it does not have, InvalidInput for a key that it cannot keep."""
     route = connection.scope.get("route")
-    if not isinstance(route, APIRoute | APIWebSocketRoute):
+    if not isinstance(route, APIRoute | APIWebSocketRoute) or route.path in OPEN_PATHS:  # which watchers ask as they like
         return
     if connection.scope["query_string"]:
         known = [each.alias for each in route.dependant.query_params]
