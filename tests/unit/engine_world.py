@@ -53,9 +53,13 @@ class Machine:
     def die(self) -> None:
         """Its first process ends, which whoever is attached to it is told."""
         self.running = False
+        self.tell(SandboxLost("the sandbox died: killed by the test"))
+
+    def tell(self, error: AgentKernelError) -> None:
+        """The connection of whoever is attached to it is over."""
         for sandbox, tell in self.mourners:
             if not sandbox.closed:
-                tell(SandboxLost("the sandbox died: killed by the test"))
+                tell(error)
 
 
 class ScriptedSandbox:

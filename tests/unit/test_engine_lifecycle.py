@@ -457,6 +457,23 @@ async def test_what_is_left_of_a_dead_one_and_cannot_be_ended_now_is_so_later(wo
     assert (info.status, world.boots) == (Status.RUNNING, 2)
 
 
+@pytest.mark.parametrize("lives", [True, False])
+async def test_one_that_is_out_of_reach_is_taken_up_again_or_found_dead(world: World, lives: bool) -> None:
+    engine = world.engine()
+    made = await _make(engine, world, start=True)
+    world.failing_gate("recover", BackendUnavailable("no engine answers"))
+    world.machines[made.sandbox_id].tell(BackendUnavailable("no engine answers"))  # it is being started again, say
+    await engine._core.operations.drain()
+    with pytest.raises(BackendUnavailable):
+        await engine.open(ANN, "one")
+    world.gates.clear()
+    world.machines[made.sandbox_id].running = lives
+    await engine._reconciler.settle_all()
+    assert (await engine.info(ANN, "one")).status is (Status.RUNNING if lives else Status.STOPPED)
+    assert (await engine.start(ANN, "one")).status is Status.RUNNING
+    assert world.boots == 1 + (not lives)
+
+
 async def test_one_whose_files_somebody_else_removed_is_not_started_empty(world: World) -> None:
     engine = world.engine()
     made = await _make(engine, world, start=True)

@@ -64,7 +64,7 @@ class Engine:
         self._reconciler = Reconciler(self._core)
         self._lifecycle = Lifecycle(self._core, self._reconciler)
         self._usage = Usage(self._core, self._lifecycle, lambda live, exec_id: self._logs.record(live, exec_id))
-        self._core.lost = self._usage.suspect
+        self._core.lost = self._usage.lost
         self._garbage = Garbage(self._core, self._reconciler, self._lifecycle, lambda: self._logs)
 
     @cached_property

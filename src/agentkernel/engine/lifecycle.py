@@ -166,6 +166,15 @@ class Lifecycle:
 
         await self.operate(Caller(principal=live.record.owner), live.sandbox_id, act)
 
+    async def let_go(self, live: Live) -> None:
+        """One that is out of reach, and may live: it is taken up again, or found dead, as after a crash of this engine."""
+        core = self._core
+        async with core.locks.hold(live.sandbox_id):
+            if core.live(live.record) is live:
+                core.registry.pop(live.sandbox_id)
+                core.unsettled.add(live.sandbox_id)
+                await live.sandbox.close()
+
     async def _taken_over(self, caller: Caller, record: SandboxRecord, pooled: Sandbox) -> SandboxRecord:
         """Makes a sandbox of one that was made beforehand: until its row is stored no sweep knows that it is not garbage."""
         core = self._core

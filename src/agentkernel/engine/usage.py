@@ -68,6 +68,13 @@ class Usage:
         if isinstance(error, SandboxFailed) and self._core.live(live.record) is live:
             self._core.operations.spawn(self.examine(live))
 
+    def lost(self, live: Live, error: AgentKernelError) -> None:
+        """Its connection is over: it has died, or its backend cannot be asked."""
+        if isinstance(error, SandboxFailed):
+            self.suspect(live, error)
+        elif self._core.live(live.record) is live and not live.record.ephemeral:
+            self._core.operations.spawn(self._lifecycle.let_go(live))
+
     async def examine(self, live: Live) -> bool:
         """Whether a sandbox lives; the row of one that does not is made to say so."""
         reason = await death_of(live.sandbox)
