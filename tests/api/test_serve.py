@@ -226,6 +226,11 @@ def test_json_says_where_it_is_and_the_new_token(tmp_path: Path) -> None:
         (("--port", "0", "--tls-cert", "x"), "belong together"),
         (("--port", "0", "--tls-cert", "x", "--tls-key", "y"), "cannot read x"),
         (("--prot", "0"), "--prot"),
+        (("--unix", "api.sock", "--port", "0"), "not at --host and --port"),
+        (("--unix", "api.sock", "--host", "127.0.0.1"), "not at --host and --port"),
+        (("--port", "0", "--rate", "-1"), "--rate takes requests a second, 0 to 1000000, not -1"),
+        (("--port", "0", "--rate", "nan"), "not nan"),
+        (("--port", "0", "--rate", "inf"), "not inf"),
     ],
 )
 def test_flags_that_cannot_be_are_refused(tmp_path: Path, flags: tuple[str, ...], said: str) -> None:
@@ -241,6 +246,14 @@ def test_tls_is_spoken_where_there_is_a_certificate(tmp_path: Path) -> None:
             connection.sendall(request("/health", "Connection: close"))
             assert parsed(everything(connection)) == (200, {"success": True, "data": "ok"})
         assert server.end()[0] == 0
+
+
+def test_where_others_are_on_the_way_a_warning_says_that_they_read(tmp_path: Path) -> None:
+    certificate_in(tmp_path)
+    with serving(tmp_path, "--port", "0", "--host", "0.0.0.0") as server:
+        assert server.end() == (0, "warning: without TLS (--tls-cert, --tls-key) whoever is on the way reads tokens, commands and files\n")
+    with serving(tmp_path, "--port", "0", "--host", "0.0.0.0", "--tls-cert", "cert.pem", "--tls-key", "key.pem") as server:
+        assert server.end() == (0, "")
 
 
 def test_a_socket_that_a_service_manager_has_opened_is_taken(tmp_path: Path) -> None:

@@ -38,7 +38,9 @@ sandboxes outlive it. docs/http-api.md describes the routes, as does /openapi.js
 files of this host but one with the scope `host`. Pages in a browser are refused, unless --origin names theirs.
 """
 
+DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 18888
+MAX_RATE = 1_000_000
 _EXTRA = "api"
 _EXAMPLE = '{"command":["python3","-c","print(1+1)"]}'
 
@@ -53,8 +55,8 @@ class _Names:
 
 def configure(parser: ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen; default 127.0.0.1, this machine alone")
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, metavar="PORT", help=f"default {DEFAULT_PORT}; 0 is a free one")
+    parser.add_argument("--host", default=None, metavar="ADDRESS", help="where to listen; default 127.0.0.1, this machine alone")
+    parser.add_argument("--port", type=int, default=None, metavar="PORT", help=f"default {DEFAULT_PORT}; 0 is a free one")
     parser.add_argument("--unix", default=None, metavar="PATH", help="listen on a unix socket instead, which only this user can open")
     parser.add_argument("--no-token", action="store_true", help="take requests without a token; only where this machine alone can connect")
     parser.add_argument("--hostname", action="append", default=[], metavar="NAME", help="a name that clients use (repeatable)")
@@ -72,11 +74,14 @@ def main(args: Namespace, context: Context) -> int:
     """Serves until it is asked to end."""
     names = _Names(hosts=frozenset(map(_hostname, args.hostname)), origins=frozenset(map(_origin, args.origin)))
     _check_certificate(args)
+    _check_rate(args.rate)
     serving = extra.load("agentkernel.api.serve", _EXTRA)
     listening = extra.load("agentkernel.api.listening", _EXTRA)
     certificate = None if args.tls_cert is None else serving.Certificate(certificate=args.tls_cert, key=args.tls_key)
     with _listener(args, context, listening) as listener:
         tokens = _tokens(args, context, listening, listener)
+        if certificate is None and not (listening.is_unix(listener) or listening.is_loopback(listener)):
+            sys.stderr.write("warning: without TLS (--tls-cert, --tls-key) whoever is on the way reads tokens, commands and files\n")
         parts = _parts(args, context, names, listener, tokens)
         url = listening.url_of(listener, "http" if certificate is None else "https")
         secret, is_new = ("", False) if tokens is None else tokens.default()
@@ -86,6 +91,8 @@ def main(args: Namespace, context: Context) -> int:
 
 
 def _listener(args: Namespace, context: Context, listening: Any) -> AbstractContextManager[socket]:
+    if args.unix is not None and (args.host is not None or args.port is not None):
+        raise InvalidInput("--unix listens on a path alone, not at --host and --port", hint="start a server for each of the two")
     given: socket | None = listening.passed(context.environment)
     if given is not None:
         return closing(given)
@@ -93,7 +100,7 @@ def _listener(args: Namespace, context: Context, listening: Any) -> AbstractCont
     if args.unix is not None:
         opened = listening.at_path(os.path.join(context.cwd(), args.unix))
     else:
-        opened = listening.at_address(args.host, args.port)
+        opened = listening.at_address(args.host or DEFAULT_HOST, DEFAULT_PORT if args.port is None else args.port)
     return opened
 
 
@@ -146,6 +153,12 @@ def _origin(origin: str) -> str:
     if scheme not in ("http", "https") or not separator or not rest or "/" in rest or "*" in rest:
         raise InvalidInput(f"{origin!r} is not an origin", hint="for example: --origin https://app.example.com")
     return origin.lower()
+
+
+def _check_rate(rate: float | None) -> None:
+    """Raises InvalidInput for a rate that is none."""
+    if rate is not None and not 0 <= rate <= MAX_RATE:
+        raise InvalidInput(f"--rate takes requests a second, 0 to {MAX_RATE}, not {rate:g}", hint="0 is no bound")
 
 
 def _check_certificate(args: Namespace) -> None:
