@@ -40,6 +40,7 @@ from agentkernel.api.routes import metrics as metric_routes
 from agentkernel.api.streams import archive, door, events, exec_sse, exec_ws
 from agentkernel.api.streams import files as file_streams
 from agentkernel.api.strict import strict
+from agentkernel.api.upgrade import no_route
 from agentkernel.config.removal import Running, watch
 
 # One is asked after the other whether a request is its own: those first that are asked often and are to be quick.
@@ -107,6 +108,7 @@ def build(parts: Parts) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},  # asked for with each request otherwise
         exception_handlers=HANDLERS,
     )
+    app.router.default = no_route
     app.state.parts, app.state.metrics, app.state.replays = parts, metrics, replays
     for router in ROUTERS:
         app.include_router(router, dependencies=[Depends(strict)])
