@@ -22,6 +22,7 @@ from agentkernel.errors import (
     LaunchFailed,
     NotFound,
     Refused,
+    SandboxFailed,
     StoreFailed,
 )
 from agentkernel.model.command import Command
@@ -458,11 +459,12 @@ async def test_what_is_left_of_a_dead_one_and_cannot_be_ended_now_is_so_later(wo
 
 
 @pytest.mark.parametrize("lives", [True, False])
-async def test_one_that_is_out_of_reach_is_taken_up_again_or_found_dead(world: World, lives: bool) -> None:
+@pytest.mark.parametrize("error", [BackendUnavailable("no engine answers"), SandboxFailed("the channel failed: no descriptor is left")])
+async def test_one_that_is_out_of_reach_is_taken_up_again_or_found_dead(world: World, lives: bool, error: AgentKernelError) -> None:
     engine = world.engine()
     made = await _make(engine, world, start=True)
     world.failing_gate("recover", BackendUnavailable("no engine answers"))
-    world.machines[made.sandbox_id].tell(BackendUnavailable("no engine answers"))  # it is being started again, say
+    world.machines[made.sandbox_id].tell(error)
     await engine._core.operations.drain()
     with pytest.raises(BackendUnavailable):
         await engine.open(ANN, "one")

@@ -6,7 +6,7 @@ import asyncio
 from typing import Final
 
 from agentkernel.abc import Sandbox
-from agentkernel.errors import SandboxFailed, SandboxLost
+from agentkernel.errors import ProtocolViolation, SandboxFailed, SandboxLost
 
 ALIVE_S: Final = 5.0  # within which a living sandbox's agent answers
 
@@ -19,10 +19,10 @@ async def death_of(sandbox: Sandbox) -> str:
     try:
         async with asyncio.timeout(ALIVE_S):
             await sandbox.processes()
-    except OSError:
-        return ""  # it is slow, or the host is, or has no descriptor left: nobody is told that it died
     except SandboxLost as error:
         return error.message
-    except SandboxFailed as error:
+    except ProtocolViolation as error:
         return f"its agent cannot be spoken to: {error.message}"
+    except (OSError, SandboxFailed):
+        return ""  # it is slow, or the host is, or has no descriptor left: nobody is told that it died
     return ""

@@ -13,7 +13,7 @@ from agentkernel.engine.death import death_of
 from agentkernel.engine.lifecycle import Lifecycle
 from agentkernel.engine.locks import host_errors
 from agentkernel.engine.registry import Live
-from agentkernel.errors import AgentKernelError, SandboxFailed
+from agentkernel.errors import AgentKernelError, ProtocolViolation, SandboxFailed, SandboxLost
 from agentkernel.model.command import Command, ExitStatus
 from agentkernel.model.record import SandboxRecord
 
@@ -69,8 +69,8 @@ class Usage:
             self._core.operations.spawn(self.examine(live))
 
     def lost(self, live: Live, error: AgentKernelError) -> None:
-        """Its connection is over: it has died, or its backend cannot be asked."""
-        if isinstance(error, SandboxFailed):
+        """Its connection is over: it has died, or its backend cannot be asked, or this process lacks what it takes (a descriptor)."""
+        if isinstance(error, (SandboxLost, ProtocolViolation)):
             self.suspect(live, error)
         elif self._core.live(live.record) is live and not live.record.ephemeral:
             self._core.operations.spawn(self._lifecycle.let_go(live))
