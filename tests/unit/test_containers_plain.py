@@ -98,13 +98,15 @@ def test_a_plain_users_sandboxes_are_that_users_on_its_files(dockerd: DockerHost
         assert again is not None
         lines.append(await said(again, "cat file"))
         await again.destroy()
+        async with running(backend, spec(workspace=private)) as sandbox:  # as `run` makes it: what it writes is in memory, the copy is not
+            lines.append(await said(sandbox, "pwd; cat file new; echo changed > file; stat -c %u file; touch ~/own /var/tmp/own"))
         lines.append((project / "file").read_text())
         return "".join(line.rstrip("\n") + "\n" for line in lines)
 
     answer = as_plain_user(work)
     assert answer.startswith(f"True emulated emulated \n{PLAIN}\nmine\n"), answer
     assert "protected\n" in answer
-    assert answer.endswith(f"{PLAIN} mine\nchanged\nnew\n{PLAIN}\nchanged\nmine\n"), answer
+    assert answer.endswith(f"{PLAIN} mine\nchanged\nnew\n{PLAIN}\nchanged\n/workspace\nmine\nnew\n{PLAIN}\nmine\n"), answer
     assert dockerd.run("ps", "--all", "--quiet") == ""
 
 
@@ -137,7 +139,7 @@ def test_what_must_not_be_seen_of_a_home_and_came_after_a_sandbox_was_made_keeps
 
     answer = as_plain_user(work)
     said_why = "/home/user/.netrc must not be seen in the sandbox, and was not there when it was made"
-    assert answer == f".aws\n{said_why}; copy its files out with `agentkernel cp` and create it again\n"
+    assert answer == f".aws\n{said_why}; take it away for a start, or remove the sandbox and create it again\n"
     assert dockerd.run("ps", "--all", "--quiet") == ""
 
 

@@ -75,12 +75,12 @@ async def build(host: Host, spec: SandboxSpec, holdings: Holdings, existing: Con
     if existing is not None and existing.spec != fingerprint_of(building.spec):
         raise LaunchFailed(
             f"sandbox {holdings.sandbox_id} was made with other settings",
-            hint="copy its files out with `agentkernel cp` and create it again",
+            hint="with those settings again it starts, and `agentkernel cp` copies its files out; or remove it and create it again",
         )
     if existing is not None and (fresh := [path for path in building.shown.masked if path not in existing.masked]):
         raise LaunchFailed(
             f"{fresh[0]} must not be seen in the sandbox, and was not there when it was made",
-            hint="copy its files out with `agentkernel cp` and create it again",
+            hint="take it away for a start, or remove the sandbox and create it again",
         )
     if holdings.owner and holdings.state is not None:
         holdings.state.record("configuration", building.configuration.encode())
@@ -153,7 +153,7 @@ async def _create(building: Building) -> None:
             await host.containers.put_tree(name, mount.target, mounting.contents(mount, building.spec))
     except EngineRefused as refused:
         if refused.status == NOT_FOUND and "image" in refused.message.lower():
-            hint = f"get it with `agentkernel image pull {building.spec.root.reference}`"
+            hint = f"get it with `agentkernel image pull --backend {host.dialect.name} {building.spec.root.reference}`"
             raise LaunchFailed(f"the engine does not have the image {building.spec.root.reference or plan.image}", hint=hint) from refused
         raise await _refusal(building, "refuses", refused) from refused
 

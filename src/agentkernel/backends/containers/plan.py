@@ -213,12 +213,14 @@ def tmpfs_of(spec: SandboxSpec) -> tuple[Tmpfs, ...]:
 
 
 def _entries(spec: SandboxSpec) -> tuple[Entry, ...]:
-    if not kept_in_layer(spec):
+    """Directories that the layer needs. A copy of the project is there wherever the rest is: an engine elsewhere puts it before the start."""
+    if spec.read_only_root:
         return ()
-    user = spec.user
+    user, kept = spec.user, kept_in_layer(spec)
     copied = (spec.workspace.target,) if spec.workspace.mode is WorkspaceMode.COPY_ON_WRITE else ()
-    own = [Entry(path=place, mode=0o755, uid=user.uid, gid=user.gid) for place in sorted((*own_places(spec), *copied))]
-    return (Entry(path="/var/tmp", mode=0o1777), *own)  # noqa: S108 - the sandbox's own
+    places = sorted((*(own_places(spec) if kept else ()), *copied))
+    own = [Entry(path=place, mode=0o755, uid=user.uid, gid=user.gid) for place in places]
+    return (Entry(path="/var/tmp", mode=0o1777), *own) if kept else tuple(own)  # noqa: S108 - the sandbox's own
 
 
 def _files(spec: SandboxSpec) -> tuple[RootFile, ...]:
