@@ -213,7 +213,7 @@ def tmpfs_of(spec: SandboxSpec) -> tuple[Tmpfs, ...]:
 
 
 def _entries(spec: SandboxSpec) -> tuple[Entry, ...]:
-    """Directories that the layer needs. A copy of the project is there wherever the rest is: an engine elsewhere puts it before the start."""
+    """Directories that the layer needs. A copy of the project is put there before the start, wherever the rest is."""
     if spec.read_only_root:
         return ()
     user, kept = spec.user, kept_in_layer(spec)
