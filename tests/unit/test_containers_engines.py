@@ -108,6 +108,11 @@ def test_certificates_come_with_the_context_or_the_environment(home: Path) -> No
     named = docker_endpoint(environment(home, DOCKER_HOST="tcp://1.2.3.4", DOCKER_TLS_VERIFY="1"))
     assert named is not None and named.tls is not None
     assert (named.port, named.tls.authority, named.tls.certificate) == (2376, str(home / ".docker" / "ca.pem"), "")
+    (configured := home / "elsewhere").mkdir()
+    (configured / "cert.pem").touch()
+    given = docker_endpoint(environment(home, DOCKER_HOST="tcp://1.2.3.4", DOCKER_TLS_VERIFY="1", DOCKER_CONFIG=str(configured)))
+    assert given is not None and given.tls is not None
+    assert (given.tls.authority, given.tls.certificate) == ("", str(configured / "cert.pem"))
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"currentContext": 7}', "[" * 100_000])

@@ -28,10 +28,9 @@ def docker_endpoint(environment: Mapping[str, str]) -> Endpoint | None:
     Raises:
         BackendUnavailable: what is named is no address, or is not known.
     """
-    home = _home(environment)
+    directory = environment.get("DOCKER_CONFIG") or f"{_home(environment)}/.docker"
     if host := environment.get("DOCKER_HOST"):
-        return parse_endpoint(host, source="DOCKER_HOST", tls=_tls_of(environment, f"{home}/.docker"))
-    directory = environment.get("DOCKER_CONFIG") or f"{home}/.docker"
+        return parse_endpoint(host, source="DOCKER_HOST", tls=_tls_of(environment, directory))
     name = environment.get("DOCKER_CONTEXT") or str(_json(f"{directory}/config.json").get("currentContext") or "")
     if name and name != "default":
         return _context(directory, name)
@@ -64,7 +63,7 @@ def _context(directory: str, name: str) -> Endpoint:
 
 
 def _tls_of(environment: Mapping[str, str], default: str) -> Certificates | None:
-    """DOCKER_TLS and DOCKER_TLS_VERIFY ask for TLS, with the files in DOCKER_CERT_PATH."""
+    """DOCKER_TLS and DOCKER_TLS_VERIFY ask for TLS, with the files in DOCKER_CERT_PATH, else in Docker's configuration directory."""
     verify = bool(environment.get("DOCKER_TLS_VERIFY"))
     if not verify and not environment.get("DOCKER_TLS"):
         return None
