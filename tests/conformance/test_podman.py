@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,10 @@ from agentkernel.abc import Backend
 from agentkernel.abc_network import Egress
 from agentkernel.backends.containers.podman import PodmanBackend
 from agentkernel.egress.gate import EgressGate
+from agentkernel.model.command import Command
 from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Support
 from agentkernel.model.spec import RootFilesystem, RootKind, SandboxSpec
+from agentkernel.testing.base import shell
 from agentkernel.testing.conformance import BackendConformance
 from agentkernel.testing.probe import PROBE_SOURCE, compile_static
 
@@ -73,3 +76,11 @@ class TestPodman(BackendConformance):
         assert fingerprint.details["rootless"] == str(os.geteuid() != 0).lower()
         for feature in (Feature.IMAGE_NAME, Feature.NETWORK_NONE, Feature.NETWORK_FILTERED, Feature.MOUNTS, Feature.USER_SWITCH):
             assert fingerprint.support(feature) is Support.NATIVE
+
+    async def test_every_listed_runtime_runs(self, backend: Backend, fingerprint: Fingerprint) -> None:
+        for runtime in fingerprint.runtimes:
+            sandbox = await backend.create(replace(self.base_spec(), runtime=runtime.name))
+            try:
+                assert (await sandbox.exec(Command(argv=shell("echo runs")))).stdout == b"runs\n", runtime.name
+            finally:
+                await sandbox.destroy()

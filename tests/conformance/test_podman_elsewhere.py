@@ -17,14 +17,17 @@ from pathlib import Path
 import pytest
 from engines.docker import image_of_tests
 from engines.images import REFERENCE
-from engines.podman import PodmanHost, podman_host, with_image_of_tests
+from engines.podman import PodmanHost, another_podman, podman_host, with_image_of_tests
 
 from agentkernel.abc import Backend, Sandbox
+from agentkernel.backends.containers.api import Api
 from agentkernel.backends.containers.backend import ContainersBackend
 from agentkernel.backends.containers.dialect import EngineFacts
+from agentkernel.backends.containers.endpoint import Endpoint, Transport
 from agentkernel.backends.containers.podman import PodmanBackend, PodmanDialect
+from agentkernel.backends.containers.podman_makers import Makers
 from agentkernel.backends.containers.podman_service import PodmanService
-from agentkernel.errors import Unsupported
+from agentkernel.errors import LaunchFailed, Unsupported
 from agentkernel.model.command import Command
 from agentkernel.model.isolation import Feature, Fingerprint, IsolationLevel, Support
 from agentkernel.model.spec import RootFilesystem, RootKind, SandboxSpec, StorageKind, User
@@ -150,6 +153,55 @@ async def test_where_nobody_serves_a_service_is_started_and_may_be_killed(
         assert (await sandbox.exec(Command(argv=shell("echo alive")))).stdout == b"alive\n"
         async with running(backend, spec_of(named)) as another:
             assert (await another.exec(Command(argv=shell("echo more")))).stdout == b"more\n"
+
+
+def containers_of(host: PodmanHost) -> str:
+    return host.run("ps", "--all", "--format", "{{.ID}} {{.Names}}")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a plain user's Podman keeps one storage")
+@pytest.mark.parametrize("tcp", [False, True])
+async def test_another_storage_has_its_own_containers(
+    podman: tuple[PodmanHost, str], named: str, state_directory: Path, monkeypatch: pytest.MonkeyPatch, *, tcp: bool
+) -> None:
+    """Whatever its runtime can do on this host: nothing is made in this user's own storage, and nothing stays in the other."""
+    here, _ = podman
+    before = containers_of(here)
+    with another_podman(here, tcp=tcp) as other:
+        monkeypatch.setenv("CONTAINER_HOST", other.environment["CONTAINER_HOST"])
+        found = await PodmanBackend(state_directory).probe()
+        if not found.ready:
+            assert "crun does not run where cgroups are of both versions" in found.reason
+        assert (containers_of(here), containers_of(other)) == (before, "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a plain user's Podman keeps one storage")
+@pytest.mark.parametrize("tcp", [False, True])
+async def test_another_storage_has_the_runtime_that_it_is_served_with(
+    podman: tuple[PodmanHost, str], named: str, state_directory: Path, monkeypatch: pytest.MonkeyPatch, *, tcp: bool
+) -> None:
+    here, _ = podman
+    before = containers_of(here)
+    with another_podman(here, "--runtime", shutil.which("runc") or "crun", tcp=tcp) as other:
+        monkeypatch.setenv("CONTAINER_HOST", other.environment["CONTAINER_HOST"])
+        found = await PodmanBackend(state_directory).probe()
+        assert (found.reason, found.ready, len(found.runtimes)) == ("", True, 1)
+        assert (containers_of(here), containers_of(other)) == (before, "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a plain user's Podman keeps one storage")
+async def test_what_was_created_in_another_storage_than_the_engines_is_removed_there(podman: tuple[PodmanHost, str], named: str) -> None:
+    here, _ = podman
+    before = containers_of(here)
+    with another_podman(here) as other:
+        api = Api(lambda: Endpoint(transport=Transport.UNIX, address=str(other.socket)))
+        makers = Makers(api, lambda _: Endpoint(transport=Transport.UNIX, address=str(here.socket)), "Podman")
+        assert not await makers.share(await api.call("GET", "/libpod/info"), "runc")
+        with pytest.raises(LaunchFailed, match="has other containers"):
+            await makers.create("runc", {"name": "stranded", "image": REFERENCE, "command": ["/bin/true"]})
+        assert (containers_of(here), containers_of(other)) == (before, "")
+        makers.close()
+        api.close()
 
 
 IN_ANOTHER_NAMESPACE = """

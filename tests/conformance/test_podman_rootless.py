@@ -15,7 +15,14 @@ SELECT = " or ".join(
         *("copy_on_write", "workspace", "protected", "named_files", "mount", "read_only_root", "set_user_id"),
         *("more_memory", "more_processes", "processor_time", "disk_limit", "storage_on_disk", "at_its_limits"),
         *("system_calls", "another_user", "harmed", "without_network_there_is_only", "hosts_network_is_reached"),
-        *("engine_is_killed", "can_be_stopped_started_and_removed", "discarding_leaves", "sweep_removes", "http_tls_and_raw_connections"),
+        *(
+            "every_listed_runtime",
+            "engine_is_killed",
+            "can_be_stopped_started_and_removed",
+            "discarding_leaves",
+            "sweep_removes",
+            "http_tls_and_raw_connections",
+        ),
     )
 )
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -28,12 +29,13 @@ class PodmanHost:
 
     socket: Path
     environment: dict[str, str]  # what it takes beyond that of the tests
+    places: tuple[str, ...] = ()  # words that say where its storage is, if the environment does not
 
     def run(self, *words: str, stdin: bytes = b"") -> str:
         """One command of its own command line, without the service."""
         local = {**os.environ, **self.environment, "TMPDIR": "/var/tmp"}
         del local["CONTAINER_HOST"]
-        done = subprocess.run(["podman", *words], input=stdin, capture_output=True, env=local, timeout=120, check=False)
+        done = subprocess.run(["podman", *self.places, *words], input=stdin, capture_output=True, env=local, timeout=120, check=False)
         assert done.returncode == 0, f"podman {' '.join(words)}: {done.stderr.decode()}"
         return done.stdout.decode()
 
@@ -62,16 +64,16 @@ def podman_host(*, runtime_of_containers: str = "") -> Iterator[PodmanHost]:
         "CONTAINERS_CONF": str(settings),
         "AGENTKERNEL_HOME": str(runtime / "own"),
     }
-    socket = runtime / "podman.sock"
+    served = runtime / "podman.sock"
     local = {**os.environ, **environment, "TMPDIR": "/var/tmp"}
-    environment["CONTAINER_HOST"] = f"unix://{socket}"
+    environment["CONTAINER_HOST"] = f"unix://{served}"
     with open(directory / "log", "wb") as log:
-        argv = [sys.executable, "-IS", str(REAPER), podman, "system", "service", "--time=0", f"unix://{socket}"]
+        argv = [sys.executable, "-IS", str(REAPER), podman, "system", "service", "--time=0", f"unix://{served}"]
         service = subprocess.Popen(argv, env=local, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory, start_new_session=True)
     try:
-        _await_socket(socket, service, directory / "log")
-        yield PodmanHost(socket=socket, environment=environment)
-        _remove_all(PodmanHost(socket=socket, environment=environment))
+        _await_socket(served, service, directory / "log")
+        yield PodmanHost(socket=served, environment=environment)
+        _remove_all(PodmanHost(socket=served, environment=environment))
     finally:
         end_services(runtime / "own")
         service.send_signal(signal.SIGTERM)
@@ -80,6 +82,44 @@ def podman_host(*, runtime_of_containers: str = "") -> Iterator[PodmanHost]:
         _remove_tree(podman, local, runtime / "run")
         _end_pause(runtime)  # the last `podman unshare` has started one again
         shutil.rmtree(runtime, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def another_podman(host: PodmanHost, *words: str, tcp: bool = False) -> Iterator[PodmanHost]:
+    """Serves root's Podman with a storage that is not the host's, and those words before its command, for the block; on TCP: on loopback."""
+    podman, directory = shutil.which("podman") or "", Path(tempfile.mkdtemp(prefix="ak-podman-other-", dir="/var/tmp"))
+    places = [f"--{name}={directory}/{name}" for name in ("root", "runroot", "tmpdir")]
+    unix = directory / "podman.sock"
+    address, family = f"unix://{unix}", socket.AF_UNIX
+    where: str | tuple[str, int] = str(unix)
+    if tcp:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            where = free.getsockname()
+        address, family = f"tcp:{where[0]}:{where[1]}", socket.AF_INET
+    local = {**os.environ, **host.environment, "TMPDIR": "/var/tmp"}
+    del local["CONTAINER_HOST"]
+    argv = [sys.executable, "-IS", str(REAPER), podman, *places, *words, "system", "service", "--time=0", address]
+    with open(directory / "log", "wb") as log:
+        service = subprocess.Popen(argv, env=local, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory, start_new_session=True)
+    try:
+        _await_answer(family, where, service, directory / "log")
+        named = f"tcp://{where[0]}:{where[1]}" if tcp else address
+        yield PodmanHost(socket=unix, environment={**host.environment, "CONTAINER_HOST": named}, places=tuple(places))
+    finally:
+        service.send_signal(signal.SIGTERM)
+        service.wait(30)
+        _remove_tree(podman, local, directory)
+
+
+def _await_answer(family: int, where: str | tuple[str, int], service: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while True:
+        with socket.socket(family) as connection:
+            if connection.connect_ex(where) == 0:
+                return
+        assert service.poll() is None and time.monotonic() < deadline, log.read_text()[-500:]
+        time.sleep(0.05)
 
 
 def with_image_of_tests(host: PodmanHost, archive: Path) -> str:
@@ -96,9 +136,9 @@ def _temporary(runtime: Path) -> str:
     return f'tmp_dir = "{runtime}/tmp"\n' if os.geteuid() == 0 else ""
 
 
-def _await_socket(socket: Path, service: subprocess.Popen[bytes], log: Path) -> None:
+def _await_socket(served: Path, service: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_S
-    while not socket.exists():
+    while not served.exists():
         if service.poll() is not None or time.monotonic() > deadline:
             pytest.skip(f"podman does not serve here: {log.read_text()[-500:]}")
         time.sleep(0.05)

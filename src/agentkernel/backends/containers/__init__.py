@@ -2,7 +2,7 @@
 
 endpoint.py, contexts.py   where an engine is, and streams to it
 api.py, calls.py           calls of its HTTP interface, and what is done with containers
-dialect.py                 what differs between engines; docker.py, podman.py: the two
+dialect.py                 what differs between engines; docker.py, podman.py: the two; podman_makers.py: Podman's runtimes
 plan.py, shown.py          SandboxSpec -> container, in no engine's words, pure; profile.py: its system call filter
 mounting.py                what of the host is shown: mounts of ours, binds, copies; archive.py: tar streams
 guest_volume.py            the guest binary inside an engine

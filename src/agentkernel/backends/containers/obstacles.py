@@ -1,4 +1,5 @@
-"""Why an engine cannot start a container whose image has something in the way of a mount: it passes on what its runtime said."""
+"""Why an engine cannot start a container: it passes on what its runtime said, which helps nobody. Its runtime does not fit its host, or the
+image has something in the way of a mount."""
 
 from __future__ import annotations
 
@@ -14,11 +15,16 @@ from agentkernel.backends.containers.plan import ContainerPlan
 from agentkernel.errors import AgentKernelError, LaunchFailed
 
 OBSTACLE_HINT = "use an image without it"
+_HYBRID = "cgroups in hybrid mode not supported"  # crun's words
+_HYBRID_REASON = "the engine's runtime crun does not run where cgroups are of both versions (hybrid)"
+_HYBRID_HINT = "install runc on its host, and have it served so: `podman --runtime runc system service`"
 _ENGINES_OWN = ("/dev", "/etc", "/proc", "/sys")  # in which engines and their runtimes mount
 
 
 async def obstacle(host: Host, plan: ContainerPlan, said: str) -> LaunchFailed | None:
-    """Looks into the image; `said`: the engine's own words. None: nothing in it is in the way, or it cannot be told."""
+    """Looks into the image, too; `said`: the engine's own words. None: nothing that is known is in the way, or it cannot be told."""
+    if _HYBRID in said:
+        return LaunchFailed(_HYBRID_REASON, hint=_HYBRID_HINT)
     body = {"Image": plan.image, "Cmd": ["-"], "HostConfig": {"NetworkMode": "none"}}
     try:
         async with host.momentary(body) as container:

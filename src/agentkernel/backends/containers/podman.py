@@ -11,7 +11,7 @@ import resource
 import shlex
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from agentkernel.backends.containers.image_calls import SILENCE_S, ImageCalls, L
 from agentkernel.backends.containers.keeper import EngineImages
 from agentkernel.backends.containers.ledger import Ledger
 from agentkernel.backends.containers.plan import AGENT_FILES, ContainerPlan
+from agentkernel.backends.containers.podman_makers import Makers
 from agentkernel.backends.containers.podman_plan import IdMap, Way, caller_as, specification
 from agentkernel.backends.containers.podman_service import PodmanService
 from agentkernel.backends.containers.profile import profile
@@ -39,6 +40,7 @@ from agentkernel.model.spec import SandboxSpec
 _PROGRAMS = {"crun": "crun", "runc": "runc", "runsc": "runsc", "kata": "kata-runtime", "krun": "krun", "youki": "youki"}
 _CDI_DIRECTORIES = ("/etc/cdi", "/var/run/cdi")
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+_KVM = "/dev/kvm"  # runtimes with a kernel of their own need it
 _PROCESSES = 65_536
 _PROBE_S = 30.0
 _PYTHON = sys.executable
@@ -58,8 +60,9 @@ class PodmanDialect:
         self._environment = os.environ if environment is None else environment
         self._files = (data or Path(data_directory(self._environment, os.geteuid()))) / "podman-files"
         self.api = Api(self._endpoint, self.title)
-        self._makers: dict[str, Api] = {}  # by runtime: services that create containers with another one than `api` does
+        self._makers = Makers(self.api, self._own_service, self.title)
         self._default_runtime = ""
+        self._shares = False  # a service of ours has the same containers, so this host's runtimes are that Podman's
 
     def _endpoint(self) -> Endpoint:
         """Where it is served, else a service of our own."""
@@ -78,14 +81,6 @@ class PodmanDialect:
         own = Path(runtime_directory(self._environment, os.geteuid())) / "podman"
         return PodmanService(program, own, self._environment, runtime)
 
-    def _maker(self, runtime: str) -> Api:
-        """Whoever creates containers with that runtime; they are the same containers, whoever is asked for them afterwards."""
-        if runtime in ("", self._default_runtime):
-            return self.api
-        if runtime not in self._makers:
-            self._makers[runtime] = Api(lambda: self._own_service(runtime), self.title)
-        return self._makers[runtime]
-
     async def facts(self) -> EngineFacts:
         """See `Dialect.facts`: what `podman info` says."""
         found = await self.api.call("GET", "/libpod/info", deadline_s=_PROBE_S)
@@ -95,7 +90,12 @@ class PodmanDialect:
             raise BackendUnavailable(_NO_IDS, hint=_NO_IDS_HINT)
         runtime = str(_section(host, "ociRuntime").get("name") or "")
         self._default_runtime = runtime
-        local = self.api.endpoint.is_socket and host.get("kernel") == platform.release() and host.get("hostname") == socket.gethostname()
+        here = host.get("kernel") == platform.release() and host.get("hostname") == socket.gethostname()
+        local = here and self.api.endpoint.is_socket
+        limits = _limits(host, rootless=rootless)
+        usual, others = _usual_runtime(runtime), _runtimes_here(limits) - {runtime}
+        wanted = others or level_of(runtime) is IsolationLevel.USER_KERNEL  # whose options are ours to give
+        self._shares = here and bool(wanted) and await self._makers.share(found, usual if usual != runtime else "")
         machine = str(host.get("arch") or "")
         return EngineFacts(
             version=str(_section(found, "version").get("Version") or ""),
@@ -106,15 +106,15 @@ class PodmanDialect:
             open_socket=rootless,
             caller_is_user=rootless,
             sessions=True,
-            enforced=_limits(host, rootless=rootless),
-            runtimes=runtimes_of({*_runtimes_here(), runtime} - {""} if local else {runtime}),
+            enforced=limits,
+            runtimes=runtimes_of(({usual, *others} if self._shares else {runtime}) - {""}),
             level=level_of(runtime),
             seccomp=security.get("seccompEnabled") is True,
             gpus=_has_cdi_devices(),
             open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[1] if local else None,
             details={
                 "rootless": str(rootless).lower(),
-                "runtime": _usual_runtime(runtime),
+                "runtime": usual if self._shares else runtime,
                 "cgroups": str(host.get("cgroupVersion")),
             },
         )
@@ -132,9 +132,8 @@ class PodmanDialect:
             open_files=min(AGENT_FILES, facts.open_files or AGENT_FILES),
             processes=_most_processes(),
         )
-        await self._maker(self._program_of(plan.runtime or way.runtime, plan)).call(
-            "POST", "/libpod/containers/create", body=specification(plan, binds, way)
-        )
+        program = self._program_of(plan.runtime or way.runtime, plan) if self._shares else ""
+        await self._makers.create("" if program == self._default_runtime else program, specification(plan, binds, way))
 
     def mounter(self, facts: EngineFacts) -> tuple[str, ...] | None:
         """See `Dialect.mounter`: rootless containers get their mounts from the namespaces of `podman unshare`."""
@@ -155,8 +154,8 @@ class PodmanDialect:
 
     def close(self) -> None:
         """Ends the threads of its calls. A service of ours ends by idleness, since other engines of this user may use it."""
-        for api in (self.api, *self._makers.values()):
-            api.close()
+        self.api.close()
+        self._makers.close()
 
     async def _id_maps(self, spec: SandboxSpec, facts: EngineFacts) -> tuple[tuple[IdMap, ...], tuple[IdMap, ...]]:
         """Of a rootless engine; none elsewhere."""
@@ -247,8 +246,16 @@ def _limits(host: Mapping[str, Any], *, rootless: bool) -> frozenset[str]:
     return frozenset(LIMITS) & frozenset(map(str, host.get("cgroupControllers") or ()))
 
 
-def _runtimes_here() -> set[str]:
-    return {name for name, program in _PROGRAMS.items() if find_program(program)}
+def _runtimes_here(limits: Collection[str]) -> set[str]:
+    """That are installed, but for those that surely do not run here; `limits`: those that containers have by cgroup."""
+    found = {name for name, program in _PROGRAMS.items() if find_program(program)}
+    if _has_hybrid_cgroups():
+        found.discard("crun")
+    if not os.access(_KVM, os.R_OK | os.W_OK):
+        found = {name for name in found if level_of(name) is not IsolationLevel.VM}
+    if not limits:  # gVisor makes itself a cgroup, which it may not
+        found = {name for name in found if level_of(name) is not IsolationLevel.USER_KERNEL}
+    return found
 
 
 def _usual_runtime(default: str) -> str:
