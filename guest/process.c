@@ -301,16 +301,18 @@ static void give_up(struct agent *agent, struct process *p)
 
 /*
  * Where workload and agent share a uid, the workload can stop or trace the supervisor for good, but not PID 1. A supervisor whose command
- * has not been executed yet waits for that and for nothing else: if it still does, the workload or a dead file system holds the command.
+ * has not been executed yet sleeps until it is: if it still does after a second, the workload or a dead file system holds the command.
  */
 static void look(struct agent *agent, struct process *p)
 {
     struct process_stat stat;
-    bool known = p->supervisor && agent->proc >= 0 && process_table_stat(agent->proc, p->supervisor, &stat);
+    bool held = false, known = p->supervisor && agent->proc >= 0 && process_table_stat(agent->proc, p->supervisor, &stat);
     p->look_at = 0;
     if (!p->supervisor || p->gave_up)
         return;
-    if (p->state == PROCESS_STARTING || (known && (stat.state == 'T' || stat.state == 't')))
+    if (known && p->state == PROCESS_STARTING && stat.state == 'D')
+        held = ++p->held_looks >= HELD_LOOKS;
+    if (held || (known && (stat.state == 'T' || stat.state == 't')))
         give_up(agent, p);
     else
         set_deadline(agent, &p->look_at, LOOK_MS);

@@ -10,6 +10,7 @@
 #define COMMAND_MAX 512u
 #define DRAIN_MS 100u      /* from the end of the main process to the end of what counts as its output */
 #define LOOK_MS 100u       /* while a kill lasts: between two looks whether the workload has stopped the supervisor that carries it out */
+#define HELD_LOOKS 10u     /* so many of these may find the supervisor waiting for an exec that does not come */
 #define GIVE_UP_MS 10000u  /* from a kill to the end of waiting for processes that the kernel does not let die */
 
 enum process_state {
@@ -58,6 +59,7 @@ struct process {
     uint8_t owed;
 
     uint64_t timeout_at, drain_at, orphan_at, look_at, give_up_at; /* monotonic ms, 0: not set */
+    unsigned held_looks;
     uint64_t started_us, started_unix_ms, ended_order;
     struct note end; /* the main process's status and times */
     uint64_t wall_us;

@@ -172,8 +172,8 @@ sysret spare_take(struct agent *agent, struct ends *ends, const struct start_req
     struct spare *spare = &agent->spare;
     int pid = spare->pid, control = spare->control;
     sysret sent;
-    if (!pid)
-        return -ENOENT;
+    if (!pid || agent->sweeping)
+        return -ENOENT; /* a sweep may have marked it already, and would end the command */
     (void)SYS(kill, pid, SIGCONT); /* a workload that shares the agent's uid may have stopped it */
     memcpy(spare->payload, payload, length);
     let_go(spare);

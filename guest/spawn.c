@@ -155,6 +155,7 @@ _Noreturn void spawn_run(const struct spawn *spawn, int report, bool in_cgroup)
     close_descriptors(&child);
     reset_signals();
     become_user(&child);
+    (void)SYS(prctl, PR_SET_DUMPABLE, 0, 0, 0, 0); /* a change of the uid may have opened this memory, which is the supervisor's too */
     check(&child, STAGE_DIRECTORY, SYS(chdir, spawn->request->directory));
     drop_capabilities(&child);
     install_filter(&child);

@@ -74,6 +74,9 @@ def test_an_images_files_belong_to_whom_it_says(agentkernel: AgentKernel, runnin
         owned("app/priv", 1234, 4322, 0o700, kind=tarfile.DIRTYPE),
         (owned("app/priv/f", 1234, 4322, 0o600), b"secret\n"),
         owned("app/hard", 0, 0, 0o600, kind=tarfile.LNKTYPE, link="app/priv/f"),
+        (owned("app/key", 1234, 4322, 0o400), b"key\n"),
+        (owned("app/shown", 1234, 4322, 0o444), b"x"),
+        owned("app/closed", 1234, 4322, 0o555, kind=tarfile.DIRTYPE),
         (owned("app/others", 99, 98, 0o600), b"x"),
         (owned("app/far", 3_000_000, 70_000, 0o644), b"x"),
         owned("was", 1234, 1234, 0o755, kind=tarfile.DIRTYPE),
@@ -84,17 +87,21 @@ def test_an_images_files_belong_to_whom_it_says(agentkernel: AgentKernel, runnin
     )
     running.push("tests/owned", "1", make_image(root_files(), first, second, config=CONFIG))
     script = (
-        "cat /app/priv/f; echo more >>/app/priv/f; echo new >/app/new; cat /app/hard /app/new; cat /app/others 2>/dev/null || echo no;"
-        "cd /; busybox stat -c '%n %u:%g' app app/priv app/hard app/others app/far app/new was outside bin"
+        "cat /app/priv/f; echo more >>/app/priv/f; echo new >/app/new; cat /app/hard /app/new /app/key; chmod 600 /app/shown; cat /app/others 2>/dev/null || echo no;"
+        "cd /; busybox stat -c '%n %u:%g' app app/priv app/hard app/key app/shown app/closed app/others app/far app/new was outside bin"
     )
     done = agentkernel("run", "-q", "--backend", backend, "--image", f"{running.address}/tests/owned:1", "--", "sh", "-c", script)
     told = b"""secret
 secret
 new
+key
 no
 app 1234:4322
 app/priv 1234:4322
 app/hard 1234:4322
+app/key 1234:4322
+app/shown 1234:4322
+app/closed 1234:4322
 app/others 99:98
 app/far 65534:65534
 app/new 1234:1234

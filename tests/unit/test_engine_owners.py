@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from agentkernel.config.privilege import has_id_ranges
 from agentkernel.engine.owners import ATTRIBUTE, give_owners
 from agentkernel.images.unpacker import OWNER_ATTRIBUTE
 from agentkernel.model.spec import IMAGE_IDS
@@ -24,8 +26,8 @@ NOTED = {
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    if os.geteuid() != 0:
-        pytest.skip("needs uid 0: a plain user cannot give files to others")
+    if not has_id_ranges():
+        pytest.skip("needs uid 0 with its capabilities: others cannot give files away")
     made = tmp_path / "rootfs"
     (made / "d" / "inner").mkdir(parents=True)
     try:
@@ -60,8 +62,20 @@ def test_nothing_outside_is_touched(tree: Path, tmp_path: Path) -> None:
     (outside / "below").mkdir(parents=True)
     (outside / "file").write_bytes(b"x")
     (tree / "directory").symlink_to(outside)
+    (tree / "deep").mkdir()
+    deep = os.open(tree / "deep", os.O_RDONLY)
+    for _ in range(300):
+        os.mkdir("d", dir_fd=deep)
+        inner = os.open("d", os.O_RDONLY, dir_fd=deep)
+        os.close(deep)
+        deep = inner
     (tree / "d" / "file").symlink_to(outside / "file")
     os.mkfifo(tree / "pipe")
-    assert give_owners(str(tree))
+    try:
+        assert give_owners(str(tree))
+        assert os.fstat(deep).st_uid == IMAGE_IDS
+    finally:
+        os.close(deep)
+        subprocess.run(["rm", "-rf", tree / "deep"], check=True)
     assert {path.lstat().st_uid for path in (outside, outside / "below", outside / "file")} == {0}
     assert {ids(path) for path in (tree / "directory", tree / "d" / "file", tree / "pipe")} == {(0, 0)}

@@ -74,7 +74,7 @@ CLEAN_UP_S: Final = 5.0  # for what was cancelled at the end
 
 def build(parts: Parts) -> FastAPI:
     """The application. Its lifespan ends what is under way for removed tokens, and closes the kernels that it opened."""
-    doors = Doors(parts.doors, parts.limits.daemon_connections)
+    doors = Doors(parts.doors, parts.limits.daemon_connections, is_shared=parts.tunnel is None)
     running, authority, metrics = Running(), Authority(parts.caller, parts.tokens), Metrics(parts.version)
     replays = Replays()
 

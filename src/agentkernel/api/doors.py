@@ -64,32 +64,38 @@ class Doors:
 
     Args:
         seats: how many connections to the daemon all callers together may have beside their kernels' own.
+        is_shared: all callers have one kernel, an engine in this process, which goes with the server and with no caller.
     """
 
-    def __init__(self, make: Callable[[Caller], Kernel], seats: int) -> None:
+    def __init__(self, make: Callable[[Caller], Kernel], seats: int, *, is_shared: bool = False) -> None:
         self._make = make
         self._seats = Seats(seats)
+        self._is_shared = is_shared
         self._doors: dict[Caller, Door] = {}
+        self._kernels: dict[int, Kernel] = {}  # to be closed
 
     def of(self, caller: Caller) -> Door:
         """The caller's door."""
         found = self._doors.get(caller)
         if found is None:
             kernel = self._make(caller)
+            self._kernels[id(kernel)] = kernel
             found = self._doors[caller] = Door(kernel, caller, Handles(kernel, caller, self._seats), self._seats)
         return found
 
     async def drop(self, caller: Caller) -> None:
-        """Closes the kernel of a caller that will not ask again, unless others use the same."""
+        """Closes the kernel of a caller that will not ask again, unless it is everybody's."""
         gone = self._doors.pop(caller, None)
-        if gone is not None:
-            await gone.handles.close()
-        if gone is not None and all(each.kernel is not gone.kernel for each in self._doors.values()):
-            await gone.kernel.close()
+        if gone is None:
+            return
+        await gone.handles.close()
+        if not self._is_shared:
+            await self._kernels.pop(id(gone.kernel)).close()
 
     async def close(self) -> None:
         """Closes every kernel; sandboxes and background commands live on where there is a daemon."""
         await asyncio.gather(*(each.handles.close() for each in self._doors.values()))
-        kernels = {id(each.kernel): each.kernel for each in self._doors.values()}
+        kernels = list(self._kernels.values())
         self._doors.clear()
-        await asyncio.gather(*(kernel.close() for kernel in kernels.values()))
+        self._kernels.clear()
+        await asyncio.gather(*(kernel.close() for kernel in kernels))

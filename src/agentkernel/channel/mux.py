@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Callable, Coroutine
@@ -23,6 +24,7 @@ from agentkernel.errors import AgentKernelError, ProtocolViolation, SandboxFaile
 
 HIGH_WATER_BYTES: Final = 256 * 1024  # above it whoever sends much waits
 BACKLOG_LIMIT_BYTES = 16 * 1024 * 1024  # above it the agent is not reading at all
+_WANT_OF_HOST: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})  # nothing of the sandbox
 _LOST_HINT = "one that was created boots again with its files: `agentkernel start NAME`; what was a `run` is to be run again"
 
 
@@ -251,7 +253,8 @@ class Channel:
                 raise
             except OSError as error:  # a TimeoutError is one
                 if self._loop.time() - self._down_since > limits.reattach_s:
-                    self.fail(SandboxLost(f"the sandbox's agent cannot be reached any more: {error}", hint=_LOST_HINT))
+                    kind = SandboxFailed if error.errno in _WANT_OF_HOST else SandboxLost
+                    self.fail(kind(f"the sandbox's agent cannot be reached any more: {error}", hint=_LOST_HINT))
             delay = max(delay * 2, limits.backoff_first_s)
 
     def _attach(self, sock: socket.socket) -> None:

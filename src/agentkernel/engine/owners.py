@@ -12,10 +12,12 @@ import os
 import stat
 from typing import Final
 
+from agentkernel.config.privilege import has_id_ranges
 from agentkernel.model.spec import IMAGE_IDS, RANGE_SIZE
 
 ATTRIBUTE: Final = b"user.agentkernel.owner"  # of `images.unpacker`: uid:gid; none: root's
-_OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_DIRECTORY: Final = _FILE | os.O_DIRECTORY
 _NOT_HERE: Final = frozenset({errno.EINVAL, errno.EPERM, errno.ENOTSUP})  # a user namespace without these ids, a file system without owners
 
 
@@ -25,33 +27,61 @@ def give_owners(directory: str) -> bool:
     Raises:
         OSError: the host fails half-way; the tree is to be removed.
     """
-    if os.geteuid() != 0:
+    if not has_id_ranges():
         return False
+    top = os.open(directory, _DIRECTORY)
     try:
-        os.chown(directory, IMAGE_IDS, IMAGE_IDS, follow_symlinks=False)
+        os.fchown(top, IMAGE_IDS, IMAGE_IDS)
     except OSError as error:
+        os.close(top)
         if error.errno in _NOT_HERE:
             return False
         raise
-    for _, directories, files, descriptor in os.fwalk(os.fsencode(directory), follow_symlinks=False):
-        for name in (*directories, *files):
-            _give(name, descriptor)
+    _give_all(top)
     return True
 
 
-def _give(name: bytes, parent: int) -> None:
+def _give_all(top: int) -> None:
+    """Takes the descriptor. As many directories are open as lie in one another, which the unpacker bounds."""
+    pending = [(top, _names(top))]
+    try:
+        while pending:
+            parent, names = pending[-1]
+            if not names:
+                os.close(pending.pop()[0])
+                continue
+            inner = _give(names.pop(), parent)
+            if inner is not None:
+                pending.append((inner, _names(inner)))
+    finally:
+        for descriptor, _ in pending:
+            os.close(descriptor)
+
+
+def _names(directory: int) -> list[bytes]:
+    return [os.fsencode(name) for name in os.listdir(directory)]
+
+
+def _give(name: bytes, parent: int) -> int | None:
+    """The descriptor of a directory, which is the caller's."""
     status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    if status.st_uid >= IMAGE_IDS:
-        return  # another name of a file that has its owner
-    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+    is_directory = stat.S_ISDIR(status.st_mode)
+    if not is_directory and status.st_uid >= IMAGE_IDS:
+        return None  # another name of a file that has its owner
+    if not is_directory and not stat.S_ISREG(status.st_mode):
         os.chown(name, IMAGE_IDS, IMAGE_IDS, dir_fd=parent, follow_symlinks=False)
-        return
-    descriptor = os.open(name, _OPEN, dir_fd=parent)
+        return None
+    descriptor = os.open(name, _DIRECTORY if is_directory else _FILE, dir_fd=parent)
     try:
         uid, gid = _noted(descriptor)
         os.fchown(descriptor, IMAGE_IDS + uid, IMAGE_IDS + gid)
-    finally:
+    except BaseException:
         os.close(descriptor)
+        raise
+    if is_directory:
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _noted(descriptor: int) -> tuple[int, int]:
@@ -59,7 +89,9 @@ def _noted(descriptor: int) -> tuple[int, int]:
     try:
         uid, _, gid = os.getxattr(descriptor, ATTRIBUTE).partition(b":")
         os.removexattr(descriptor, ATTRIBUTE)
-    except OSError:
+    except OSError as error:
+        if error.errno not in {errno.ENODATA, errno.ENOTSUP}:
+            raise
         return 0, 0
     return _id(uid), _id(gid)
 

@@ -153,7 +153,7 @@ class Pools:
             member = pool.ready.popleft()
             try:
                 member.assign(spec)
-            except SandboxFailed:  # it has died since, killed by the host perhaps
+            except AgentKernelError:  # it has died since, killed by the host perhaps, or its backend is away
                 self._remove(pool, (member,))
                 continue
             self._held.discard(member.sandbox_id)
@@ -216,10 +216,11 @@ class Pools:
             self._remove(pool, (member,))
 
     def _lost(self, pool: Reserve, member: Member) -> None:
-        """It has died; if nobody has it, it goes and another one comes in its place."""
+        """It has died; if nobody has it, it goes and another one comes in its place, but not at once: the next may die as it did."""
         if member in pool.ready:
             pool.ready.remove(member)
             self._remove(pool, (member,))
+            pool.failed("one that was ready has died", self._clock())
             self._bell.set()
 
     async def _made(self, pool: Reserve) -> Member | None:

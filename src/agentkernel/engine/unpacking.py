@@ -41,7 +41,7 @@ class Unpacking:
         result = await self._run(argv, [*shown, Bind(source=_real(destination), target=_DESTINATION_INSIDE, writable=True)])
         if result.exit_code != 0:
             raise _failed(result)
-        await asyncio.to_thread(give_owners, destination)
+        await to_the_end(_give_owners(destination))
 
     async def _run(self, argv: tuple[str, ...], shown: Sequence[Bind]) -> ExecResult:
         python = os.fsencode(_real(sys.executable))  # without its virtual environment: the standard library is all it needs
@@ -54,6 +54,11 @@ class Unpacking:
             return await sandbox.exec(Command(argv=(python, *words), timeout_s=UNPACK_TIMEOUT_S))
         finally:
             await to_the_end(sandbox.destroy())
+
+
+async def _give_owners(directory: str) -> None:
+    """Nobody removes the tree, or unpacks another one in its place, while its files are given away."""
+    await asyncio.to_thread(give_owners, directory)
 
 
 def _real(path: str) -> str:

@@ -77,7 +77,10 @@ class Usage:
 
     async def examine(self, live: Live) -> bool:
         """Whether a sandbox lives; the row of one that does not is made to say so."""
-        reason = await death_of(live.sandbox)
+        try:
+            reason = await death_of(live.sandbox)
+        except AgentKernelError:
+            return True  # it cannot be asked: the next examination finds out
         if not reason:
             return True
         if self._core.live(live.record) is live and not live.record.ephemeral:

@@ -75,8 +75,11 @@ def _entry(header: Header, records: Mapping[bytes, bytes]) -> Entry:
 
 
 def _id(name: bytes, field: bytes, records: Mapping[bytes, bytes]) -> int:
-    """One that no sandbox has is nobody's."""
-    found = decimal(records[name]) if name in records else number(field)
+    """One that no sandbox has, or that is no number, is nobody's: nothing else depends on it."""
+    try:
+        found = decimal(records[name]) if name in records else number(field)
+    except BadArchiveError:
+        return NOBODY
     return found if found < IDS else NOBODY
 
 

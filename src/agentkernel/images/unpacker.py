@@ -129,9 +129,9 @@ class Unpacker:
                 _copy(source, descriptor, offset, length)
             if entry.sparse is not None:
                 os.ftruncate(descriptor, entry.real_size)
+            _note_owner(descriptor, entry.owner, is_new=True)  # first: attributes are for those who may write to it
             os.fchmod(descriptor, entry.mode & 0o777 | 0o400)
             os.utime(descriptor, (entry.modified_s, entry.modified_s))
-            _note_owner(descriptor, entry.owner, is_new=True)
         except OverflowError:
             raise BadArchiveError(f"{shown(parts)} is from an impossible time") from None
         finally:
@@ -259,7 +259,7 @@ def _note_owner(descriptor: int, owner: tuple[int, int], *, is_new: bool) -> Non
         elif not is_new:
             os.removexattr(descriptor, OWNER_ATTRIBUTE)
     except OSError as error:
-        if error.errno not in {errno.ENOTSUP, errno.ENODATA, errno.EPERM, errno.EACCES}:
+        if error.errno not in {errno.ENOTSUP, errno.ENODATA, errno.EPERM}:
             raise
 
 

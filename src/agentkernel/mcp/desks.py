@@ -23,13 +23,14 @@ SESSION_IDLE_S: Final = 600.0  # without a request or a stream
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lending:
-    """What desks are made of. `doors` makes the kernel of a caller, once for each."""
+    """What desks are made of. `doors` makes the kernel of a caller, once for each; `is_shared`: all have one, the server's."""
 
     tokens: TokenStore
     doors: Callable[[Caller], Kernel]
     principal: str
     operator: Operator
     security: TransportSecuritySettings
+    is_shared: bool = False
 
 
 class Place:
@@ -74,12 +75,14 @@ class Desks:
     def __init__(self, lending: Lending) -> None:
         self._lending = lending
         self._places: dict[Token, Place] = {}
+        self._kernels: dict[int, Kernel] = {}  # to be closed
         self.running = Running()  # requests, by token
 
     async def of(self, token: Token) -> Place:
         """The token's place."""
         if token not in self._places:
-            self._places[token] = Place(self._lending, token)
+            place = self._places[token] = Place(self._lending, token)
+            self._kernels[id(place.desk.kernel)] = place.desk.kernel
         place = self._places[token]
         await place.ready()
         return place
@@ -92,12 +95,13 @@ class Desks:
         await asyncio.gather(*(self._places[token].close() for token in gone))
         for token in gone:
             place = self._places.pop(token)
-            if all(each.desk.kernel is not place.desk.kernel for each in self._places.values()):
-                await place.desk.kernel.close()
+            if not self._lending.is_shared:
+                await self._kernels.pop(id(place.desk.kernel)).close()
 
     async def close(self) -> None:
         """Removes temporary sandboxes and closes every kernel."""
         await asyncio.gather(*(place.close() for place in self._places.values()))
-        for kernel in {id(place.desk.kernel): place.desk.kernel for place in self._places.values()}.values():
+        for kernel in self._kernels.values():
             await kernel.close()
+        self._kernels.clear()
         self._places.clear()

@@ -43,13 +43,14 @@ _ENDS: Final = (signal.SIGTERM, signal.SIGINT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listening:
     """Who may ask: under which names (addresses without brackets, no ports), and with which token. `doors` makes the kernel of a caller,
-    once for each."""
+    once for each; `is_shared`: it is one for all."""
 
     names: Sequence[str]
     tokens: TokenStore
     doors: Callable[[Caller], Kernel]
     principal: str
     operator: Operator
+    is_shared: bool = False
 
 
 class _Verifier:
@@ -173,7 +174,12 @@ async def serve(listening: Listening, listener: socket.socket, protocol: type[as
     connections are taken."""
     security = _security(listening.names, listener.getsockname()[1])
     lending = Lending(
-        tokens=listening.tokens, doors=listening.doors, principal=listening.principal, operator=listening.operator, security=security
+        tokens=listening.tokens,
+        doors=listening.doors,
+        principal=listening.principal,
+        operator=listening.operator,
+        security=security,
+        is_shared=listening.is_shared,
     )
     desks = Desks(lending)
     config = uvicorn.Config(

@@ -25,6 +25,7 @@ from agentkernel.tarformat import Kind
 MAX_MEMBERS: Final = 1_000_000
 MAX_DEPTH: Final = 200
 MAX_PATH_BYTES: Final = 4096
+MAX_NAMES_BYTES: Final = 64 * 1024**2  # of all directories together: they are remembered
 SMALL_BYTES: Final = 128 * 1024  # written at once
 AT_ONCE: Final = 8  # small files: most of the time of one is waiting for the sandbox
 NAMED: Final = 100  # of each list in the report
@@ -60,6 +61,7 @@ class Extraction:
         self.done = Extracted()
         self._files = files
         self._target = target.rstrip("/") or "/"
+        self._known_bytes = 0
         self._known: set[bytes] = {b""}  # directories that are none but directories
         self._modes: list[tuple[bytes, int]] = []  # to be set at the end: who fills a directory must be able to write to it
         self._count = 0
@@ -202,6 +204,9 @@ class Extraction:
             if not stat.S_ISDIR((await self._files.stat(self._at(relative), follow=False)).mode):
                 raise InvalidInput(f"{_text(relative)!r} is no directory, and the archive has something in it") from None
         self._known.add(relative)
+        self._known_bytes += len(relative)
+        if self._known_bytes > MAX_NAMES_BYTES:
+            raise InvalidInput("the archive has too many directories with too long names")
 
     async def _in_place(self, relative: bytes, make: Callable[[], Awaitable[None]]) -> None:
         try:

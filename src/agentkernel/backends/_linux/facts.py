@@ -7,9 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-_CAP_SYS_ADMIN = 21
-_CAP_SETUID = 7
-_CAP_SETGID = 6
+from agentkernel.config.privilege import has_id_ranges
+
 _NR_LANDLOCK_CREATE_RULESET = 444
 _LANDLOCK_CREATE_RULESET_VERSION = 1
 
@@ -41,7 +40,7 @@ def read_facts() -> HostFacts:
     return HostFacts(
         uid=uid,
         gid=gid,
-        privileged=uid == 0 and _owns_all_ids() and _has_capabilities(),
+        privileged=has_id_ranges(),
         architecture=host.machine,
         kernel=host.release,
         landlock_abi=landlock_abi(),
@@ -50,23 +49,6 @@ def read_facts() -> HostFacts:
         cgroup_namespace=Path("/proc/self/ns/cgroup").exists(),
         sysctl_writable=not os.statvfs("/proc/sys").f_flag & os.ST_RDONLY,
     )
-
-
-def _owns_all_ids() -> bool:
-    """True in the initial user namespace (or one that maps every id): only there an id range can be had."""
-    try:
-        fields = Path("/proc/self/uid_map").read_text().split()
-    except FileNotFoundError:  # no user namespaces; a shortage of the moment must not be remembered as that
-        return False
-    return len(fields) == 3 and int(fields[2]) >= 0xFFFFFFFE
-
-
-def _has_capabilities() -> bool:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapEff:"):
-            effective = int(line.split()[1], 16)
-            return all(effective >> capability & 1 for capability in (_CAP_SYS_ADMIN, _CAP_SETUID, _CAP_SETGID))
-    return False
 
 
 def landlock_abi() -> int:

@@ -14,6 +14,7 @@ from enum import IntEnum
 from agentkernel.backends._linux.cgroups import CgroupPlan
 from agentkernel.backends._linux.facts import HostFacts
 from agentkernel.backends._linux.plan import CloneFlag, MountAttr, Op, Step, Text
+from agentkernel.errors import LaunchFailed
 from agentkernel.model.spec import IMAGE_IDS, RANGE_SIZE, Bind, RootKind, SandboxSpec, WorkspaceMode
 from agentkernel.policy.inside import GUEST, files
 
@@ -190,6 +191,11 @@ class Builder:
         owners inside.
         """
         where = self.resolved.get(source, source)
+        if not self.separated and self.owners.get(source) == IMAGE_IDS:
+            raise LaunchFailed(
+                f"the image {self.spec.root.label} was unpacked with owners of its own, and a sandbox here has one id",
+                hint="`agentkernel image remove` it and pull it again, or run it as the one who unpacked it",
+            )
         if not self.separated:
             self.do(Op.BIND, where, self.at(target), attributes, 1, why=f"bind {source} at {target}")
             return

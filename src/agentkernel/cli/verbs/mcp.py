@@ -82,6 +82,7 @@ def _listen(args: Namespace, context: Context, operator: Operator) -> None:
             names=(*sorted(sockets.names_of(listener)), *args.hostname),
             tokens=tokens,
             doors=context.doors(),
+            is_shared=context.tunnel() is None,
             principal=local_caller().principal,
             operator=operator,
         )
