@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,12 +105,13 @@ async def copying(guest_binary: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("AGENTKERNEL_GUEST", str(guest_binary))
     monkeypatch.setenv("AGENTKERNEL_HOME", str(home))
     async with daemon_in(home) as world:
-        found = Copying(world, tmp_path)
-        _tree(found.source, NEW)
-        _tree(found.target, OLD)
-        client = await world.client()
-        await client.call("create", request=to_json(request_for()), options={"name": "box"})
-        yield found
+        with tempfile.TemporaryDirectory(prefix="ak-copies-", dir="/var/tmp") as place:  # in /tmp no file of a sandbox outlives a stop
+            found = Copying(world, Path(place))
+            _tree(found.source, NEW)
+            _tree(found.target, OLD)
+            client = await world.client()
+            await client.call("create", request=to_json(request_for()), options={"name": "box"})
+            yield found
 
 
 def test_the_steps_are_known() -> None:
