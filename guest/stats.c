@@ -81,6 +81,8 @@ void reply_stats(struct agent *agent, uint64_t id)
         return;
     (void)pid_reader_open(&processes, agent->proc, ".");
     while (pids < PIDS_MAX && (pid = pid_reader_next(&processes)) > 0) {
+        if (pid == agent->spare.pid)
+            continue; /* of no command yet */
         pids++;
         if (process_table_stat(agent->proc, pid, &stat))
             pages += stat.resident_pages;
