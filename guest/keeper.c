@@ -15,6 +15,8 @@
 #include <linux/wait.h>
 
 #define CHUNK 65536u
+#define LAST_ROUNDS 10
+#define LAST_ROUND_NS 100000000
 #define AK_MSG_NOSIGNAL 0x4000
 
 /* What was read and not yet written. */
@@ -129,16 +131,34 @@ static void hear_agent(struct keeper *keeper)
         lose_stream(keeper);
 }
 
+/* What the program said before it ended; a host that does not take it goes without. */
+static void tell_last(struct keeper *keeper)
+{
+    struct lane *lane = &keeper->to_host;
+    for (unsigned round = 0; round < LAST_ROUNDS && keeper->host >= 0 && keeper->stream >= 0;) {
+        struct pollfd poll = {.fd = keeper->host, .events = POLLOUT};
+        struct __kernel_timespec timeout = {.tv_nsec = LAST_ROUND_NS};
+        if (is_empty(lane) && (!lane_fill(lane, keeper->stream) || is_empty(lane)))
+            return;
+        if (!lane_flush(lane, keeper->host))
+            return;
+        if (!is_empty(lane) && SYS(ppoll, &poll, 1, &timeout, NULL, 8) <= 0)
+            round++;
+    }
+}
+
 /* Its own end is that of everything in the sandbox: it is PID 1 of their namespace. */
-static void reap(const struct keeper *keeper)
+static void reap(struct keeper *keeper)
 {
     struct signalfd_siginfo ignored;
     sysret pid;
     int status;
     (void)SYS(read, keeper->signals, &ignored, sizeof ignored);
     while ((pid = SYS(wait4, -1, &status, WNOHANG | __WALL, NULL)) > 0)
-        if (pid == keeper->program)
+        if (pid == keeper->program) {
+            tell_last(keeper);
             ak_exit(status & 0x7f ? 128 + (status & 0x7f) : status >> 8 & 0xff);
+        }
 }
 
 /* A descriptor of which nothing is wanted is not polled: that it has hung up would be told again and again. */
