@@ -44,6 +44,11 @@ class Caller:
     via: str = ""  # the name of the token that it came with, as audit shows it
     vouched: bool = False  # a server on this host makes its requests, and says what in them its operator's settings have added
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether nothing of this host's files may be named by it, or told to it."""
+        return self.remote and "host" not in self.scopes
+
 
 class Process(Protocol):
     """A running command. Output must be consumed or the command waits: nobody's memory grows."""

@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 from engines.docker import DockerHost
-from unit.test_containers_docker import OWNER, running, said, spec
+from unit.test_containers_docker import OWNER, _guest, running, said, spec, state
 
 from agentkernel.backends.containers.backend import DockerBackend
 from agentkernel.errors import LaunchFailed
 from agentkernel.model.isolation import Feature
 from agentkernel.model.spec import StorageKind, Workspace, WorkspaceMode
+
+__all__ = ["_guest", "state"]
 
 PLAIN, GROUP = 61234, 61235
 
@@ -43,18 +45,6 @@ def as_plain_user(work: Callable[[], Coroutine[Any, Any, str]]) -> str:
         said = answer.read().decode()
     os.waitpid(child, 0)
     return said
-
-
-@pytest.fixture(autouse=True)
-def _guest(guest_binary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AGENTKERNEL_GUEST", str(guest_binary))
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    directory = tmp_path / "s"
-    directory.mkdir(mode=0o711)
-    return directory
 
 
 @pytest.fixture

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from agentkernel.abc import Process
 from agentkernel.api.budget import Share
-from agentkernel.channel.gather import fed, finish
-from agentkernel.errors import AgentKernelError
+from agentkernel.channel.gather import taken
 from agentkernel.model.command import Command, ExitStatus
 
 SURE_BYTES: Final = 64 << 10  # that every command's output has, of both streams together
@@ -40,16 +38,7 @@ def reserved(share: Share, command: Command) -> None:
 async def kept(process: Process, data: bytes, command: Command, share: Share) -> Kept:
     """Gives a command its input and keeps its output, counted in `share`; kills it when that fails or the caller gives up."""
     streams = _Stream(command.output_limit_bytes), _Stream(command.output_limit_bytes)
-    output = process.output()
-    try:
-        async with fed(process, data or None):
-            async for stream, piece in output:
-                streams[stream - 1].add(piece, share)
-            status = await process.wait()
-    except BaseException:
-        with suppress(AgentKernelError):  # of a sandbox that is lost: what came first is what is told
-            await finish(process, output)
-        raise
+    status = await taken(process, data or None, lambda stream, piece: streams[stream - 1].add(piece, share))
     return Kept(
         status=status,
         stdout=bytes(streams[0].data),

@@ -226,7 +226,7 @@ def _path_of(image: str | None) -> str | None:
 
 
 def _check_host(caller: Caller, paths: Sequence[str]) -> None:
-    if paths and caller.remote and "host" not in caller.scopes:
+    if paths and caller.is_elsewhere:
         raise Refused(
             "a caller elsewhere may name no files of the server's host",
             hint="write the files into the sandbox; or use a token with the scope host",

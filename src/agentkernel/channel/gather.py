@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 
 from agentkernel.abc import Process
@@ -17,25 +17,33 @@ Input = Piece | Iterable[Piece] | AsyncIterable[Piece]
 async def collect(process: Process, data: Input | None, command: Command) -> ExecResult:
     """Feeds a process (None: it has no input) and keeps the first bytes of each stream; kills it when that fails or the caller gives up."""
     kept, truncated = (bytearray(), bytearray()), [False, False]
-    output = process.output()
-    try:
-        async with fed(process, data):
-            async for stream, piece in output:
-                room = command.output_limit_bytes - len(kept[stream - 1])
-                truncated[stream - 1] |= len(piece) > room
-                kept[stream - 1].extend(piece[:room])
-            status = await process.wait()
-    except BaseException:
-        with suppress(AgentKernelError):  # of a sandbox that is lost: what came first is what is told
-            await finish(process, output)
-        raise
+
+    def take(stream: int, piece: bytes) -> None:
+        room = command.output_limit_bytes - len(kept[stream - 1])
+        truncated[stream - 1] |= len(piece) > room
+        kept[stream - 1].extend(piece[:room])
+
     return ExecResult(
-        status=status,
+        status=await taken(process, data, take),
         stdout=bytes(kept[0]),
         stderr=bytes(kept[1]),
         stdout_truncated=truncated[0],
         stderr_truncated=truncated[1],
     )
+
+
+async def taken(process: Process, data: Input | None, take: Callable[[int, bytes], None]) -> ExitStatus:
+    """Feeds a process and hands over all that it prints; kills it when that fails or the caller gives up."""
+    output = process.output()
+    try:
+        async with fed(process, data):
+            async for stream, piece in output:
+                take(stream, piece)
+            return await process.wait()
+    except BaseException:
+        with suppress(AgentKernelError):  # of a sandbox that is lost: what came first is what is told
+            await finish(process, output)
+        raise
 
 
 async def finish(process: Process, output: AsyncIterator[tuple[int, bytes]] | None) -> ExitStatus:

@@ -17,7 +17,6 @@ from agentkernel.model.record import SandboxRecord
 DECIDE = frozenset({"fingerprints", "grant", "aftermath", "status"})
 IMAGES = frozenset({"images", "image_follow"})
 READ = DECIDE | IMAGES | {"sandboxes", "info", "spec", "logs", "events", "network", "ports"}
-HOST = "host"
 RUN = DECIDE | IMAGES | {"run"}
 CONNECT = frozenset({"network", "change_network", "publish", "unpublish", "ports"})
 OF_ITS_RUN = CONNECT | {"info", "spec", "open"}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from agentkernel import policy as late  # what only callers elsewhere need
 from agentkernel.abc import Caller
-from agentkernel.engine.access import HOST, may
+from agentkernel.engine.access import may
 from agentkernel.engine.parts import OwnAddresses
 from agentkernel.errors import Refused
 from agentkernel.model.image import ImageWork, ImageWorkKind
@@ -39,11 +39,6 @@ _CALLED = {
 }
 
 
-def is_elsewhere(caller: Caller) -> bool:
-    """Whether nothing of this host's files may be named or told."""
-    return caller.remote and HOST not in caller.scopes
-
-
 def confined(caller: Caller, request: SandboxRequest, own: OwnAddresses) -> SandboxRequest:
     """The request as it may be decided on: what goes without saying on the caller's own machine is left out, and no profile adds it.
 
@@ -52,7 +47,7 @@ def confined(caller: Caller, request: SandboxRequest, own: OwnAddresses) -> Sand
     Raises:
         Refused: it asks for something of this host.
     """
-    if not is_elsewhere(caller):
+    if not caller.is_elsewhere:
         return request
     added, added_image = (request.added_hosts, request.added_image) if caller.vouched else ((), "")
     for asked in request.of_its_machine():
@@ -76,7 +71,7 @@ def check_reach(caller: Caller, rules: Iterable[Rule], own: OwnAddresses) -> Non
 
     `own` tells where that is, though it be public: it is asked where a rule names an address.
     """
-    if not is_elsewhere(caller):
+    if not caller.is_elsewhere:
         return
     for rule in rules:
         checked = parse_rule(str(rule))
@@ -93,7 +88,7 @@ def _known(own: OwnAddresses) -> Collection[Address | Network]:
 
 def granted(caller: Caller, grant: Grant) -> Grant:
     """The grant as the caller may see it: without what of this host it is made of."""
-    return replace(grant, spec=_without_places(grant.spec)) if is_elsewhere(caller) else grant
+    return replace(grant, spec=_without_places(grant.spec)) if caller.is_elsewhere else grant
 
 
 def shown(caller: Caller, record: SandboxRecord, spec: SandboxSpec) -> SandboxSpec:
@@ -104,12 +99,12 @@ def shown(caller: Caller, record: SandboxRecord, spec: SandboxSpec) -> SandboxSp
     """
     if not may(caller, "open", record):
         spec = replace(spec, environment=(), root=replace(spec.root, environment=()))
-    return _without_places(spec) if is_elsewhere(caller) else replace(spec, root=replace(spec.root, binds=(), files=(), symlinks=()))
+    return _without_places(spec) if caller.is_elsewhere else replace(spec, root=replace(spec.root, binds=(), files=(), symlinks=()))
 
 
 def heard(caller: Caller, event: Event) -> Event:
     """An event as the caller may hear of it: of an image that is a file elsewhere its name alone."""
-    if not is_elsewhere(caller):
+    if not caller.is_elsewhere:
         return event
     details = ((key, text.rpartition("/")[2] if key == "image" and text.startswith("/") else text) for key, text in event.details)
     return replace(event, details=tuple(details))
@@ -140,7 +135,7 @@ def _without_places(spec: SandboxSpec) -> SandboxSpec:
 
 def told(caller: Caller, found: Fingerprint) -> Fingerprint:
     """A backend as the caller may see it: elsewhere what it can do, without what of this host is the reason."""
-    if not is_elsewhere(caller):
+    if not caller.is_elsewhere:
         return found
     features = {feature: Provision(support=provision.support) for feature, provision in found.features.items()}
     return replace(found, reason="", remedy="", features=features, details={})
@@ -158,5 +153,5 @@ def _nowhere(argv: tuple[bytes, ...]) -> tuple[bytes, ...]:
 
 def check_image_work(caller: Caller, work: ImageWork) -> None:
     """Raises Refused for work that reads files of this host."""
-    if is_elsewhere(caller) and work.kind is not ImageWorkKind.PULL:
+    if caller.is_elsewhere and work.kind is not ImageWorkKind.PULL:
         raise Refused("a remote caller may not make images of what lies on the host", hint="pull the image by its name")

@@ -13,7 +13,7 @@ from agentkernel import engine as late  # what only some need
 from agentkernel.abc import Caller, Run, Sandbox, Visit
 from agentkernel.engine import access, audit, listing
 from agentkernel.engine.audit import Subject
-from agentkernel.engine.confine import check_reach, confined, granted, is_elsewhere, shown, told
+from agentkernel.engine.confine import check_reach, confined, granted, shown, told
 from agentkernel.engine.core import Core
 from agentkernel.engine.ending import LINGER_S, to_the_end
 from agentkernel.engine.garbage import Garbage
@@ -109,7 +109,7 @@ class Engine:
     async def aftermath(self, caller: Caller, grant: Grant) -> Sequence[Notice]:
         """Names files that appeared in a writable workspace where a protected one could not be, because there was none."""
         access.require(caller, "aftermath")
-        made = () if is_elsewhere(caller) else appeared(grant.spec.workspace)
+        made = () if caller.is_elsewhere else appeared(grant.spec.workspace)
         if not made:
             return ()
         message = f"the sandbox made {', '.join(made)} in {grant.spec.workspace.source}: programs on the host run or obey such files"

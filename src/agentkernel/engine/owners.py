@@ -13,9 +13,8 @@ import stat
 from typing import Final
 
 from agentkernel.config.privilege import has_id_ranges
-from agentkernel.model.spec import IMAGE_IDS, RANGE_SIZE
+from agentkernel.owners import ATTRIBUTE, IMAGE_IDS, parse_note
 
-ATTRIBUTE: Final = b"user.agentkernel.owner"  # of `images.unpacker`: uid:gid; none: root's
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIRECTORY: Final = _FILE | os.O_DIRECTORY
 _NOT_HERE: Final = frozenset({errno.EINVAL, errno.EPERM, errno.ENOTSUP})  # a user namespace without these ids, a file system without owners
@@ -87,14 +86,10 @@ def _give(name: bytes, parent: int) -> int | None:
 def _noted(descriptor: int) -> tuple[int, int]:
     """What the unpacker noted, and forgets it: it is none of the sandboxes'."""
     try:
-        uid, _, gid = os.getxattr(descriptor, ATTRIBUTE).partition(b":")
+        noted = os.getxattr(descriptor, ATTRIBUTE)
         os.removexattr(descriptor, ATTRIBUTE)
     except OSError as error:
         if error.errno not in {errno.ENODATA, errno.ENOTSUP}:
             raise
         return 0, 0
-    return _id(uid), _id(gid)
-
-
-def _id(text: bytes) -> int:
-    return int(text) if len(text) <= 5 and text.isdigit() and int(text) < RANGE_SIZE else RANGE_SIZE - 2
+    return parse_note(noted)

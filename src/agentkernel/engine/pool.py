@@ -64,7 +64,7 @@ class Pools:
 
         It has an id of its own (`sandbox_id`), which is in `held` no longer: who keeps a store inserts its row before the next await.
         """
-        if self._closed or not self._settings.enabled or backend in self._unfit or not is_poolable(spec):
+        if not self._serves(backend, spec):
             return None
         now = self._clock()
         try:
@@ -86,7 +86,7 @@ class Pools:
 
     def worked(self, backend: str, spec: SandboxSpec) -> None:
         """Somebody has got such a sandbox though none was ready: the next who asks for it begins a pool."""
-        if self._closed or not self._settings.enabled or backend in self._unfit or not is_poolable(spec):
+        if not self._serves(backend, spec):
             return
         key = (backend, _template(spec))
         self._noted.pop(key, None)
@@ -131,6 +131,9 @@ class Pools:
             await asyncio.wait(self._tasks)
 
     # -- taking
+
+    def _serves(self, backend: str, spec: SandboxSpec) -> bool:
+        return not self._closed and self._settings.enabled and backend not in self._unfit and is_poolable(spec)
 
     def _pool(self, key: Key, standing: Standing, now: float) -> Reserve | None:
         """The key's pool; None when it was not made for anybody in a while."""

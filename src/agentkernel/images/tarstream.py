@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from agentkernel.images.decompress import Source
+from agentkernel.owners import NOBODY, RANGE_SIZE
 from agentkernel.tarformat import BLOCK, OLD_SPARSE, BadArchiveError, Extensions, Header, Kind, decimal, number, parse_header
 
 MAX_SPARSE_PARTS = 100_000
-IDS, NOBODY = 0x10000, 0xFFFE  # a sandbox has ids 0-65535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ def _id(name: bytes, field: bytes, records: Mapping[bytes, bytes]) -> int:
         found = decimal(records[name]) if name in records else number(field)
     except BadArchiveError:
         return NOBODY
-    return found if found < IDS else NOBODY
+    return found if found < RANGE_SIZE else NOBODY
 
 
 def _extend(entry: Entry, records: Mapping[bytes, bytes], source: Source) -> Entry:

@@ -17,6 +17,7 @@ from typing import ClassVar
 from agentkernel.images.beneath import DIRECTORY, Parts, Walk
 from agentkernel.images.decompress import CHUNK_BYTES, Source
 from agentkernel.images.tarstream import Entry, entries
+from agentkernel.owners import ATTRIBUTE, note
 from agentkernel.tarformat import BadArchiveError, Kind
 
 DEFAULT_LIMIT_BYTES = 16 * 1024**3
@@ -26,7 +27,6 @@ MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 4095
 LAYOUT_HINT = "import it first: agentkernel image import ARCHIVE NAME; then --image NAME"
 _LAYOUT_FILES = frozenset({(b"manifest.json",), (b"oci-layout",)})
-OWNER_ATTRIBUTE = b"user.agentkernel.owner"  # `uid:gid` of what is not root's
 SYSTEM_NAMES = frozenset({b"bin", b"sbin", b"usr", b"etc", b"lib"})
 
 
@@ -255,9 +255,9 @@ def _note_owner(descriptor: int, owner: tuple[int, int], *, is_new: bool) -> Non
     """Where file systems have no such attributes, all stays with whoever unpacks it."""
     try:
         if owner != (0, 0):
-            os.setxattr(descriptor, OWNER_ATTRIBUTE, b"%d:%d" % owner)
+            os.setxattr(descriptor, ATTRIBUTE, note(*owner))
         elif not is_new:
-            os.removexattr(descriptor, OWNER_ATTRIBUTE)
+            os.removexattr(descriptor, ATTRIBUTE)
     except OSError as error:
         if error.errno not in {errno.ENOTSUP, errno.ENODATA, errno.EPERM}:
             raise

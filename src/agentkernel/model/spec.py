@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
 
 from agentkernel.errors import InvalidInput
 from agentkernel.model.isolation import IsolationLevel
@@ -61,12 +60,6 @@ class RootFile:
     path: str
     content: bytes
     mode: int = 0o644
-
-
-RANGE_SIZE: Final = 0x10000  # ids 0-65535 of a sandbox that uid 0 makes
-IMAGE_IDS: Final = (
-    0x7FFF0000  # on the host, the first of those to which files of unpacked images belong; nobody else's (docs/adr/0008-id-ranges.md)
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

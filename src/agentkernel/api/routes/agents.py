@@ -19,8 +19,7 @@ async def agents(door: Asked, parts: Built) -> Response:
     """The agents that agentkernel knows. Nothing of them is run to find out."""
     about_host(door.caller, "agents")
     await door.kernel.status(door.caller)  # who may not even ask this is told nothing of the host
-    is_elsewhere = door.caller.remote and "host" not in door.caller.scopes
-    return answer([_told(agent_record(each, parts.environment), is_elsewhere) for each in AGENTS])
+    return answer([_told(agent_record(each, parts.environment), door.caller.is_elsewhere) for each in AGENTS])
 
 
 def _told(record: dict[str, object], is_elsewhere: bool) -> dict[str, object]:

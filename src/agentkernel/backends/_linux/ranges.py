@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agentkernel.errors import LaunchFailed
-from agentkernel.model.spec import RANGE_SIZE
+from agentkernel.owners import RANGE_SIZE
 
 FIRST_ID = 0x70000000
 RANGE_COUNT = 0xFFF

@@ -15,7 +15,8 @@ from agentkernel.backends._linux.cgroups import CgroupPlan
 from agentkernel.backends._linux.facts import HostFacts
 from agentkernel.backends._linux.plan import CloneFlag, MountAttr, Op, Step, Text
 from agentkernel.errors import LaunchFailed
-from agentkernel.model.spec import IMAGE_IDS, RANGE_SIZE, Bind, RootKind, SandboxSpec, WorkspaceMode
+from agentkernel.model.spec import Bind, RootKind, SandboxSpec, WorkspaceMode
+from agentkernel.owners import IMAGE_IDS, RANGE_SIZE
 from agentkernel.policy.inside import GUEST, files
 
 # Plain integers: arithmetic with enum flags is twenty times slower, and a launch does much of it.
@@ -62,27 +63,13 @@ class OwnedTree:
     source: str
     where: str
     attributes: int
-    owner: int
+    owner: int | None  # whose files become the sandbox user's; None: those of an image, which have owners of their own
 
     def step(self, id_base: int, user: int) -> Step:
         """With the range's first id, and the sandbox's user."""
-        arguments = (self.slot, Text(self.where), self.attributes, 1, Text(_owner_mapping(self.owner, id_base, user)))
+        lines = f"{IMAGE_IDS} {id_base} {RANGE_SIZE}\n" if self.owner is None else _owner_mapping(self.owner, id_base, user)
+        arguments = (self.slot, Text(self.where), self.attributes, 1, Text(lines))
         return Step(op=Op.IDMAP_TREE, arguments=arguments, description=f"id-map {self.source} for the sandbox's user")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageTree:
-    """An IDMAP_TREE of an image whose files have owners of their own."""
-
-    slot: int
-    source: str
-    where: str
-    attributes: int
-
-    def step(self, id_base: int) -> Step:
-        """With the range's first id."""
-        arguments = (self.slot, Text(self.where), self.attributes, 1, Text(f"{IMAGE_IDS} {id_base} {RANGE_SIZE}\n"))
-        return Step(op=Op.IDMAP_TREE, arguments=arguments, description=f"id-map the image {self.source}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,15 +84,13 @@ class DataTree:
         return Step(op=Op.TREE, arguments=arguments, description="mount the sandbox's directory on disk")
 
 
-Prepared = Step | OwnedTree | ImageTree | DataTree
+Prepared = Step | OwnedTree | DataTree
 
 
 def prepared(tree: Prepared, spec: SandboxSpec, around: Surroundings) -> Step:
     """The step of a tree that waited for the sandbox's own ids or directory."""
     if isinstance(tree, OwnedTree):
         return tree.step(around.id_base or 0, spec.user.uid)
-    if isinstance(tree, ImageTree):
-        return tree.step(around.id_base or 0)
     return tree.step(around.data_directory) if isinstance(tree, DataTree) else tree
 
 
@@ -191,20 +176,19 @@ class Builder:
         owners inside.
         """
         where = self.resolved.get(source, source)
-        if not self.separated and self.owners.get(source) == IMAGE_IDS:
-            raise LaunchFailed(
-                f"the image {self.spec.root.label} was unpacked with owners of its own, and a sandbox here has one id",
-                hint="`agentkernel image remove` it and pull it again, or run it as the one who unpacked it",
-            )
+        owner = self.owners.get(source, 0)
         if not self.separated:
+            if owner == IMAGE_IDS:
+                raise LaunchFailed(
+                    f"the image {self.spec.root.label} was unpacked with owners of its own, and a sandbox here has one id",
+                    hint="`agentkernel image remove` it and pull it again, or run it as the one who unpacked it",
+                )
             self.do(Op.BIND, where, self.at(target), attributes, 1, why=f"bind {source} at {target}")
             return
         slot = self.next_slot()
-        if owners is Owners.USER:
-            owner = self.owners.get(source, 0)
-            self.outer.append(OwnedTree(slot=slot, source=source, where=where, attributes=attributes, owner=owner))
-        elif owners is Owners.IMAGE and self.owners.get(source) == IMAGE_IDS:
-            self.outer.append(ImageTree(slot=slot, source=source, where=where, attributes=attributes))
+        if owners is Owners.USER or (owners is Owners.IMAGE and owner == IMAGE_IDS):
+            whose = owner if owners is Owners.USER else None
+            self.outer.append(OwnedTree(slot=slot, source=source, where=where, attributes=attributes, owner=whose))
         else:
             self.outer.append(
                 Step(op=Op.TREE, arguments=(slot, Text(where), attributes, 1, int(owners)), description=f"id-map the mount of {source}")
